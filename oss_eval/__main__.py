@@ -1,0 +1,7 @@
+"""`python -m oss_eval` is `oss-eval`."""
+
+import sys
+
+from oss_eval.cli import main
+
+sys.exit(main())

@@ -1,0 +1,114 @@
+"""What follows from a sweep's numbers, in sentences that carry the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from oss_eval.runs import PointReport
+from oss_eval.stats import P99_NEEDS
+
+RISING = 1.10
+"""Throughput counts as rising when the last step up in concurrency brought this much more."""
+SHARE = 0.95
+"""The knee is the lowest concurrency with this share of the best throughput."""
+
+
+def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
+    """The best levels of a sweep: highest throughput, lowest latency, fastest for one user."""
+    working = [p for p in points if p.metrics.get("rps")]
+    found: list[tuple[str, str]] = []
+
+    def add(name: str, metric: str, stat: str, text: str, scale: float = 1.0, largest: bool = False) -> None:
+        having = [p for p in working if p.metrics.get(metric, stat) is not None]
+        if having:
+            chosen = (max if largest else min)(having, key=lambda p: p.metrics.get(metric, stat) or 0.0)
+            value = (chosen.metrics.get(metric, stat) or 0.0) * scale
+            found.append((name, f"{_where(chosen)} ({text.format(value)})"))
+
+    add("Highest RPS", "rps", "value", "{:.2f} req/s", largest=True)
+    add("Highest output rate", "output_tps", "value", "{:,.1f} tok/s", largest=True)
+    add("Lowest latency", "latency_ms", "mean", "{:.3f} s", 1e-3)
+    add("Lowest TTFT", "ttft_ms", "mean", "{:.3f} s", 1e-3)
+    return found
+
+
+def _where(point: PointReport) -> str:
+    effort = f"effort {point.reasoning_effort}, " if point.reasoning_effort else ""
+    return f"{effort}concurrency {point.parallel}"
+
+
+def advise(points: Sequence[PointReport]) -> list[str]:
+    """Recommendations, each from numbers of this run."""
+    lines: list[str] = []
+    for effort, group in groupby(points, key=lambda p: p.reasoning_effort):
+        lines += _throughput(sorted(group, key=lambda p: p.parallel), f"Effort {effort}: " if effort else "")
+    lines += _failures(points)
+    lines += _cut(points)
+    few = [p for p in points if 0 < (p.metrics.get("requests") or 0) < P99_NEEDS]
+    if few:
+        levels = ", ".join(dict.fromkeys(str(p.parallel) for p in few))
+        lines.append(
+            f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value seen; "
+            f"use --number {P99_NEEDS} or more where tails matter"
+        )
+    return lines or ["Nothing in these numbers calls for a change"]
+
+
+def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
+    rates = [(p, p.metrics.get("output_tps") or p.metrics.get("rps")) for p in points]
+    known = [(p, r) for p, r in rates if r]
+    if not known:
+        return []
+    if len(known) < 2:
+        return [
+            f"{prefix}one level shows no trend; add levels around it, "
+            f"e.g. --parallel 1 {known[0][0].parallel} {known[0][0].parallel * 2}"
+        ]
+    top = max(rate for _, rate in known)
+    (before, rate_before), (last, rate_last) = known[-2], known[-1]
+    growth = rate_last / rate_before
+    if growth >= RISING and rate_last >= top:
+        return [
+            f"{prefix}throughput still rises ({growth - 1:+.0%} from concurrency {before.parallel} to "
+            f"{last.parallel}): the limit is not reached, try --parallel {last.parallel * 2}"
+        ]
+    knee = next(p for p, rate in known if rate >= SHARE * top)
+    if knee is last:
+        return [
+            f"{prefix}throughput levels off at concurrency {last.parallel} "
+            f"({growth - 1:+.0%} from {before.parallel})"
+        ]
+    slow, slowest = knee.metrics.get("latency_ms", "mean"), last.metrics.get("latency_ms", "mean")
+    grown = f" while mean latency grows {slowest / slow:.1f} times" if slow and slowest else ""
+    return [
+        f"{prefix}the knee is at concurrency {knee.parallel}: beyond it throughput stays within "
+        f"{1 - SHARE:.0%} of its best up to {last.parallel}{grown}"
+    ]
+
+
+def _failures(points: Sequence[PointReport]) -> list[str]:
+    lines = []
+    for point in points:
+        failed, total = point.metrics.get("failures") or 0, point.metrics.get("requests") or 0
+        if failed:
+            kinds = ", ".join(f"{count} {kind}" for kind, (count, _) in point.failures.items())
+            lines.append(
+                f"{_where(point)[0].upper()}{_where(point)[1:]}: {failed:.0f} of {total:.0f} requests failed "
+                f"({kinds}); its figures describe the others only"
+            )
+    return lines
+
+
+def _cut(points: Sequence[PointReport]) -> list[str]:
+    """Replies cut at max_tokens before the answer began: the latency is that of the limit, not of an answer."""
+    thinking = [
+        p
+        for p in points
+        if (p.metrics.get("truncated") or 0) > 0 and p.metrics.get("reasoning_tokens", "total")
+        and (m := p.metrics.metric("ttft_ms", "mean")) and (a := p.metrics.metric("ttfa_ms", "mean")) and a.n < m.n
+    ]  # fmt: skip
+    if not thinking:
+        return []
+    levels = ", ".join(_where(p) for p in thinking)
+    return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA describes the others only"]

@@ -1,0 +1,47 @@
+"""Every error a user can cause or meet, as one tree.
+
+    OssEvalError               exit 2: nothing was measured, or not what was asked
+    ├── UsageError             what was typed: flags, values that contradict each other
+    ├── TaskError              a task file: not found, not readable, not valid
+    ├── EndpointError          the server: unreachable, or is no OpenAI-compatible server
+    │   └── AccessRefused      it wants a key, or another one
+    └── StoreError             the results folder: can't be written, or a stored run can't be read
+
+A run that was made and failed is no error of this tree: it has a result, which says so, and exit code 1.
+
+An error carries what was given and what is wrong (`message`), and what to type next (`hint`).
+Only `cli` catches them, prints them without a traceback and exits.
+"""
+
+from __future__ import annotations
+
+
+class OssEvalError(Exception):
+    """Base of all errors that are shown to the user as a message, never as a traceback."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(OssEvalError):
+    """A flag or a combination of flags that can't be carried out."""
+
+
+class TaskError(OssEvalError):
+    """A task file that is missing, unreadable or invalid."""
+
+
+class EndpointError(OssEvalError):
+    """A server that can't be reached, refuses the request or speaks something else."""
+
+
+class AccessRefused(EndpointError):
+    """A server that is there and answers 401 or 403."""
+
+
+class StoreError(OssEvalError):
+    """A results folder that can't be written, or a stored run that can't be read."""

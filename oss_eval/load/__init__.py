@@ -1,0 +1,1 @@
+"""Who asks what, when: the workload, the schedule and the processes that carry it out."""

@@ -1,0 +1,247 @@
+"""The calm side of a sweep: starts the worker processes, takes what they saw, decodes it into records.
+
+The main process never touches a measured socket. It may be busy decoding, writing Parquet or drawing a
+progress bar: instants were taken by the kernel, and the workers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from oss_eval.config import Point
+from oss_eval.errors import OssEvalError
+from oss_eval.load.messages import Batch, Done, Go, Inbox, Prepare, Ready, Setup, Stop, encode
+from oss_eval.load.shared import Budget, write_deck
+from oss_eval.probe.decode import ResponseDecoder
+from oss_eval.probe.target import Target
+from oss_eval.records import RequestRecord
+
+MODULE = "oss_eval.load.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds."""
+
+    connect: float
+    read: float
+    total: float
+
+
+class Listener(Protocol):
+    """Who wants to know how a point goes; called on the main process's loop."""
+
+    def record(self, record: RequestRecord) -> None:
+        """A request is over."""
+
+    def idle(self, in_flight: int, tokens: int) -> None:
+        """Called several times a second: requests under way, token events of the point so far."""
+
+
+@dataclass(slots=True)
+class PointEnd:
+    """What the workers say of a point beside its records."""
+
+    connections: int = 0
+    cpu_seconds: float = 0.0
+    open_failures: list[tuple[str, str]] = field(default_factory=list)
+    replies_server: str | None = None
+
+
+class _Worker:
+    """A child process and its end of the socket pair."""
+
+    def __init__(self, number: int, setup: Setup) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        self.number = number
+        self.socket = ours
+        self.inbox = Inbox()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the main process's to handle
+        )
+        theirs.close()
+        self.send(setup)
+
+    def send(self, message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.socket.sendall(encode(message))
+
+    def close(self) -> None:
+        self.socket.close()
+        try:
+            self.process.wait(3)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Fleet:
+    """The worker processes of a run, one point at a time."""
+
+    def __init__(
+        self,
+        run_id: str,
+        target: Target,
+        limits: Limits,
+        workers: int = 1,
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self._count_tokens = count_tokens
+        self._workers = [
+            _Worker(n, Setup(n, target, run_id, limits.connect, limits.read, limits.total)) for n in range(workers)
+        ]
+        self._selector = selectors.DefaultSelector()
+        for worker in self._workers:
+            self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._selector.close()
+        for worker in self._workers:
+            worker.close()
+        self._scratch.cleanup()
+
+    def run_point(self, point: Point, model: str, bodies: Iterator[bytes], listener: Listener) -> PointEnd:
+        """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time.
+
+        Raises KeyboardInterrupt again after the workers gave up what was in flight and all of it was recorded.
+        """
+        folder = Path(self._scratch.name)
+        deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
+        write_deck(deck, (next(bodies) for _ in range(point.number)))
+        Budget(budget).close()
+        used = self._workers[: point.parallel]
+        for position, worker in enumerate(used):
+            slots = len(range(position, point.parallel, len(used)))
+            worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
+        end = PointEnd()
+        state = _PointState(self.run_id, point, model, listener, self._count_tokens)
+        for _, ready in self._collect(used, Ready, state):
+            end.open_failures += ready.failures
+        for worker in used:
+            worker.send(Go())
+        interrupted = False
+        try:
+            self._drain(used, state, end)
+        except KeyboardInterrupt:
+            interrupted = True
+            for worker in used:
+                worker.send(Stop(abort=True))
+            self._drain(used, state, end)
+        deck.unlink()
+        budget.unlink()
+        end.replies_server = state.server
+        if interrupted:
+            raise KeyboardInterrupt
+        return end
+
+    def _drain(self, used: list[_Worker], state: _PointState, end: PointEnd) -> None:
+        for _, done in self._collect(used, Done, state):
+            end.connections += done.connections
+            end.cpu_seconds += done.cpu_seconds
+
+    def _collect(self, used: list[_Worker], kind: type, state: _PointState) -> Iterator[tuple[_Worker, Any]]:
+        """One message of `kind` from each worker; batches that come meanwhile are decoded."""
+        waiting = {worker for worker in used if worker.number not in state.done}
+        next_idle = 0.0
+        while waiting:
+            for key, _ in self._selector.select(0.1):
+                worker = key.data
+                data = worker.socket.recv(1 << 20)
+                if not data:
+                    raise OssEvalError(
+                        f"worker process {worker.number} ended unexpectedly (exit code {worker.process.wait()})",
+                        "what was finished is stored; run the point again",
+                    )
+                for message in worker.inbox.feed(data):
+                    if isinstance(message, Batch):
+                        state.take(worker.number, message)
+                    elif isinstance(message, kind):
+                        waiting.discard(worker)
+                        if kind is Done:
+                            state.done.add(worker.number)
+                        yield worker, message
+            now = time.monotonic()
+            if now >= next_idle:
+                next_idle = now + 0.1
+                state.listener.idle(len(state.decoders), state.tokens)
+
+
+class _PointState:
+    """Responses under way, and what becomes of the finished ones."""
+
+    def __init__(
+        self,
+        run_id: str,
+        point: Point,
+        model: str,
+        listener: Listener,
+        count_tokens: Callable[[str], int] | None,
+    ) -> None:
+        self.run_id, self.point, self.model = run_id, point, model
+        self.listener = listener
+        self.count_tokens = count_tokens
+        self.decoders: dict[int, ResponseDecoder] = {}
+        self.tokens = 0
+        self.done: set[int] = set()
+        self.server: str | None = None
+
+    def _decoder(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
+        point = self.point
+        record = RequestRecord(
+            run_id=self.run_id,
+            point_id=point.point_id,
+            request_id=f"{point.point_id}/{tag}",
+            worker=worker,
+            warmup=point.warmup,
+            attempt=attempt,
+            model=self.model,
+            reasoning_effort=point.reasoning_effort,
+            parallel=point.parallel,
+            rate=None,
+            scheduled_ns=None,
+            start_ns=start_ns,
+        )
+        return ResponseDecoder(record, count_tokens=self.count_tokens)
+
+    def take(self, worker: int, batch: Batch) -> None:
+        """Starts before reads before ends: within a batch a request may have all three."""
+        for started in batch.started:
+            self.decoders[started.tag] = self._decoder(worker, started.tag, started.attempt, started.start_ns)
+        view, offset = memoryview(batch.data), 0
+        decoders = self.decoders
+        for tag, kernel_ns, seen_ns, length in zip(
+            batch.tags, batch.kernel_ns, batch.seen_ns, batch.lengths, strict=True
+        ):
+            decoder = decoders[tag]
+            before = len(decoder.events)
+            decoder.feed(kernel_ns, seen_ns, view[offset : offset + length])
+            self.tokens += len(decoder.events) - before
+            offset += length
+        for ended in batch.ended:
+            if ended.tag not in decoders:  # no connection, so nothing was started
+                decoders[ended.tag] = self._decoder(worker, ended.tag, ended.attempt, None)
+            decoder = decoders.pop(ended.tag)
+            record = decoder.finish(ended.error_kind, ended.error_message)
+            self.server = decoder.reply.server or self.server
+            self.listener.record(record)

@@ -1,0 +1,249 @@
+"""The hot process: opens connections, sends requests when they are due, passes on what arrives.
+
+It decodes nothing, prints nothing and imports nothing large. Started by `runner` as
+`python -m oss_eval.load.worker FD`, FD being its end of a socket pair; it ends when the other end closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import sys
+import time
+from array import array
+from functools import partial
+from typing import Any
+
+import uvloop
+
+from oss_eval.load.messages import Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Started, Stop, encode
+from oss_eval.load.shared import Budget, Deck
+from oss_eval.probe.connection import Connection, ConnectionFailed
+from oss_eval.probe.target import Target
+
+TICK_SECONDS = 0.02
+"""How long reads wait before they are handed to the main process together."""
+OPENING_AT_ONCE = 64
+"""Connections being opened at a time: below the listen backlog of any usual server."""
+
+
+class Outbox:
+    """Bytes to the main process, written when the socket takes them; never blocks the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop, self._sock = loop, sock
+        self._queue: list[bytes] = []
+        self._offset = 0
+        self.queued = 0
+
+    def put(self, message: Any) -> None:
+        """Queue a message."""
+        data = encode(message)
+        self._queue.append(data)
+        self.queued += len(data)
+        if len(self._queue) == 1:
+            self._loop.add_writer(self._sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            sent = self._sock.send(memoryview(self._queue[0])[self._offset :])
+        except BlockingIOError:
+            return
+        self.queued -= sent
+        self._offset += sent
+        if self._offset == len(self._queue[0]):
+            self._offset = 0
+            del self._queue[0]
+            if not self._queue:
+                self._loop.remove_writer(self._sock.fileno())
+
+
+class Worker:
+    """One process's share of a sweep."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
+        self._loop = loop
+        self._control = control
+        self._inbox = Inbox()
+        self._outbox = Outbox(loop, control)
+        self._inbound: asyncio.Queue[Any] = asyncio.Queue()
+        self._batch = Batch()
+        self._reads: list[bytes] = []
+        self._connections: list[Connection] = []
+        self._opened = 0
+        self._stopping = False
+        self.setup: Setup
+        self.target: Target
+        self._context: ssl.SSLContext | None = None
+        self._head = b""
+
+    async def run(self) -> None:
+        """Serve points until the main process closes its end."""
+        self._loop.add_reader(self._control.fileno(), self._on_control)
+        self.setup = await self._inbound.get()
+        self.target = self.setup.target
+        self._context = self.target.tls_context()
+        self._head = self.target.head()
+        ticker = self._loop.create_task(self._tick())
+        # Collections would stop all streams at once. The hot path makes no cycles; what start-up left behind
+        # is out of the collector's sight from here on.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while True:
+            message = await self._inbound.get()
+            if message is None:
+                break
+            if isinstance(message, Prepare):
+                await self._point(message)
+        ticker.cancel()
+
+    def _on_control(self) -> None:
+        try:
+            data = self._control.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control.fileno())
+            self._halt(abort=True)
+            self._inbound.put_nowait(None)
+            return
+        for message in self._inbox.feed(data):
+            if isinstance(message, Stop):
+                self._halt(message.abort)
+            self._inbound.put_nowait(message)
+
+    def _halt(self, abort: bool) -> None:
+        self._stopping = True
+        if abort:
+            for connection in self._connections:
+                connection.give_up("cancelled", "the run was stopped")
+
+    # -- one point -------------------------------------------------------------------------------------
+
+    async def _point(self, point: Prepare) -> None:
+        self._opened = 0
+        self._stopping = False
+        self._connections = [
+            Connection(self._loop, self.target, self._context, self._on_read) for _ in range(point.slots)
+        ]
+        gate = asyncio.Semaphore(OPENING_AT_ONCE)
+        failures = [f for f in await asyncio.gather(*(self._open(c, gate) for c in self._connections)) if f]
+        self._outbox.put(Ready(point.slots - len(failures), failures[:3]))
+        while not isinstance(message := await self._inbound.get(), Go):
+            if message is None or isinstance(message, Stop):
+                self._stopping = True
+                break
+        deck, budget = Deck(point.deck), Budget(point.budget)
+        cpu = time.process_time()
+        watch = self._loop.create_task(self._watch())
+        await asyncio.gather(*(self._slot(c, point, deck, budget) for c in self._connections))
+        watch.cancel()
+        for connection in self._connections:
+            connection.close()
+        self._connections = []
+        deck.close()
+        budget.close()
+        self._flush()
+        self._outbox.put(Done(self._opened, time.process_time() - cpu))
+
+    async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> tuple[str, str] | None:
+        async with gate:
+            try:
+                await connection.open(self.setup.connect_timeout)
+            except ConnectionFailed as error:
+                return error.kind, str(error)
+            self._opened += 1
+            return None
+
+    async def _slot(self, connection: Connection, point: Prepare, deck: Deck, budget: Budget) -> None:
+        """One of the closed loop's places: the next request starts when the last one has ended."""
+        pause = 0.0
+        while not self._stopping:
+            tag = budget.take(point.number)
+            if tag is None:
+                return
+            ended = await self._ask(connection, point.point_id, tag, deck[tag])
+            self._batch.ended.append(ended)
+            # A server that refuses connections would eat the whole budget within milliseconds.
+            refused = ended.start_ns is None
+            pause = min(1.0, max(0.05, pause * 2)) if refused else 0.0
+            if pause:
+                await asyncio.sleep(pause)
+
+    async def _ask(self, connection: Connection, point_id: str, tag: int, body: bytes) -> Ended:
+        for attempt in (1, 2):
+            if not connection.is_open:
+                try:
+                    await connection.open(self.setup.connect_timeout)
+                    self._opened += 1
+                except ConnectionFailed as error:
+                    return Ended(tag, attempt, None, error.kind, str(error))
+            request_id = f"{self.setup.run_id}/{point_id}/{tag}"
+            request = b"%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+                self._head, request_id.encode(), len(body), body,
+            )  # fmt: skip
+            begin = partial(self._on_start, tag, attempt)
+            outcome = await connection.exchange(tag, request, begin)
+            if outcome.stale and attempt == 1:
+                continue
+            break
+        return Ended(tag, attempt, outcome.start_ns, outcome.error_kind, outcome.error_message)
+
+    # -- what arrives ----------------------------------------------------------------------------------
+
+    def _on_start(self, tag: int, attempt: int, start_ns: int) -> None:
+        self._batch.started.append(Started(tag, attempt, start_ns))
+
+    def _on_read(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
+        batch = self._batch
+        batch.tags.append(tag)
+        batch.kernel_ns.append(kernel_ns)
+        batch.seen_ns.append(seen_ns)
+        self._reads.append(data)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._flush()
+
+    def _flush(self) -> None:
+        batch = self._batch
+        if not (batch.tags or batch.started or batch.ended):
+            return
+        batch.lengths = array("q", map(len, self._reads))
+        batch.data = b"".join(self._reads)
+        self._batch, self._reads = Batch(), []
+        self._outbox.put(batch)
+
+    async def _watch(self) -> None:
+        """Give up exchanges that take too long: no byte for `read_timeout`, or `total_timeout` in all."""
+        limits = self.setup
+        while True:
+            await asyncio.sleep(min(1.0, limits.read_timeout / 4, limits.total_timeout / 4))
+            now = time.time_ns()
+            for connection in self._connections:
+                if not connection.busy:
+                    continue
+                if now - connection.start_ns > limits.total_timeout * 1e9:
+                    message = f"not finished within {limits.total_timeout:g} s"
+                    connection.give_up("timeout_total", message)
+                elif now - connection.last_seen_ns > limits.read_timeout * 1e9:
+                    connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
+
+
+async def _main(descriptor: int) -> None:
+    control = socket.socket(fileno=descriptor)
+    control.setblocking(False)
+    with contextlib.closing(control):
+        await Worker(asyncio.get_running_loop(), control).run()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_main(int(sys.argv[1])))

@@ -1,0 +1,308 @@
+"""The load sweep, from a validated task to a stored run."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+from oss_eval import provenance
+from oss_eval.config import PerfTask, Point, grid
+from oss_eval.endpoints import (
+    SIMULATOR_URL,
+    Endpoint,
+    choose_model,
+    find_endpoint,
+    http_error,
+    not_openai,
+    parse_url,
+    unreachable,
+)
+from oss_eval.errors import EndpointError
+from oss_eval.load.runner import Fleet, Limits
+from oss_eval.load.workload import Counter, body, generation, load_tokenizer, read_prompt, source
+from oss_eval.progress import Progress
+from oss_eval.records import RequestRecord
+from oss_eval.simulate.process import parse_sim_url, running
+
+PROBE_WORDS = (64, 192)
+"""Lengths of the two prompts that show how the server counts words as tokens."""
+PROBE_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a command adds to a task: where results go, what they are called, who may ask."""
+
+    out: Path = Path("results")
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    log_every: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who will be asked. `simulator` is the sim:// URL when nobody real is."""
+
+    endpoint: Endpoint
+    model: str
+    simulator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A stored run: where it is, and whether it `finished`, was `interrupted`, or `failed` in every request."""
+
+    path: Path
+    status: str
+
+
+def run(task: PerfTask, order: Order) -> Made:
+    """Carry out a sweep and store it.
+
+    Raises OssEvalError for what the user can put right before anything is measured. Ctrl-C ends the sweep
+    early with what was finished stored, or is raised on when nothing was.
+    """
+    from oss_eval.store import RunWriter, new_run_id
+
+    points = grid(task)
+    if task.prompt is not None:
+        read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
+    progress = Progress(points, order.log_every)
+    simulator, endpoint = _whom_to_ask(task, order)
+    with contextlib.ExitStack() as stack:
+        if simulator:
+            profile, speed = parse_sim_url(simulator)
+            model = task.model or profile.model
+        else:
+            assert endpoint is not None
+            model = choose_model(endpoint, task.model)
+        run_id = new_run_id("perf", order.name or model)
+        writer = RunWriter(order.out, run_id, {})
+        if simulator:
+            url = stack.enter_context(running(profile, speed, writer.path / "truth.jsonl"))
+            endpoint = parse_url(url, task.api)
+        assert endpoint is not None
+        server = Server(endpoint, model, simulator)
+        sweep = _Sweep(task, order, points, server, writer, progress)
+        try:
+            sweep.run()
+            status = "finished" if sweep.succeeded else "failed"
+        except KeyboardInterrupt:
+            if not sweep.measured:
+                writer.discard()
+                raise
+            status = "interrupted"
+        except BaseException:
+            if not sweep.measured:
+                writer.discard()
+            raise
+        sweep.store(status)
+    return Made(writer.path, status)
+
+
+def _whom_to_ask(task: PerfTask, order: Order) -> tuple[str | None, Endpoint | None]:
+    """(simulator URL, None) or (None, endpoint)."""
+    if task.url and task.url.startswith("sim://"):
+        return task.url, None
+    endpoint = find_endpoint(task.url, task.api, order.api_key)
+    return (SIMULATOR_URL, None) if endpoint is None else (None, endpoint)
+
+
+class _Sweep:
+    """One run under way: what its steps share."""
+
+    def __init__(
+        self,
+        task: PerfTask,
+        order: Order,
+        points: list[Point],
+        server: Server,
+        writer: Any,
+        progress: Progress,
+    ) -> None:
+        self.task, self.order, self.points, self.server = task, order, points, server
+        self.writer, self.progress = writer, progress
+        self.seed = task.seed if task.seed is not None else random.SystemRandom().randrange(2**31)
+        self.counter: Counter | None = None
+        self.lengths = ""
+        self.last: list[RequestRecord] = []
+        self.measured = self.succeeded = 0
+        self.point_ends: dict[str, dict[str, Any]] = {}
+
+    # -- listening to the fleet ------------------------------------------------------------------------
+
+    def record(self, record: RequestRecord) -> None:
+        """A request is over."""
+        self.writer.add(record)
+        if record.warmup:
+            self.last.append(record)
+            return
+        self.measured += 1
+        self.succeeded += record.status == "ok"
+        self.progress.record(record)
+
+    def idle(self, in_flight: int, tokens: int) -> None:
+        """Several times a second."""
+        self.writer.flush_due()
+        self.progress.idle(in_flight, tokens)
+
+    # -- the run ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Announce, probe, warm up, sweep, store."""
+        task, server = self.task, self.server
+        self._announce()
+        if task.tokenizer_path:
+            self._load_tokenizer(task.tokenizer_path)
+        limits = Limits(task.connect_timeout, task.read_timeout, task.total_timeout)
+        counting = self.counter.count if self.counter else None
+        with Fleet(self.writer.run_id, server.endpoint.target(), limits, count_tokens=counting) as fleet:
+            ratio = self._probe(fleet)
+            prompts = source(task, server.model, self.seed, self.counter, ratio)
+            self.writer.write_manifest(**self._manifest())
+            with self.progress:
+                if task.warmup:
+                    size = min(task.warmup, max(task.parallel))
+                    point = Point(point_id="warmup", index=-1, parallel=size, number=task.warmup, warmup=True,
+                                  reasoning_effort=(task.reasoning_effort or (None,))[0])  # fmt: skip
+                    fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
+                for point in self.points:
+                    self.progress.start(point)
+                    end = fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
+                    self.progress.end()
+                    self.point_ends[point.point_id] = {
+                        "connections_opened": end.connections, "client_cpu_seconds": round(end.cpu_seconds, 3),
+                    }  # fmt: skip
+                    self.writer.flush()
+
+    def store(self, status: str) -> None:
+        """Close the run's files and write its summary."""
+        from oss_eval.runs import load_run, summary_rows
+
+        self.writer.finish(status, finished=datetime.now(UTC).isoformat(), point_ends=self.point_ends)
+        self.writer.write_summary(summary_rows(load_run(self.writer.path)))
+
+    def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:
+        settings = generation(self.task, self.server.model, point.reasoning_effort)
+        return (body(self.server.endpoint.api, prompt, settings) for prompt in prompts)
+
+    # -- before the first point ------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        task, server = self.task, self.server
+        if server.simulator:
+            why = "" if task.url else "no server answers on the usual local ports: "
+            self.progress.say(f"{why}SIMULATED by {server.simulator}, no model is run (model name {server.model})")
+        else:
+            found = f" (found: {server.endpoint.found})" if server.endpoint.found else ""
+            self.progress.say(
+                f"endpoint {server.endpoint.url}{found}, {server.endpoint.api} API, model {server.model}"
+            )
+        if task.number is None:
+            pairs = " ".join(str(number) for _, number in task.levels())
+            self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")
+
+    def _load_tokenizer(self, path: str) -> None:
+        found = load_tokenizer(path)
+        if isinstance(found, Counter):
+            self.counter = found
+            self.lengths = f"tokenizer {path}"
+        else:
+            self.progress.say(
+                f"tokenizer {path}: {found}.\n"
+                "  Prompt lengths are set by the server's own token counts instead; "
+                "give a local folder to use a tokenizer."
+            )
+
+    def _probe(self, fleet: Fleet) -> float:
+        """One or two short requests before anything is measured: does the server answer as it should, and how
+        many words make a token? Returns words per token for random prompts. Raises EndpointError."""
+        task = self.task
+        lengths = task.prompt is None and task.dataset == "random" and self.counter is None
+        rng = random.Random(f"{self.seed}/probe")
+        from oss_eval.load.workload import VOCABULARY
+
+        prompts = [
+            " ".join(rng.choices(VOCABULARY, k=words)) for words in (PROBE_WORDS if lengths else PROBE_WORDS[:1])
+        ]
+        effort = (task.reasoning_effort or (None,))[0]
+        point = Point(
+            point_id="probe", index=-1, parallel=1, number=len(prompts), warmup=True, reasoning_effort=effort
+        )
+        settings = replace(generation(task, self.server.model, effort), max_tokens=PROBE_TOKENS, min_tokens=None)
+        bodies = (body(self.server.endpoint.api, prompt, settings) for prompt in chain(prompts, repeat("")))
+        end = fleet.run_point(point, self.server.model, bodies, self)
+        for record in self.last:
+            if record.status != "ok":
+                raise self._in_words(record)
+        self.server_header = end.replies_server
+        if not lengths:
+            return 1.0
+        short, long = (record.prompt_tokens for record in sorted(self.last, key=lambda r: r.prompt_tokens or 0))
+        if not short or not long or long <= short:
+            self.lengths = "words, because the server does not count prompt tokens"
+            self.progress.say(f"prompt lengths are {self.lengths}; --tokenizer-path makes them exact")
+            return 1.0
+        self.lengths = "the server's own counts"
+        return (PROBE_WORDS[1] - PROBE_WORDS[0]) / (long - short)
+
+    def _in_words(self, record: RequestRecord) -> EndpointError:
+        """Why the first request failed."""
+        endpoint, message = self.server.endpoint, record.error_message or ""
+        kind = record.error_kind or ""
+        if record.http_status is not None and record.http_status != 200:
+            return http_error(endpoint, record.http_status, message)
+        if kind in ("connect", "timeout_connect", "tls"):
+            return unreachable(endpoint, message, self.task.connect_timeout)
+        if kind in ("decode", "empty"):
+            return not_openai(endpoint, message)
+        return EndpointError(
+            f"{endpoint.url} failed the first request ({kind}): {message}", "the server's own log says more"
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        task, order, server = self.task, self.order, self.server
+        return {
+            "kind": "perf",
+            "name": order.name,
+            "labels": order.labels,
+            "created": datetime.now(UTC).isoformat(),
+            "command": provenance.command_line(),
+            "model": server.model,
+            "task": task.model_dump(mode="json"),
+            "asked": sorted(task.model_fields_set),
+            "workload": _workload_text(task),
+            "prompt_lengths_by": self.lengths or None,
+            "seed": self.seed,
+            "endpoint": {
+                "url": server.endpoint.url, "api": server.endpoint.api, "server": self.server_header,
+                "simulated": server.simulator is not None, "simulator": server.simulator,
+                "found": server.endpoint.found or None,
+            },
+            "points": [point.model_dump(mode="json") for point in self.points],
+            "workers": 1,
+            "environment": provenance.environment(),
+        }  # fmt: skip
+
+
+def _workload_text(task: PerfTask) -> str:
+    """What is sent, in a few words."""
+    low, high = task.min_prompt_length, task.max_prompt_length
+    if task.prompt is not None:
+        text = task.prompt if len(task.prompt) <= 60 else task.prompt[:57] + "..."
+        sent = f"the prompt {text!r}"
+    elif task.dataset == "random":
+        sent = f"random prompts of {low if low == high else f'{low}-{high}'} tokens"
+        if task.prefix_length:
+            sent += f" after a common prefix of {task.prefix_length}"
+    else:
+        sent = f"prompts from {task.dataset}"
+    out = f", at most {task.max_tokens} tokens out" if task.max_tokens else ""
+    return sent + out + ("" if task.stream else ", not streamed")

@@ -1,0 +1,1 @@
+"""The instrument: bytes and the instants they arrived, and what they mean."""

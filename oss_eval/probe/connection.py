@@ -1,0 +1,340 @@
+"""One keep-alive HTTP/1.1 connection that hands on every read with the instant the kernel received it.
+
+Between a read and the moment its response is understood lies nothing but a list append: what the bytes mean
+is worked out elsewhere (`decode`), so one stream's parsing never waits in front of another stream's stamp.
+The only parsing here is HTTP framing (in C, no callbacks for bodies), to know when a response has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httptools
+
+from oss_eval.probe import stamps
+from oss_eval.probe.target import Target
+
+READ_BYTES = 65536
+time_ns = time.time_ns
+
+ReadSink = Callable[[int, int, int, bytes], None]
+"""(tag, kernel_ns or 0, seen_ns, bytes): called for every read, on the loop; must return at once."""
+
+
+class ConnectionFailed(Exception):
+    """A connection could not be opened. `kind` is `connect`, `tls` or `timeout_connect`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an exchange ended. `error_kind` None means that a whole response was framed."""
+
+    start_ns: int
+    error_kind: str | None = None
+    error_message: str | None = None
+    stale: bool = False
+    """The server had closed the idle connection before the request reached it: nothing was answered."""
+
+
+class Connection:
+    """A client socket used for one exchange at a time, reopened when the server closes it."""
+
+    __slots__ = (
+        "_complete",
+        "_context",
+        "_done",
+        "_framed_by_eof",
+        "_headers_done",
+        "_incoming",
+        "_loop",
+        "_open",
+        "_outgoing",
+        "_pending",
+        "_read_count",
+        "_recvmsg",
+        "_sink",
+        "_sock",
+        "_tag",
+        "_target",
+        "_tls",
+        "_uses",
+        "feed",
+        "last_seen_ns",
+        "parser",
+        "start_ns",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, target: Target, context: ssl.SSLContext | None, sink: ReadSink
+    ) -> None:
+        self._loop = loop
+        self._target = target
+        self._context = context
+        self._sink = sink
+        self._sock: socket.socket | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._open = False
+        self._done: asyncio.Future[Outcome] | None = None
+        self._pending = b""
+        self._uses = 0
+        self.start_ns = 0
+        self.last_seen_ns = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last known state of the connection allows another exchange."""
+        return self._open
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._done is not None and not self._done.done()
+
+    # -- opening and closing ---------------------------------------------------------------------------
+
+    async def open(self, timeout: float) -> None:
+        """Connect (and shake hands), trying each address in turn. Raises ConnectionFailed."""
+        self.close()
+        failure: ConnectionFailed | None = None
+        deadline = self._loop.time() + timeout
+        for family, address in self._target.addresses:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._connect(family, address)
+                return
+            except TimeoutError:
+                failure = ConnectionFailed("timeout_connect", f"no connection within {timeout:g} s")
+            except ssl.SSLError as error:
+                failure = ConnectionFailed("tls", getattr(error, "verify_message", "") or str(error))
+            except OSError as error:
+                failure = ConnectionFailed("connect", error.strerror or str(error))
+            self.close()
+        raise failure or ConnectionFailed("connect", "the host has no address")
+
+    async def _connect(self, family: int, address: tuple[str, int]) -> None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        self._sock = sock
+        sock.setblocking(False)
+        stamps.enable(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await self._loop.sock_connect(sock, address)
+        if self._context is not None:
+            await self._shake_hands(sock, self._context)
+        self._recvmsg = sock.recvmsg
+        self._open = True
+        self._uses = 0
+        self._loop.add_reader(sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
+
+    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=self._target.host)
+        while True:
+            try:
+                tls.do_handshake()
+                shaken = True
+            except ssl.SSLWantReadError:
+                shaken = False
+            if self._outgoing.pending:
+                await self._loop.sock_sendall(sock, self._outgoing.read())
+            if shaken:
+                break
+            data = await self._loop.sock_recv(sock, READ_BYTES)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "closed during the TLS handshake")
+            self._incoming.write(data)
+        self._tls = tls
+
+    def close(self) -> None:
+        """Close at once; an exchange in flight ends as `cancelled`."""
+        if self.busy:
+            self._finish("cancelled", "cancelled")
+        sock, self._sock, self._open, self._tls = self._sock, None, False, None
+        self._pending = b""
+        if sock is not None:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+            sock.close()
+
+    def give_up(self, kind: str, message: str) -> None:
+        """End the exchange in flight with an error, and the connection with it."""
+        if self.busy:
+            self._finish(kind, message)
+        self.close()
+
+    # -- one exchange ----------------------------------------------------------------------------------
+
+    async def exchange(self, tag: int, request: bytes, on_start: Callable[[int], None]) -> Outcome:
+        """Send a whole HTTP request and wait for the end of its response.
+
+        Every read goes to the sink under `tag`. `on_start(start_ns)` is called once the first bytes have been
+        handed to the kernel; `start_ns` was taken just before. Never raises for what the server does.
+        """
+        sock = self._sock
+        if sock is None or not self._open:
+            raise RuntimeError("exchange on a closed connection")
+        self._tag = tag
+        self.parser = httptools.HttpResponseParser(self)
+        self.feed = self.parser.feed_data
+        self._complete = False
+        self._headers_done = False
+        self._framed_by_eof = True
+        self._read_count = 0
+        done = self._done = self._loop.create_future()
+        wire = request if self._tls is None else self._encrypt(request)
+        self.start_ns = self.last_seen_ns = time_ns()
+        self._send(wire)
+        on_start(self.start_ns)
+        outcome: Outcome = await done
+        self._done = None
+        del self.parser, self.feed  # they hold this object: the hot process collects no cycles
+        self._uses += 1
+        return outcome
+
+    def _encrypt(self, data: bytes) -> bytes:
+        assert self._tls is not None
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    def _send(self, data: bytes) -> None:
+        """Hand bytes to the kernel; what it does not take now follows when it can."""
+        assert self._sock is not None
+        if self._pending:
+            self._pending += data
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._lost(error)
+            return
+        if sent < len(data):
+            self._pending = data[sent:]
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        assert self._sock is not None
+        data, self._pending = self._pending, b""
+        self._loop.remove_writer(self._sock.fileno())
+        self._send(data)
+
+    # -- reading: the hot path -------------------------------------------------------------------------
+
+    def _on_plain(self) -> None:
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        seen_ns = time_ns()
+        if not data:
+            self._ended_by_server()
+            return
+        self._take(stamps.kernel_ns(ancillary), seen_ns, data)
+
+    def _on_tls(self) -> None:
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        seen_ns = time_ns()
+        if not data:
+            self._ended_by_server()
+            return
+        kernel_ns = stamps.kernel_ns(ancillary)
+        self._incoming.write(data)
+        while self._tls is not None:
+            try:
+                plain = self._tls.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLError as error:
+                if isinstance(error, ssl.SSLZeroReturnError):
+                    self._ended_by_server()
+                else:
+                    self.give_up("tls", str(error))
+                return
+            if not plain:
+                break
+            self._take(kernel_ns, seen_ns, plain)
+        if self._tls is not None and self._outgoing.pending:
+            self._send(self._outgoing.read())
+
+    def _take(self, kernel_ns: int, seen_ns: int, data: bytes) -> None:
+        if self._done is None or self._complete:
+            # Bytes that nobody asked for: the next response could not be told from them.
+            self.close()
+            return
+        self.last_seen_ns = seen_ns
+        self._read_count += 1
+        self._sink(self._tag, kernel_ns, seen_ns, data)
+        try:
+            self.feed(data)
+        except httptools.HttpParserUpgrade:
+            self.give_up("decode", "the server switched protocols")
+            return
+        except httptools.HttpParserError as error:
+            if not self._complete:
+                self.give_up("decode", f"not HTTP/1.1: {error}")
+                return
+        if self._complete:
+            keep = self.parser.should_keep_alive() and not self._pending
+            self._finish(None, None)
+            if not keep:
+                self.close()
+
+    # -- called by the HTTP parser ---------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: a response header."""
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framed_by_eof = False
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head of a response has ended."""
+        self._headers_done = self.parser.get_status_code() >= 200
+
+    def on_message_complete(self) -> None:
+        """httptools: a response has ended; an interim one (1xx) is not the answer."""
+        if self.parser.get_status_code() >= 200:
+            self._complete = True
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def _ended_by_server(self) -> None:
+        """The server closed its side: the end of a body framed that way, else a break."""
+        if self.busy:
+            if self._headers_done and self._framed_by_eof:
+                self._finish(None, None)
+            elif self._read_count:
+                self._finish("stream_broken", "the server closed the connection before the response ended")
+            else:
+                self._finish("stream_broken", "the server closed the connection without an answer", self._uses > 0)
+        self.close()
+
+    def _lost(self, error: OSError) -> None:
+        if self.busy:
+            stale = self._uses > 0 and not self._read_count
+            self._finish("stream_broken", error.strerror or str(error), stale)
+        self.close()
+
+    def _finish(self, kind: str | None, message: str | None, stale: bool = False) -> None:
+        assert self._done is not None
+        with contextlib.suppress(asyncio.InvalidStateError):
+            self._done.set_result(Outcome(self.start_ns, kind, message, stale))

@@ -1,0 +1,252 @@
+"""From raw reads and their instants to a RequestRecord. Never on the path that other streams wait on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+import orjson
+
+from oss_eval.probe.dialects import count, error_text, read_event
+from oss_eval.probe.sse import SseDecoder
+from oss_eval.records import RequestRecord
+
+MESSAGE_BYTES = 2048
+"""How much of a server's own error message is kept."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a response said, apart from when: kept beside the record for those who asked for text."""
+
+    text: str = ""
+    reasoning: str = ""
+    server: str | None = None
+    content_type: str = ""
+
+
+class ResponseDecoder:
+    """Decodes one response as its reads come in; `finish` completes the record.
+
+    `record` has its `start_ns`; instants of the response are filled in. With `keep_text` the answer and the
+    reasoning are collected too. `count_tokens` counts the tokens of a text where the server does not.
+    """
+
+    def __init__(
+        self,
+        record: RequestRecord,
+        *,
+        keep_text: bool = False,
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> None:
+        self.record = record
+        self.reply = Reply()
+        self._keep = keep_text or count_tokens is not None
+        self._count = count_tokens
+        self._parser = httptools.HttpResponseParser(self)
+        self._sse: SseDecoder | None = None
+        self._inflate: Any = None
+        self._body = bytearray()
+        self._headers_done = False
+        self._complete = False
+        self._stamp = 0
+        self.events: list[int] = []  # offsets of the token events so far
+        self._event_tokens: list[int] = []
+        self._tokens_so_far = 0
+        self._usage: dict[str, Any] | None = None
+        self._stream_error: str | None = None
+        self._bad: str | None = None
+        self._lags: list[int] = []
+        self._shared = 0
+        self._last_stamp = -1
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._finished_stream = False
+        self._answered = False
+
+    # -- bytes -----------------------------------------------------------------------------------------
+
+    def feed(self, kernel_ns: int, seen_ns: int, data: bytes | memoryview) -> None:
+        """One read: the kernel's stamp (0 where there is none), when the client had it, and its bytes."""
+        if kernel_ns:
+            self._stamp = kernel_ns
+            self._lags.append(seen_ns - kernel_ns)
+        else:
+            self._stamp = seen_ns
+            self.record.clock_source = "user"
+        self.record.end_ns = self._stamp
+        events_before = len(self.events)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                self._bad = self._bad or f"not HTTP/1.1: {error}"
+        self._shared += max(0, len(self.events) - events_before - 1)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: a response header."""
+        key, text = name.lower(), value.decode("latin-1").strip()
+        if key == b"content-type":
+            self.reply.content_type = text.lower()
+        elif key == b"server":
+            self.reply.server = text
+        elif key == b"content-encoding" and text.lower() in ("gzip", "deflate"):
+            # Refused in the request, sent all the same by some proxies. 32: gzip or zlib, found by itself.
+            self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head has ended. Interim responses (1xx) are passed over."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self._headers_done = True
+        self.record.headers_ns = self._stamp
+        self.record.http_status = status
+        if status == 200 and "text/event-stream" in self.reply.content_type:
+            self._sse = SseDecoder()
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body."""
+        if self._inflate is not None:
+            try:
+                data = self._inflate.decompress(data)
+            except zlib.error as error:
+                self._bad = self._bad or f"a broken compressed body: {error}"
+                return
+        if self._sse is None:
+            self._body += data
+            return
+        for event in self._sse.feed(data):
+            self._event(event)
+
+    def on_message_complete(self) -> None:
+        """httptools: the response has ended."""
+        self._complete = self._headers_done
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def _event(self, data: bytes) -> None:
+        if data == b"[DONE]":
+            self._finished_stream = True
+            return
+        try:
+            payload = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self._bad = self._bad or f"an event that is not JSON: {data[:200].decode('utf-8', 'replace')}"
+            return
+        delta = read_event(payload)
+        if delta.error and not self._stream_error:
+            self._stream_error = delta.error
+        if delta.usage is not None:
+            self._usage = delta.usage
+        if delta.finish_reason:
+            self.record.finish_reason = delta.finish_reason
+        if not delta.is_token:
+            return
+        record = self.record
+        if record.first_token_ns is None:
+            record.first_token_ns = self._stamp
+        if delta.is_answer and record.first_answer_ns is None:
+            record.first_answer_ns = self._stamp
+        record.last_token_ns = self._stamp
+        self.events.append(self._stamp - (record.start_ns or 0))
+        if delta.usage is not None:
+            # Usage in every chunk (vLLM's continuous_usage_stats): tokens of this event by difference.
+            total = count(delta.usage, "completion_tokens")
+            if total is not None and total >= self._tokens_so_far:
+                self._event_tokens.append(total - self._tokens_so_far)
+                self._tokens_so_far = total
+        if self._keep:
+            self._text.append(delta.text)
+            self._reasoning.append(delta.reasoning)
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def finish(self, error_kind: str | None, error_message: str | None) -> RequestRecord:
+        """Complete the record; `error_kind` is what the connection knows of a failure, None for none."""
+        record = self.record
+        if self._sse is None and self._headers_done and not error_kind:
+            self._whole_body()
+        if self.events:
+            record.event_ns = self.events
+            record.n_events = len(self.events)
+            record.n_shared = self._shared
+            if len(self._event_tokens) == len(self.events):
+                record.event_tokens = self._event_tokens
+        if self._lags:
+            self._lags.sort()
+            record.client_lag_p50_ns = self._lags[len(self._lags) // 2]
+            record.client_lag_max_ns = self._lags[-1]
+        self.reply.text, self.reply.reasoning = "".join(self._text), "".join(self._reasoning)
+        if self._keep:
+            record.text, record.reasoning_text = self.reply.text, self.reply.reasoning
+        self._tokens()
+        self._judge(error_kind, error_message)
+        return record
+
+    def _whole_body(self) -> None:
+        """A response that is one JSON document: what was asked for without streaming, or an error."""
+        if not self._body:
+            return
+        try:
+            payload = orjson.loads(bytes(self._body))
+        except orjson.JSONDecodeError:
+            if self.record.http_status == 200:
+                self._bad = f"a body that is not JSON: {self._body[:200].decode('utf-8', 'replace')}"
+            return
+        delta = read_event(payload)
+        self._stream_error, self._usage = delta.error, delta.usage
+        self.record.finish_reason = delta.finish_reason
+        self._text, self._reasoning = [delta.text], [delta.reasoning]
+        self._answered = delta.is_token
+
+    def _tokens(self) -> None:
+        record, usage = self.record, self._usage
+        record.prompt_tokens = count(usage, "prompt_tokens")
+        record.completion_tokens = count(usage, "completion_tokens")
+        record.reasoning_tokens = count(usage, "completion_tokens_details", "reasoning_tokens")
+        record.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
+        if record.completion_tokens is not None:
+            record.token_source = "usage"
+        elif self._count is not None and (self.events or self._answered):
+            record.completion_tokens = self._count(self.reply.reasoning) + self._count(self.reply.text)
+            record.token_source = "tokenizer"
+        elif self.events:
+            record.completion_tokens = len(self.events)
+            record.token_source = "chunks"
+
+    def _judge(self, error_kind: str | None, error_message: str | None) -> None:
+        """Success or failure: an HTTP 200 can be either."""
+        record = self.record
+        status = record.http_status
+        if error_kind is None and status is not None and status != 200:
+            error_kind = f"http_{status}" if status == 429 else f"http_{status // 100}xx"
+            error_message = self._error_body() or f"HTTP {status}"
+        elif self._stream_error:
+            error_kind, error_message = "stream_error", self._stream_error
+        elif self._bad:
+            error_kind, error_message = "decode", self._bad
+        elif error_kind is None and not self.events and not self._answered and record.finish_reason is None:
+            error_kind, error_message = "empty", "a response with no token and no stop reason"
+        elif error_kind is None and self._sse and record.finish_reason is None and not self._finished_stream:
+            error_kind, error_message = "stream_broken", "the stream ended without a stop reason or [DONE]"
+        if error_kind is None:
+            return
+        if error_kind == "cancelled":
+            record.status = "cancelled"
+        else:
+            record.status = "timeout" if error_kind.startswith("timeout") else "error"
+        record.error_kind = error_kind
+        encoded = (error_message or error_kind).encode("utf-8", "replace")[:MESSAGE_BYTES]
+        record.error_message = encoded.decode("utf-8", "ignore")
+
+    def _error_body(self) -> str:
+        """The server's own words in an error response."""
+        try:
+            payload = orjson.loads(bytes(self._body))
+        except orjson.JSONDecodeError:
+            return bytes(self._body[:MESSAGE_BYTES]).decode("utf-8", "replace").strip()
+        return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)

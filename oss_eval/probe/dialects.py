@@ -1,0 +1,130 @@
+"""What servers are asked, and how their answers are read: the OpenAI wire formats.
+
+Sources: the OpenAI API reference for Chat Completions (https://platform.openai.com/docs/api-reference/chat)
+and Completions (https://platform.openai.com/docs/api-reference/completions), streaming included;
+`reasoning_content` and `reasoning` deltas as vLLM documents them
+(https://docs.vllm.ai/en/latest/features/reasoning_outputs.html).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Sampling settings of a request; None leaves a field out, so that the server's default holds."""
+
+    model: str
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stream: bool = True
+    reasoning_effort: str | None = None
+    extra: tuple[tuple[str, Any], ...] = ()
+
+
+def request_body(api: str, prompt: str | list[dict[str, Any]], generation: Generation) -> bytes:
+    """JSON body of one request. `prompt` is a text, or chat messages for the chat API."""
+    body: dict[str, Any] = {"model": generation.model}
+    if api == "chat":
+        body["messages"] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    else:
+        body["prompt"] = prompt
+    for name in ("max_tokens", "min_tokens", "temperature", "top_p", "seed", "reasoning_effort"):
+        value = getattr(generation, name)
+        if value is not None:
+            body[name] = value
+    body["stream"] = generation.stream
+    if generation.stream:
+        body["stream_options"] = {"include_usage": True}
+    body.update(generation.extra)
+    return orjson.dumps(body)
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one event or one whole response says. `is_token` is DESIGN's token event: text on any channel."""
+
+    is_token: bool = False
+    is_answer: bool = False
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def read_event(payload: Any) -> Delta:
+    """Read a chunk of a stream (`delta`), or a whole response (`message`), of either API.
+
+    An object without choices, usage or error is an empty Delta: role-only, ping and vendor events are no
+    token events.
+    """
+    delta = Delta()
+    if not isinstance(payload, dict):
+        delta.error = f"an event that is no JSON object: {str(payload)[:200]}"
+        return delta
+    error = payload.get("error")
+    if error:
+        delta.error = error_text(error)
+    usage = payload.get("usage")
+    if isinstance(usage, dict):
+        delta.usage = usage
+    choices = payload.get("choices")
+    if not isinstance(choices, list):
+        return delta
+    for choice in choices:
+        if not isinstance(choice, dict):
+            continue
+        if choice.get("finish_reason"):
+            delta.finish_reason = str(choice["finish_reason"])
+        part = choice.get("delta") or choice.get("message") or choice
+        if not isinstance(part, dict):
+            continue
+        answer = _text(part.get("content")) or _text(part.get("text")) or _text(part.get("refusal"))
+        reasoning = _text(part.get("reasoning_content")) or _text(part.get("reasoning"))
+        if answer or _calls_tool(part.get("tool_calls")):
+            delta.is_token = delta.is_answer = True
+            delta.text += answer
+        if reasoning:
+            delta.is_token = True
+            delta.reasoning += reasoning
+    return delta
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _calls_tool(calls: Any) -> bool:
+    """Whether a delta carries arguments of a tool call; its name alone is no token event."""
+    if not isinstance(calls, list):
+        return False
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    return any(isinstance(function, dict) and function.get("arguments") for function in functions)
+
+
+def error_text(error: Any) -> str:
+    """The human part of an error object, in whichever of the usual places it is."""
+    if isinstance(error, dict):
+        for key in ("message", "detail", "error", "msg"):
+            if error.get(key):
+                return error_text(error[key])
+        return orjson.dumps(error, default=str).decode()
+    return str(error)
+
+
+def count(usage: dict[str, Any] | None, *path: str) -> int | None:
+    """A non-negative count in a usage object, e.g. `count(usage, "prompt_tokens_details", "cached_tokens")`."""
+    value: Any = usage
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

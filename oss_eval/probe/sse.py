@@ -1,0 +1,54 @@
+"""Server-sent events out of bytes that were cut anywhere.
+
+After https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6: lines end in LF, CRLF or
+CR; a line that starts with a colon is a comment; `data` lines of one event are joined with a newline; a blank
+line ends the event; an event without data is none.
+"""
+
+from __future__ import annotations
+
+
+class SseDecoder:
+    """Feed it bytes, get back the data of the events that these bytes completed."""
+
+    __slots__ = ("_buffer", "_data", "_first", "_skip_lf")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._data: list[bytes] = []
+        self._first = True
+        self._skip_lf = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Data payloads of the events completed by `data`, in order."""
+        if not (self._buffer or self._data or self._first or self._skip_lf) and data.endswith(b"\n\n"):
+            # What nearly every server sends: whole events of one line each.
+            events = data[:-2].split(b"\n\n")
+            if b"\r" not in data and all(e.startswith(b"data: ") and b"\n" not in e for e in events):
+                return [e[6:] for e in events]
+        return self._feed_lines(data)
+
+    def _feed_lines(self, data: bytes) -> list[bytes]:
+        self._buffer += data
+        if b"\n" not in data and b"\r" not in data:
+            return []  # a long line is collected, not scanned again at every read
+        text = bytes(self._buffer)
+        if self._first:
+            text, self._first = text.removeprefix(b"\xef\xbb\xbf"), False
+        if self._skip_lf:
+            text, self._skip_lf = text.removeprefix(b"\n"), False
+        if text.endswith(b"\r"):
+            # A CR ends the line now; an LF that may follow in the next read belongs to it.
+            self._skip_lf = True
+        lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._buffer = bytearray(lines.pop())
+        events: list[bytes] = []
+        for line in lines:
+            if line:
+                name, _, value = line.partition(b":")
+                if name == b"data":
+                    self._data.append(value.removeprefix(b" "))
+            elif self._data:
+                events.append(b"\n".join(self._data))
+                self._data = []
+        return events

@@ -1,0 +1,42 @@
+"""When the kernel received the bytes of a read.
+
+Linux stamps each packet on arrival once a socket asks for it (SO_TIMESTAMPNS, socket(7)), and recvmsg hands
+the stamp over with the bytes: nanoseconds of CLOCK_REALTIME, the clock of `time.time_ns`. A read that took
+bytes of several packets carries the newest packet's stamp. Where the platform has no such stamp (macOS), a
+read is stamped in user space, and says so.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+# asm-generic/socket.h, SO_TIMESTAMPNS_OLD: what 64-bit Linux uses. Python has no name for it before 3.14.
+SO_TIMESTAMPNS = 35
+ANCILLARY_BYTES = 64
+
+_timespec = struct.Struct("@qq")
+_SUPPORTED = sys.platform.startswith("linux") and sys.maxsize > 2**32
+
+unpack_timespec = _timespec.unpack
+
+
+def enable(sock: socket.socket) -> bool:
+    """Ask for receive stamps on `sock`; False where the platform has none."""
+    if not _SUPPORTED:
+        return False
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+def kernel_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The stamp in what recvmsg returned, in UTC nanoseconds; 0 when there is none."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == 16:
+            seconds, nanoseconds = unpack_timespec(data)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return 0

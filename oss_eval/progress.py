@@ -1,0 +1,137 @@
+"""How a sweep is going: a live display on a terminal, plain lines elsewhere. Always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from oss_eval.config import Point
+from oss_eval.records import RequestRecord
+
+LINE_SECONDS = 5.0
+DRAW_SECONDS = 0.25
+RATE_SECONDS = 3.0
+
+
+class Progress:
+    """Shows point k of n, requests done, in flight, tok/s, failures and the time left.
+
+    `every` prints a line each time that many requests are done (EvalScope's --log-every-n-query).
+    """
+
+    def __init__(self, points: list[Point], every: int | None = None) -> None:
+        self.points = points
+        self.every = every
+        self.console = Console(stderr=True, highlight=False)
+        self.live: Live | None = None
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._finished = 0
+        self._begun = time.monotonic()
+        self._point: Point | None = None
+        self._drawn = self._lined = 0.0
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def start(self, point: Point) -> None:
+        """A point begins."""
+        self._point = point
+        self._done = self._failed = self._in_flight = self._tokens = 0
+        self._started = time.monotonic()
+        self._lined = self._started
+        self._samples: list[tuple[float, int]] = []
+
+    def end(self) -> None:
+        """The point is over."""
+        if self._point is not None:
+            self._finished += self._point.number
+            if self.live is None:
+                self._line()
+            self._point = None
+
+    def record(self, record: RequestRecord) -> None:
+        """A request is over."""
+        self._done += 1
+        self._failed += record.status != "ok"
+        if self.every and self._done % self.every == 0 and self._point and self._done < self._point.number:
+            self._line()
+
+    def idle(self, in_flight: int, tokens: int) -> None:
+        """Called several times a second."""
+        if self._point is None:
+            return
+        self._in_flight, self._tokens = in_flight, tokens
+        now = time.monotonic()
+        self._samples.append((now, tokens))
+        while now - self._samples[0][0] > RATE_SECONDS and len(self._samples) > 2:
+            del self._samples[0]
+        if self.live and now - self._drawn >= DRAW_SECONDS:
+            self._drawn = now
+            self.live.update(self._picture(), refresh=True)
+        elif self.live is None and not self.every and now - self._lined >= LINE_SECONDS:
+            self._line()
+
+    # -- what is shown ---------------------------------------------------------------------------------
+
+    def _rate(self) -> float:
+        if len(self._samples) < 2:
+            return 0.0
+        (t0, n0), (t1, n1) = self._samples[0], self._samples[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+    def _title(self) -> str:
+        point = self._point
+        assert point is not None
+        effort = f" effort {point.reasoning_effort}" if point.reasoning_effort else ""
+        return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
+
+    def _left(self) -> str:
+        """Time left in this point, from its own pace; unknown before the first request is done."""
+        assert self._point is not None
+        if not self._done:
+            return "?"
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self._done * (self._point.number - self._done)
+        return f"{left // 60:.0f}:{left % 60:02.0f}"
+
+    def _line(self) -> None:
+        assert self._point is not None
+        self._lined = time.monotonic()
+        elapsed = self._lined - self._started
+        self.say(
+            f"  {self._title()}: {self._done}/{self._point.number} done, {self._in_flight} in flight, "
+            f"{self._tokens / elapsed if elapsed else 0:,.0f} tok/s, {self._failed} failed, {elapsed:.1f} s"
+        )
+
+    def _picture(self) -> Table:
+        assert self._point is not None
+        share = self._done / self._point.number
+        width = max(10, min(30, self.console.width - 62))
+        filled = round(share * width)
+        bar = Text("━" * filled, "green") + Text("━" * (width - filled), "bright_black")
+        grid = Table.grid(padding=(0, 1))
+        failed = Text(f"{self._failed} failed", "red" if self._failed else "bright_black")
+        grid.add_row(
+            Text(self._title(), "bold"), bar, f"{self._done}/{self._point.number}", f"{self._in_flight} in flight",
+            f"{self._rate():,.0f} tok/s", failed, f"{self._left()} left",
+        )  # fmt: skip
+        return grid

@@ -1,0 +1,59 @@
+"""What is measured, as plain data: instants are kept, durations are derived from them later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request and its response. Instants are UTC nanoseconds of one clock; absent is None, never 0."""
+
+    run_id: str
+    point_id: str
+    request_id: str
+    worker: int
+    warmup: bool
+    attempt: int
+    """1, or 2 when a reused connection turned out to be closed before any byte of the response came."""
+    model: str
+    reasoning_effort: str | None
+    parallel: int | None
+    rate: float | None
+    scheduled_ns: int | None
+    start_ns: int | None
+    """Just before the first byte of the request was handed to the kernel. None when nothing was sent."""
+    headers_ns: int | None = None
+    first_token_ns: int | None = None
+    first_answer_ns: int | None = None
+    last_token_ns: int | None = None
+    end_ns: int | None = None
+    """Arrival of the last byte of the response."""
+    event_ns: list[int] | None = None
+    """Offsets from `start_ns` of every token event."""
+    event_tokens: list[int] | None = None
+    """Tokens in each event, where the server says so."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    token_source: str | None = None
+    """`usage`, `tokenizer` or `chunks`: where `completion_tokens` comes from."""
+    n_events: int = 0
+    n_shared: int = 0
+    """Token events that arrived in the same read as a later one: they carry that one's stamp."""
+    status: str = "ok"
+    """`ok`, `error`, `timeout` or `cancelled`."""
+    error_kind: str | None = None
+    http_status: int | None = None
+    error_message: str | None = None
+    finish_reason: str | None = None
+    clock_source: str = "kernel"
+    """`kernel`: every read carried the kernel's receive stamp; `user`: at least one did not."""
+    client_lag_p50_ns: int | None = None
+    client_lag_max_ns: int | None = None
+    sample_id: str | None = None
+    epoch: int | None = None
+    text: str | None = field(default=None, repr=False)
+    """The answer, kept only when asked for; not stored in the requests table."""
+    reasoning_text: str | None = field(default=None, repr=False)

@@ -1,0 +1,130 @@
+"""A stored run with its figures, computed from the Parquet: what tables, JSON, advice and viewer start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from oss_eval.metrics import PointMetrics, point_metrics
+from oss_eval.store import read_manifest, read_requests
+
+
+@dataclass(frozen=True, slots=True)
+class PointReport:
+    """One point: its coordinates, its figures, and its failures by kind with one message each."""
+
+    point_id: str
+    parallel: int
+    number: int
+    reasoning_effort: str | None
+    metrics: PointMetrics
+    failures: dict[str, tuple[int, str]]
+    token_sources: tuple[str, ...]
+    clock_sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A run as it can be shown."""
+
+    path: Path
+    manifest: dict[str, Any]
+    points: list[PointReport]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator answered."""
+        return bool(self.manifest.get("endpoint", {}).get("simulated"))
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether any reasoning was seen."""
+        return any(
+            p.metrics.get("reasoning_tokens", "total")
+            or (p.metrics.get("ttfa_ms", "mean") or 0) > (p.metrics.get("ttft_ms", "mean") or 0)
+            for p in self.points
+        )
+
+
+def load_run(path: Path) -> RunReport:
+    """Read a run and compute its figures, one point at a time. Points that have no row yet are left out."""
+    manifest = read_manifest(path)
+    points: list[PointReport] = []
+    for planned in manifest.get("points", []):
+        rows = read_requests(path, planned["point_id"])
+        if not rows.num_rows:
+            continue
+        failures: dict[str, tuple[int, str]] = {}
+        bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), pc.not_equal(rows["status"].cast("string"), "ok")))
+        for kind, message in zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True):
+            count, first = failures.get(kind or "", (0, message or ""))
+            failures[kind or ""] = (count + 1, first)
+        points.append(
+            PointReport(
+                point_id=planned["point_id"],
+                parallel=planned["parallel"],
+                number=planned["number"],
+                reasoning_effort=planned.get("reasoning_effort"),
+                metrics=point_metrics(rows),
+                failures=failures,
+                token_sources=_distinct(rows["token_source"]),
+                clock_sources=_distinct(rows["clock_source"]),
+            )
+        )
+    return RunReport(path, manifest, points)
+
+
+def _distinct(column: Any) -> tuple[str, ...]:
+    return tuple(sorted(v for v in set(column.to_pylist()) if v))
+
+
+# -- summary and JSON -------------------------------------------------------------------------------------------
+
+
+def summary_rows(report: RunReport) -> list[dict[str, Any]]:
+    """Rows of summary.parquet."""
+    manifest = report.manifest
+    return [
+        {
+            "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
+            "task": manifest["task"]["name"], "model": manifest["model"],
+            "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
+            "number": point.number, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low,
+            "ci_high": m.high, "n": m.n, "unit": m.unit,
+        }
+        for point in report.points
+        for m in point.metrics.figures.values()
+    ]  # fmt: skip
+
+
+def as_json(report: RunReport) -> dict[str, Any]:
+    """One document for programs: a point's metrics by name, each with its statistics, n and unit."""
+    manifest = report.manifest
+    points = []
+    for point in report.points:
+        metrics: dict[str, dict[str, Any]] = {}
+        for m in point.metrics.figures.values():
+            entry = metrics.setdefault(m.metric, {"unit": m.unit})
+            entry[m.stat] = m.value
+            entry["n"] = m.n
+            if m.low is not None or m.high is not None:
+                entry.setdefault("ci95", {})[m.stat] = [m.low, m.high]
+        points.append(
+            {
+                "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
+                "reasoning_effort": point.reasoning_effort, "metrics": metrics,
+                "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
+            }
+        )  # fmt: skip
+    return {
+        "run_id": manifest["run_id"],
+        "path": str(report.path),
+        "status": manifest["status"],
+        "simulated": report.simulated,
+        "model": manifest["model"],
+        "endpoint": manifest["endpoint"]["url"],
+        "points": points,
+    }

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server with a stated service model and a truth log."""

@@ -1,0 +1,148 @@
+"""The service model as a pure state machine in virtual time: no clock, no sockets.
+
+The server runs it against the wall clock, `replay` against nothing, so a whole sweep of the article takes a
+second and the fit of a profile can be checked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from oss_eval.simulate.profiles import Profile
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request inside the engine."""
+
+    prompt_tokens: int
+    output_tokens: int
+    prefilled: int = 0
+    emitted: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its tokens have been emitted."""
+        return self.emitted >= self.output_tokens
+
+
+class Engine:
+    """Continuous batching with chunked prefill. `plan` what the next step does, `commit` it when it has passed."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.running: dict[Sequence, None] = {}
+        self._chunks: list[tuple[Sequence, int]] = []
+
+    def submit(self, sequence: Sequence) -> None:
+        """A request has arrived."""
+        self.waiting.append(sequence)
+
+    def drop(self, sequence: Sequence) -> None:
+        """Its client went away."""
+        self.running.pop(sequence, None)
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+
+    def plan(self) -> float | None:
+        """Duration in ms of the next step, or None when there is nothing to do."""
+        p = self.profile
+        while self.waiting and len(self.running) + len(self.prefilling) < p.max_sequences:
+            self.prefilling.append(self.waiting.popleft())
+        if not self.running and not self.prefilling:
+            return None
+        budget = max(1, p.batch_tokens - len(self.running))
+        self._chunks, tokens = [], 0
+        for sequence in self.prefilling:
+            chunk = min(sequence.prompt_tokens - sequence.prefilled, budget - tokens)
+            if chunk <= 0 and sequence.prompt_tokens > sequence.prefilled:
+                break
+            self._chunks.append((sequence, chunk))
+            tokens += chunk
+        n = len(self.running)
+        return p.step_ms + (p.sequence_ms * n**p.sequence_power if n else 0.0) + p.prefill_ms * tokens
+
+    def commit(self) -> list[Sequence]:
+        """The planned step has passed: sequences that got a token, in order of arrival."""
+        emitting = list(self.running)
+        for sequence, chunk in self._chunks:
+            if sequence not in self.prefilling:
+                continue  # dropped while the step ran
+            sequence.prefilled += chunk
+            if sequence.prefilled >= sequence.prompt_tokens:
+                self.prefilling.remove(sequence)
+                self.running[sequence] = None
+                emitting.append(sequence)
+        for sequence in emitting:
+            sequence.emitted += 1
+            if sequence.finished:
+                self.running.pop(sequence, None)
+        return emitting
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Times in seconds of one request of a replayed sweep."""
+
+    start: float
+    first: float = 0.0
+    last: float = 0.0
+
+
+def replay(profile: Profile, parallel: int, number: int, prompt_tokens: int, output_tokens: int) -> list[Replayed]:
+    """A closed loop of `parallel` slots and `number` equal requests, in virtual time."""
+    engine = Engine(profile)
+    results: dict[Sequence, Replayed] = {}
+    now, asked = 0.0, 0
+
+    def ask() -> None:
+        nonlocal asked
+        if asked < number:
+            asked += 1
+            sequence = Sequence(prompt_tokens, output_tokens)
+            results[sequence] = Replayed(now)
+            engine.submit(sequence)
+
+    for _ in range(parallel):
+        ask()
+    while (duration := engine.plan()) is not None:
+        now += duration / 1000
+        for sequence in engine.commit():
+            result = results[sequence]
+            result.first = result.first or now
+            result.last = now
+            if sequence.finished:
+                ask()
+    return list(results.values())
+
+
+def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:
+    """(reasoning, answer) tokens that a request would like to emit; the same for the same seed."""
+    rng = random.Random(seed)
+    medium = profile.reasoning_tokens["medium"]
+    reasoning = profile.reasoning_tokens.get(effort or "medium", medium) * rng.lognormvariate(0, 0.3)
+    answer = profile.answer_tokens * rng.lognormvariate(0, 0.3)
+    return max(1, round(reasoning)), max(1, round(answer))
+
+
+WORDS = (
+    "the of and to in is that for it as was with be by on not he this are or his from at which but have "
+    "an had they you were there one all we can her has been if more when will would who so no out up into "
+    "some "
+).split()
+
+
+def words(seed: int) -> Iterator[str]:
+    """Endless words for a reply, each one token, led by a space; the same for the same seed."""
+    start = seed % len(WORDS)
+    while True:
+        for word in WORDS[start:]:
+            yield " " + word
+        start = 0

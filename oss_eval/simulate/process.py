@@ -1,0 +1,109 @@
+"""The simulator as a process of its own: started, found by its port, and gone when its starter is.
+
+`python -m oss_eval.simulate.process` reads its settings as one JSON line on standard input, answers with the
+port it listens on, and ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from oss_eval.errors import EndpointError, UsageError
+from oss_eval.simulate.profiles import Profile, get_profile
+
+MODULE = "oss_eval.simulate.process"
+
+
+def parse_sim_url(url: str) -> tuple[Profile, float]:
+    """(profile, speed) of `sim://PROFILE?speed=20`. Raises UsageError that says what is wrong."""
+    parts = urlsplit(url)
+    profile = get_profile(parts.netloc)
+    speed = 1.0
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key != "speed":
+            raise UsageError(f"{url!r}: the simulator knows no setting {key!r}", "there is: speed=NUMBER")
+        try:
+            speed = float(value)
+        except ValueError:
+            speed = 0.0
+        if not 0 < speed < float("inf"):
+            raise UsageError(f"{url!r}: speed={value} is no positive number", f"try sim://{profile.name}?speed=20")
+    return profile, speed
+
+
+@contextlib.contextmanager
+def running(profile: Profile, speed: float = 1.0, truth: Path | None = None) -> Iterator[str]:
+    """A simulator in a process of its own; yields its base URL, ends it on leaving."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,  # Ctrl-C is the starter's to handle
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        settings = {"profile": profile.name, "speed": speed, "truth": str(truth) if truth else None}
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            raise EndpointError("the simulator did not start", "oss-eval simulate shows why")
+        yield f"http://127.0.0.1:{int(line)}/v1"
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def serve(profile: Profile, speed: float, truth: Path | None, host: str, port: int, announce: Any) -> None:
+    """Run a simulator in this process until it is interrupted; `announce(port)` is called when it listens."""
+    import uvloop
+
+    from oss_eval.simulate.server import Simulator
+
+    simulator = Simulator(profile, speed, truth)
+    listener = simulator.listen(host, port)
+    announce(listener.getsockname()[1])
+    # A collection would stop every stream at once; nothing on the server's path makes cycles.
+    gc.freeze()
+    gc.disable()
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        uvloop.run(simulator.serve(listener))
+
+
+def _child() -> None:
+    settings = json.loads(sys.stdin.readline())
+    truth = Path(settings["truth"]) if settings["truth"] else None
+
+    def announce(port: int) -> None:
+        sys.stdout.write(f"{port}\n")
+        sys.stdout.flush()
+
+        def leave_with_parent() -> None:
+            sys.stdin.read()
+            os.kill(os.getpid(), 2)
+
+        threading.Thread(target=leave_with_parent, daemon=True).start()
+
+    serve(get_profile(settings["profile"]), settings["speed"], truth, "127.0.0.1", 0, announce)
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,80 @@
+"""Stated service models: what a simulated server's time is made of.
+
+A step of a continuously batching server serves every running sequence one token and spends what is left of
+its token budget on waiting prompts, first come first served, cut into chunks where they do not fit (as vLLM
+schedules, https://docs.vllm.ai/en/latest/configuration/optimization.html#chunked-prefill). A step lasts
+
+    step_ms + sequence_ms * running**sequence_power + prefill_ms * prompt_tokens_in_this_step
+
+and every token is sent at its step's end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from oss_eval.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Parameters of a simulated server; times are milliseconds at speed 1."""
+
+    name: str
+    description: str
+    model: str
+    step_ms: float
+    """A step with nothing to do: host overhead and reading the dense weights once."""
+    sequence_ms: float
+    """What the first running sequence adds to a step: its KV cache, its experts, its sampling."""
+    sequence_power: float
+    """How that grows with the batch; below 1 because sequences share experts."""
+    prefill_ms: float
+    """Computing one prompt token."""
+    batch_tokens: int = 8192
+    """Token budget of a step (vLLM: max_num_batched_tokens)."""
+    max_sequences: int = 1024
+    """Sequences running at once; the rest queues (vLLM: max_num_seqs)."""
+    reasoning_tokens: dict[str, float] = field(
+        default_factory=lambda: {"low": 40.0, "medium": 120.0, "high": 480.0}
+    )
+    """Median length of the reasoning before the answer, by effort; lengths are log-normal (sigma 0.3)."""
+    answer_tokens: float = 400.0
+    """Median length of an answer."""
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="gpt-oss-20b-h20",
+            description="gpt-oss-20b on one H20-96GB with vLLM 0.10.1, fitted to EvalScope's published sweep",
+            model="gpt-oss-20b",
+            # Fitted by `python scripts/fit_profile.py`: least squares on the log of the article's 16 figures
+            # (4 concurrencies x RPS, mean latency, mean TPOT, mean TTFT; TTFT weighted 1/4).
+            step_ms=5.64,
+            sequence_ms=0.888,
+            sequence_power=0.604,
+            prefill_ms=0.0916,
+        ),
+        Profile(
+            name="instant",
+            description="answers at once: for measuring a client, not for looking at results",
+            model="instant",
+            step_ms=0.0,
+            sequence_ms=0.0,
+            sequence_power=1.0,
+            prefill_ms=0.0,
+        ),
+    )
+}
+
+
+def get_profile(name: str) -> Profile:
+    """A profile by name. Raises UsageError listing what there is."""
+    if name in PROFILES:
+        return PROFILES[name]
+    near = get_close_matches(name, PROFILES, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"unknown simulator profile {name!r}", f"{hint}there are: {', '.join(PROFILES)}")

@@ -1,0 +1,281 @@
+"""The simulator's HTTP face: models, chat completions and completions, streamed or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from oss_eval.probe import stamps
+from oss_eval.simulate.engine import Engine, Sequence, lengths, words
+from oss_eval.simulate.profiles import Profile
+from oss_eval.simulate.truth import Truth, TruthLog
+from oss_eval.simulate.wire import Peer
+
+TEMPLATE_TOKENS = 68
+"""What the chat template adds to a prompt (gpt-oss's system and developer framing)."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One completion under way."""
+
+    peer: Peer
+    truth: Truth
+    chat: bool
+    stream: bool
+    usage_wanted: bool
+    reasoning: int
+    """How many of the tokens are reasoning."""
+    cut: bool
+    head: bytes
+    """JSON of a chunk up to its choices."""
+    words: Iterator[str]
+    text: list[str]
+    prompt_tokens: int
+
+
+class Simulator:
+    """Serves one profile on a listening socket until the loop ends."""
+
+    def __init__(self, profile: Profile, speed: float = 1.0, truth: Path | None = None) -> None:
+        self.profile = profile
+        self.speed = speed
+        self.truth = TruthLog(truth)
+        self.engine = Engine(profile)
+        self.jobs: dict[Sequence, Job] = {}
+        self._next_step = 0.0
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._served = 0
+        self._created = int(time.time())
+
+    def listen(self, host: str, port: int) -> socket.socket:
+        """A listening socket that asks for receive stamps, which accepted connections inherit."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stamps.enable(sock)
+        try:
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
+        sock.listen(4096)
+        sock.setblocking(False)
+        return sock
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listener.fileno(), self._accept, listener)
+        try:
+            while True:
+                await asyncio.sleep(0.5)
+                self.truth.flush()
+        finally:
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+            self.truth.flush()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            Peer(self._loop, sock, self._on_request)
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    def _on_request(self, peer: Peer, body: bytes, received_ns: int) -> None:
+        path = peer.url.split(b"?")[0].decode("latin-1").rstrip("/")
+        if peer.method == b"GET" and path.endswith("/models"):
+            model = {
+                "id": self.profile.model,
+                "object": "model",
+                "created": self._created,
+                "owned_by": "oss-eval",
+            }
+            peer.send_json("200 OK", {"object": "list", "data": [model]})
+        elif peer.method == b"GET" and path.endswith("/health"):
+            peer.send_json("200 OK", {"status": "ok"})
+        elif peer.method == b"POST" and path.endswith("/completions"):
+            self._completion(peer, body, received_ns, chat=path.endswith("/chat/completions"))
+        else:
+            self._refuse(peer, "404 Not Found", f"no such address: {path}")
+
+    def _refuse(self, peer: Peer, status: str, message: str, truth: Truth | None = None) -> None:
+        if truth is not None:
+            truth.status = "refused"
+            self.truth.write(truth)
+        error = {"message": message, "type": "invalid_request_error", "code": int(status[:3])}
+        peer.send_json(status, {"error": error})
+
+    def _completion(self, peer: Peer, body: bytes, received_ns: int, chat: bool) -> None:
+        given = peer.headers.get(b"x-request-id")
+        truth = Truth(given.decode("latin-1") if given else None, received_ns)
+        try:
+            request = orjson.loads(body)
+            prompt = _prompt_text(request["messages"] if chat else request["prompt"])
+            limit = request.get("max_completion_tokens") or request.get("max_tokens")
+            limit = None if limit is None else int(limit)
+            floor = int(request.get("min_tokens") or 0)
+        except (ValueError, KeyError, TypeError) as error:
+            self._refuse(peer, "400 Bad Request", f"malformed request: {error!r}", truth)
+            return
+        if request.get("model") not in (None, self.profile.model):
+            self._refuse(peer, "404 Not Found", f"The model `{request['model']}` does not exist.", truth)
+            return
+        if limit is not None and limit < 1:
+            self._refuse(peer, "400 Bad Request", f"max_tokens must be at least 1, got {limit}", truth)
+            return
+        effort = request.get("reasoning_effort")
+        seed = zlib.crc32(prompt.encode()) ^ zlib.crc32(str(request.get("seed", "")).encode())
+        reasoning, answer = lengths(self.profile, effort, seed)
+        if not chat:
+            reasoning = 0
+        natural = max(reasoning + answer, floor)
+        if request.get("ignore_eos") and limit is not None:
+            natural = limit
+        output = natural if limit is None else min(natural, limit)
+        prompt_tokens = len(prompt.split()) + (TEMPLATE_TOKENS if chat else 0)
+        truth.prompt_tokens, truth.effort = prompt_tokens, effort
+        self._served += 1
+        name, kind = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
+        stream = bool(request.get("stream"))
+        described = {
+            "id": f"{name}-{self._served:08x}",
+            "object": f"{kind}.chunk" if chat and stream else kind,
+            "created": self._created,
+            "model": self.profile.model,
+        }
+        options = request.get("stream_options")
+        job = Job(
+            peer, truth, chat, stream,
+            usage_wanted=isinstance(options, dict) and bool(options.get("include_usage")),
+            reasoning=min(reasoning, output),
+            cut=limit is not None and (natural > limit or bool(request.get("ignore_eos"))),
+            head=orjson.dumps(described)[:-1],
+            words=words(seed), text=[], prompt_tokens=prompt_tokens,
+        )  # fmt: skip
+        sequence = Sequence(prompt_tokens, output)
+        self.jobs[sequence] = job
+        peer.on_gone = lambda: self._client_left(sequence)
+        if stream:
+            peer.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+                b"Server: oss-eval-simulator\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            if chat:
+                self._send_chunk(job, {"role": "assistant", "content": ""}, None)
+        self.engine.submit(sequence)
+        if self._timer is None:
+            self._next_step = self._loop.time()
+            self._plan()
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Arrange for the next step's end. Ends are planned from the last planned end, not from when the
+        timer fired, so that lateness of this process does not add up."""
+        duration = self.engine.plan()
+        if duration is None:
+            self._timer = None
+            return
+        self._next_step += duration / 1000 / self.speed
+        if self._next_step < self._loop.time() - 1.0:
+            self._next_step = self._loop.time()  # hopelessly behind: the machine is too slow for this speed
+        if self._next_step <= self._loop.time():
+            self._timer = self._loop.call_soon(self._step)
+        else:
+            self._timer = self._loop.call_at(self._next_step, self._step)
+
+    def _step(self) -> None:
+        for sequence in self.engine.commit():
+            job = self.jobs.get(sequence)
+            if job is not None:
+                self._emit(sequence, job)
+        self._plan()
+
+    # -- output ----------------------------------------------------------------------------------------
+
+    def _emit(self, sequence: Sequence, job: Job) -> None:
+        word = next(job.words)
+        thinking = sequence.emitted <= job.reasoning
+        if not job.stream:
+            job.truth.token_ns.append(time.time_ns())
+            job.text.append(word)
+        elif job.chat:
+            key = b"reasoning_content" if thinking else b"content"
+            payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
+            job.truth.token_ns.append(self._send_event(job, job.head + payload % (key, word.encode())))
+        else:
+            payload = b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}'
+            job.truth.token_ns.append(self._send_event(job, job.head + payload % word.encode()))
+        if sequence.finished:
+            self._finish(sequence, job)
+
+    def _send_event(self, job: Job, payload: bytes) -> int:
+        return job.peer.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
+
+    def _send_chunk(self, job: Job, delta: dict[str, Any], finish_reason: str | None) -> None:
+        part: dict[str, Any] = {"delta": delta} if job.chat else {"text": delta.get("content", "")}
+        choice = {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
+        self._send_event(job, job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
+
+    def _finish(self, sequence: Sequence, job: Job) -> None:
+        reason = "length" if job.cut else "stop"
+        usage: dict[str, Any] = {
+            "prompt_tokens": job.prompt_tokens,
+            "completion_tokens": sequence.emitted,
+            "total_tokens": job.prompt_tokens + sequence.emitted,
+        }
+        if job.chat:
+            usage["completion_tokens_details"] = {"reasoning_tokens": job.reasoning}
+        if job.stream:
+            self._send_chunk(job, {}, reason)
+            if job.usage_wanted:
+                self._send_event(job, job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
+            job.peer.send(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        else:
+            thought, answer = "".join(job.text[: job.reasoning]), "".join(job.text[job.reasoning :])
+            message = {"role": "assistant", "content": answer, "reasoning_content": thought or None}
+            part: dict[str, Any] = {"message": message} if job.chat else {"text": answer}
+            choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
+            job.peer.send_json("200 OK", {**orjson.loads(job.head + b"}"), "choices": [choice], "usage": usage})
+        job.truth.status = "ok"
+        self._forget(sequence, job)
+
+    def _client_left(self, sequence: Sequence) -> None:
+        job = self.jobs.get(sequence)
+        if job is not None:
+            self.engine.drop(sequence)
+            job.truth.status = "left"
+            self._forget(sequence, job)
+
+    def _forget(self, sequence: Sequence, job: Job) -> None:
+        del self.jobs[sequence]
+        job.peer.on_gone = None
+        self.truth.write(job.truth)
+
+
+def _prompt_text(prompt: Any) -> str:
+    """All text of a prompt or of chat messages; whitespace-separated words are the simulator's tokens."""
+    if isinstance(prompt, str):
+        return prompt
+    parts: list[str] = []
+    for item in prompt:
+        content = item.get("content") if isinstance(item, dict) else item
+        if isinstance(content, list):
+            content = " ".join(str(piece.get("text", "")) for piece in content if isinstance(piece, dict))
+        parts.append(str(content))
+    return " ".join(parts)

@@ -1,0 +1,69 @@
+"""Task files: YAML with the keys of the command's flags.
+
+A name is looked for in the user's ./tasks first and then among the files that ship with oss-eval; a path to
+a .yaml file is taken as it is.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oss_eval.errors import TaskError
+
+DEFAULT = "sweep"
+"""The task of a bare `oss-eval perf`."""
+
+
+def shipped_dir() -> Path:
+    """The folder of shipped tasks: inside an installed wheel, or the top of a source checkout."""
+    package = Path(__file__).parent
+    installed = package / "_tasks"
+    return installed if installed.is_dir() else package.parent / "tasks"
+
+
+def task_files(local: Path | None = None) -> dict[str, Path]:
+    """Name -> file of every task within reach; `local` is the user's own folder (default ./tasks)."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_dir(), Path("tasks") if local is None else local):
+        if folder.is_dir():
+            found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+    return dict(sorted(found.items()))
+
+
+def find_task(name: str, local: Path | None = None) -> Path:
+    """The file of a task, by name or by path. Raises TaskError listing near names."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise TaskError(f"there is no task file {name!r}", "oss-eval tasks lists the tasks known by name")
+        return path
+    files = task_files(local)
+    if name not in files:
+        near = get_close_matches(name, files, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise TaskError(f"unknown task {name!r}", f"{hint}oss-eval tasks lists them all")
+    return files[name]
+
+
+def read_task(path: Path) -> dict[str, Any]:
+    """Keys and values of a task file, `name` added. Raises TaskError when it can't be read or is no mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TaskError(f"can't read the task file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TaskError(f"the task file {path} is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise TaskError(
+            f"the task file {path} is not valid YAML{where}: {getattr(error, 'problem', error)}"
+        ) from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise TaskError(f"the task file {path} must hold `key: value` lines", "tasks/sweep.yaml is an example")
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    return {"name": path.stem, **values}
