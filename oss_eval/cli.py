@@ -36,16 +36,32 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_perf(commands)
     tasks = commands.add_parser("tasks", help="list the task files, one line each")
-    tasks.set_defaults(run=tasks_command)
+    tasks.set_defaults(run=tasks_command, parser=tasks)
     show = commands.add_parser("show", help="print a stored run's table again")
     show.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
     show.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
     )
     show.add_argument("--json", action="store_true", help="one JSON document instead of tables")
-    show.set_defaults(run=show_command)
+    show.set_defaults(run=show_command, parser=show)
     _add_simulate(commands)
     return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Arguments of a command line. Raises UsageError; for an unknown flag it names a near one."""
+    arguments, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        from difflib import get_close_matches
+
+        flags = [flag for action in arguments.parser._actions for flag in action.option_strings]
+        near = get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"oss-eval {arguments.command} does not know {' '.join(unknown)}",
+            f"{hint}oss-eval {arguments.command} --help lists the flags",
+        )
+    return arguments
 
 
 def _add_perf(commands: Any) -> None:
@@ -159,7 +175,7 @@ def _add_perf(commands: Any) -> None:
         "--json", action="store_true", help="one JSON document on standard output, all else on standard error"
     )
     result.add_argument("--log-every-n-query", type=int, metavar="N", help="a progress line every N requests")
-    perf.set_defaults(run=perf_command)
+    perf.set_defaults(run=perf_command, parser=perf)
 
 
 def _add_simulate(commands: Any) -> None:
@@ -181,13 +197,13 @@ def _add_simulate(commands: Any) -> None:
         metavar="FILE",
         help="append when each request came and each token was written",
     )
-    simulate.set_defaults(run=simulate_command)
+    simulate.set_defaults(run=simulate_command, parser=simulate)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
 
 ORDER_KEYS = ("out", "name", "api_key", "log_every_n_query")
-COMMAND_KEYS = (*ORDER_KEYS, "command", "run", "task", "json", "label")
+COMMAND_KEYS = (*ORDER_KEYS, "command", "run", "parser", "task", "json", "label")
 
 
 def perf_command(arguments: argparse.Namespace) -> int:
@@ -305,7 +321,7 @@ def simulate_command(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parse(argv)
         return int(arguments.run(arguments))
     except OssEvalError as error:
         sys.stderr.write(f"oss-eval: {error.message}\n")

@@ -147,7 +147,10 @@ def models(endpoint: Endpoint, timeout: float) -> list[str]:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             body = response.read(8_000_000)
     except urllib.error.HTTPError as error:
-        raise http_error(endpoint, error.code, _own_words(error.read(4096))) from None
+        words = _own_words(error.read(4096))
+        if error.code in (404, 405, 501) and not words:
+            raise not_openai(endpoint, f"GET /models answers HTTP {error.code}") from None
+        raise http_error(endpoint, error.code, words) from None
     except (OSError, ValueError) as error:
         raise unreachable(endpoint, _reason(error), timeout) from None
     except Exception as error:  # noqa: BLE001 (http.client raises its own kind for what is not HTTP)

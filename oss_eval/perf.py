@@ -25,10 +25,11 @@ from oss_eval.endpoints import (
 )
 from oss_eval.errors import EndpointError
 from oss_eval.load.runner import Fleet, Limits
-from oss_eval.load.workload import Counter, body, generation, load_tokenizer, read_prompt, source
+from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
 from oss_eval.simulate.process import parse_sim_url, running
+from oss_eval.simulate.profiles import SERVER
 
 PROBE_WORDS = (64, 192)
 """Lengths of the two prompts that show how the server counts words as tokens."""
@@ -227,8 +228,6 @@ class _Sweep:
         task = self.task
         lengths = task.prompt is None and task.dataset == "random" and self.counter is None
         rng = random.Random(f"{self.seed}/probe")
-        from oss_eval.load.workload import VOCABULARY
-
         prompts = [
             " ".join(rng.choices(VOCABULARY, k=words)) for words in (PROBE_WORDS if lengths else PROBE_WORDS[:1])
         ]
@@ -242,7 +241,11 @@ class _Sweep:
         for record in self.last:
             if record.status != "ok":
                 raise self._in_words(record)
-        self.server_header = end.replies_server
+        self.server_header = end.replies_server or ""
+        if self.server_header.startswith(SERVER) and not self.server.simulator:
+            simulator = f"sim://{self.server_header.removeprefix(SERVER)}"
+            self.server = replace(self.server, simulator=simulator)
+            self.progress.say(f"SIMULATED: this server is oss-eval's simulator ({simulator}), no model is run")
         if not lengths:
             return 1.0
         short, long = (record.prompt_tokens for record in sorted(self.last, key=lambda r: r.prompt_tokens or 0))
@@ -282,7 +285,7 @@ class _Sweep:
             "prompt_lengths_by": self.lengths or None,
             "seed": self.seed,
             "endpoint": {
-                "url": server.endpoint.url, "api": server.endpoint.api, "server": self.server_header,
+                "url": server.endpoint.url, "api": server.endpoint.api, "server": self.server_header or None,
                 "simulated": server.simulator is not None, "simulator": server.simulator,
                 "found": server.endpoint.found or None,
             },

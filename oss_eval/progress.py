@@ -32,8 +32,6 @@ class Progress:
         self.live: Live | None = None
         if sys.stdout.isatty() and sys.stderr.isatty():
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._finished = 0
-        self._begun = time.monotonic()
         self._point: Point | None = None
         self._drawn = self._lined = 0.0
 
@@ -63,7 +61,7 @@ class Progress:
     def end(self) -> None:
         """The point is over."""
         if self._point is not None:
-            self._finished += self._point.number
+            self._in_flight = 0
             if self.live is None:
                 self._line()
             self._point = None

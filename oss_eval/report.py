@@ -58,7 +58,9 @@ def _basics(report: RunReport) -> Table:
     )
     table.add_row("Model", manifest["model"])
     endpoint = manifest["endpoint"]
-    table.add_row("Endpoint", f"{endpoint.get('simulator') or endpoint['url']} ({endpoint['api']})")
+    table.add_row("Endpoint", f"{endpoint['url']}, {endpoint['api']} API")
+    if report.simulated:
+        table.add_row("Simulator", endpoint["simulator"])
     table.add_row("Task", f"{manifest['task']['name']}: {manifest['workload']}")
     table.add_row("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s")
     if seconds:

@@ -43,9 +43,7 @@ class RunReport:
     def reasoned(self) -> bool:
         """Whether any reasoning was seen."""
         return any(
-            p.metrics.get("reasoning_tokens", "total")
-            or (p.metrics.get("ttfa_ms", "mean") or 0) > (p.metrics.get("ttft_ms", "mean") or 0)
-            for p in self.points
+            (p.metrics.get("ttfa_ms", "mean") or 0) > (p.metrics.get("ttft_ms", "mean") or 0) for p in self.points
         )
 
 

@@ -10,6 +10,7 @@ A part is written under a name that readers pass over (a leading dot) and rename
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -82,6 +83,7 @@ class RunWriter:
         self._rows: list[RequestRecord] = []
         self._parts = 0
         self._last = time.monotonic()
+        self._made_out = not out.exists()
         try:
             self.path.mkdir(parents=True)
             (self.path / "requests").mkdir()
@@ -130,6 +132,9 @@ class RunWriter:
     def discard(self) -> None:
         """Remove the run's folder: nothing was measured."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._made_out:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
 
     def write_summary(self, rows: list[dict[str, Any]]) -> None:
         """The summary table, replaced as a whole."""

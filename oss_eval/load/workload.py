@@ -6,7 +6,10 @@ of one sweep never share random prompts, so a server's prefix cache can't flatte
 
 from __future__ import annotations
 
+import os
 import random
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -205,12 +208,29 @@ def load_tokenizer(path: str) -> Counter | str:
             return Counter(Tokenizer.from_file(str(file)))
         except Exception as error:  # noqa: BLE001 (the library raises bare Exception)
             return f"{file} is no tokenizer ({error})"
-    for hub, fetch in (("Hugging Face", _from_huggingface), ("ModelScope", _from_modelscope)):
+    for hub, fetch, site in (
+        ("Hugging Face", _from_huggingface, os.environ.get("HF_ENDPOINT", "https://huggingface.co")),
+        ("ModelScope", _from_modelscope, f"https://{os.environ.get('MODELSCOPE_DOMAIN', 'modelscope.cn')}"),
+    ):
+        if not _reachable(site):
+            reasons.append(f"{hub} can't be reached")
+            continue
         try:
             return Counter(Tokenizer.from_file(fetch(path)))
         except Exception as error:  # noqa: BLE001 (hub clients raise what they like)
             reasons.append(f"{hub}: {type(error).__name__}")
     return f"no such folder or file here, and not to be had from a hub ({'; '.join(reasons)})"
+
+
+def _reachable(site: str) -> bool:
+    """Whether a hub answers within 3 s; its client would go on trying for minutes."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(site, method="HEAD"), timeout=3).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _from_huggingface(name: str) -> str:

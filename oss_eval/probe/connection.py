@@ -57,6 +57,7 @@ class Connection:
         "_framed_by_eof",
         "_headers_done",
         "_incoming",
+        "_keep",
         "_loop",
         "_open",
         "_outgoing",
@@ -294,9 +295,8 @@ class Connection:
                 self.give_up("decode", f"not HTTP/1.1: {error}")
                 return
         if self._complete:
-            keep = self.parser.should_keep_alive() and not self._pending
             self._finish(None, None)
-            if not keep:
+            if self._pending or not self._keep:
                 self.close()
 
     # -- called by the HTTP parser ---------------------------------------------------------------------
@@ -314,6 +314,7 @@ class Connection:
         """httptools: a response has ended; an interim one (1xx) is not the answer."""
         if self.parser.get_status_code() >= 200:
             self._complete = True
+            self._keep = self.parser.should_keep_alive()  # the parser knows it only now
 
     # -- endings ---------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from oss_eval.records import RequestRecord
 
 MESSAGE_BYTES = 2048
 """How much of a server's own error message is kept."""
+
+_HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
+"""Mark-up of the error pages that proxies send."""
 
 
 @dataclass(slots=True)
@@ -248,5 +252,6 @@ class ResponseDecoder:
         try:
             payload = orjson.loads(bytes(self._body))
         except orjson.JSONDecodeError:
-            return bytes(self._body[:MESSAGE_BYTES]).decode("utf-8", "replace").strip()
+            text = bytes(self._body[: 8 * MESSAGE_BYTES]).decode("utf-8", "replace")
+            return " ".join(_HTML.sub(" ", text).split())
         return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)

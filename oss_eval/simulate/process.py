@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -80,12 +81,20 @@ def serve(profile: Profile, speed: float, truth: Path | None, host: str, port: i
 
     simulator = Simulator(profile, speed, truth)
     listener = simulator.listen(host, port)
-    announce(listener.getsockname()[1])
     # A collection would stop every stream at once; nothing on the server's path makes cycles.
     gc.freeze()
     gc.disable()
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        uvloop.run(simulator.serve(listener))
+
+    async def until_told() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        announce(listener.getsockname()[1])
+        with contextlib.suppress(asyncio.CancelledError):
+            await simulator.serve(listener)
+
+    uvloop.run(until_told())
 
 
 def _child() -> None:
@@ -98,7 +107,7 @@ def _child() -> None:
 
         def leave_with_parent() -> None:
             sys.stdin.read()
-            os.kill(os.getpid(), 2)
+            os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
 

@@ -16,6 +16,9 @@ from difflib import get_close_matches
 
 from oss_eval.errors import UsageError
 
+SERVER = "oss-eval-simulator/"
+"""How the simulator's Server header begins, so that a client can tell that no model answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

@@ -15,7 +15,7 @@ import orjson
 
 from oss_eval.probe import stamps
 from oss_eval.simulate.engine import Engine, Sequence, lengths, words
-from oss_eval.simulate.profiles import Profile
+from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
 from oss_eval.simulate.wire import Peer
 
@@ -55,6 +55,7 @@ class Simulator:
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._served = 0
         self._created = int(time.time())
+        self._server = f"Server: {SERVER}{profile.name}?speed={speed:g}\r\n".encode()
 
     def listen(self, host: str, port: int) -> socket.socket:
         """A listening socket that asks for receive stamps, which accepted connections inherit."""
@@ -92,7 +93,7 @@ class Simulator:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Peer(self._loop, sock, self._on_request)
+            Peer(self._loop, sock, self._on_request, self._server)
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -173,7 +174,8 @@ class Simulator:
         if stream:
             peer.send(
                 b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-                b"Server: oss-eval-simulator\r\nTransfer-Encoding: chunked\r\n\r\n"
+                + self._server
+                + b"Transfer-Encoding: chunked\r\n\r\n"
             )
             if chat:
                 self._send_chunk(job, {"role": "assistant", "content": ""}, None)

@@ -23,10 +23,10 @@ time_ns = time.time_ns
 
 
 class Peer:
-    """One client connection; hands whole requests to `on_request`."""
+    """One client connection; hands whole requests to `on_request`. `server` is the line that names the server."""
 
     __slots__ = (
-        "_body", "_loop", "_on_request", "_parser", "_pending", "_recvmsg", "_sock", "_stamp",
+        "_body", "_loop", "_on_request", "_parser", "_pending", "_recvmsg", "_server", "_sock", "_stamp",
         "headers", "on_gone", "open", "url",
     )  # fmt: skip
 
@@ -35,8 +35,10 @@ class Peer:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         on_request: Callable[[Peer, bytes, int], None],
+        server: bytes,
     ) -> None:
         self._loop, self._sock, self._on_request = loop, sock, on_request
+        self._server = server
         self._recvmsg = sock.recvmsg
         self._parser: Any = httptools.HttpRequestParser(self)
         self._pending = bytearray()
@@ -134,7 +136,7 @@ class Peer:
         """A whole JSON response."""
         body = orjson.dumps(payload)
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        self.send(head.encode() + b"Server: oss-eval-simulator\r\n\r\n" + body)
+        self.send(head.encode() + self._server + b"\r\n" + body)
 
     def close(self) -> None:
         """End the connection; whoever streams on it is told."""

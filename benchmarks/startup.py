@@ -1,0 +1,54 @@
+"""How long until something happens: `oss-eval --help`, and the first request of `oss-eval perf`.
+
+    python benchmarks/startup.py [RUNS]
+
+Prints the median of RUNS whole commands (default 7). The first request is the first POST that a local server
+receives, counted from the moment the command was started.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.scripted import MODELS, SSE_HEAD, STOP, ScriptedServer, chunk, delta, usage
+
+GOOD = SSE_HEAD + chunk(delta("Hi") + STOP + usage(5, 1)) + b"0\r\n\r\n"
+
+
+def main(runs: int) -> None:
+    """Measure and print."""
+    command = [sys.executable, "-m", "oss_eval"]
+    helps, firsts = [], []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        subprocess.run([*command, "--help"], stdout=subprocess.DEVNULL, check=True)
+        helps.append(time.perf_counter() - begun)
+    for _ in range(runs):
+        posted: list[float] = []
+
+        def script(number: int, request: bytes, posted: list[float] = posted) -> list[bytes]:
+            if request.startswith(b"GET"):
+                return [MODELS]
+            posted.append(time.perf_counter())
+            return [GOOD]
+
+        with ScriptedServer(script) as server, tempfile.TemporaryDirectory() as out:
+            words = ["perf", "--url", server.url, "--parallel", "1", "--number", "3", "--out", out]
+            begun = time.perf_counter()
+            subprocess.run([*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+            firsts.append(posted[0] - begun)
+    for name, values in (("oss-eval --help", helps), ("perf: first request", firsts)):
+        print(
+            f"{name:22s} median {statistics.median(values):.3f} s  (min {min(values):.3f}, max {max(values):.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

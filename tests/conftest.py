@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from oss_eval.probe.connection import Connection, Outcome
+from oss_eval.probe.decode import Reply, ResponseDecoder
+from oss_eval.probe.target import Target, resolve
+from oss_eval.records import RequestRecord
+from oss_eval.simulate.process import running
+from oss_eval.simulate.profiles import get_profile
+from tests.scripted import ScriptedServer
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def fast_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a simulator at 40 times the speed of the deployment."""
+    with running(get_profile("gpt-oss-20b-h20"), 40.0) as url:
+        yield url
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def oss_eval(tmp_path: Path) -> Command:
+    """Runs the command as a user would, in an empty folder."""
+
+    def call(*words: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "oss_eval", *words],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(ROOT), **env},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return call
+
+
+class Asked:
+    """One exchange in this process: how it ended, and what was decoded."""
+
+    def __init__(self, outcome: Outcome, record: RequestRecord, reply: Reply, connection: Connection) -> None:
+        self.outcome, self.record, self.reply, self.connection = outcome, record, reply, connection
+
+
+def ask(
+    server: ScriptedServer,
+    body: bytes = b"{}",
+    times: int = 1,
+    context: object = None,
+    host: str | None = None,
+    keep_text: bool = True,
+    during: Callable[[Connection], object] | None = None,
+) -> list[Asked]:
+    """Exchanges over one connection, in turn."""
+    name = host or server.host
+    target = Target(name, server.port, context is not None, "/v1/chat/completions", (), resolve(name, server.port))
+
+    async def go() -> list[Asked]:
+        reads: list[tuple[int, int, bytes]] = []
+        connection = Connection(
+            asyncio.get_running_loop(),
+            target,
+            context,  # type: ignore[arg-type]
+            lambda tag, kernel, seen, data: reads.append((kernel, seen, data)),
+        )
+        asked = []
+        for number in range(times):
+            reads.clear()
+            if not connection.is_open:
+                await connection.open(5)
+            request = target.head() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            exchange = asyncio.ensure_future(connection.exchange(number, request, lambda start: None))
+            if during is not None:
+                await asyncio.sleep(0.1)
+                during(connection)
+            outcome = await asyncio.wait_for(exchange, 10)
+            record = blank_record(outcome.start_ns)
+            decoder = ResponseDecoder(record, keep_text=keep_text)
+            for kernel, seen, data in reads:
+                decoder.feed(kernel, seen, data)
+            decoder.finish(outcome.error_kind, outcome.error_message)
+            asked.append(Asked(outcome, record, decoder.reply, connection))
+        connection.close()
+        return asked
+
+    return uvloop.run(go())
+
+
+def blank_record(start_ns: int = 0) -> RequestRecord:
+    return RequestRecord(
+        run_id="r", point_id="p", request_id="p/0", worker=0, warmup=False, attempt=1, model="m",
+        reasoning_effort=None, parallel=1, rate=None, scheduled_ns=None, start_ns=start_ns,
+    )  # fmt: skip

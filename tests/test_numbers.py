@@ -1,0 +1,154 @@
+"""Statistics against scipy, metrics against plain loops over the same rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from statistics import fmean
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+from oss_eval import stats
+from oss_eval.metrics import durations, gaps, plateau, point_metrics
+from oss_eval.records import RequestRecord
+from oss_eval.store import requests_table
+from tests.conftest import blank_record
+
+VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200)
+MS = 1_000_000
+
+
+@given(VALUES)
+def test_mean_interval(values: list[float]) -> None:
+    found = stats.mean(values)
+    theirs = reference.ttest_1samp(values, 0).confidence_interval(0.95) if np.ptp(values) else (found.value,) * 2
+    assert found.value == pytest.approx(fmean(values), abs=1e-6)
+    assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-6, abs=1e-6)
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert stats.mean([3.0]) == (3.0, None, None)
+    assert stats.percentile([3.0], 50) == (3.0, None, None)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.sampled_from([50, 90, 95, 99]))
+def test_percentile_interval(n: int, q: int) -> None:
+    values = [random.Random(n).lognormvariate(0, 1) for _ in range(n)]
+    found = stats.percentile(values, q)
+    theirs = reference.quantile_test(values, q=0, p=q / 100).confidence_interval(0.95)
+    assert found.value == np.percentile(values, q)
+    assert found.low == (None if math.isnan(theirs.low) else theirs.low)
+    assert found.high == (None if math.isnan(theirs.high) else theirs.high)
+
+
+def test_percentile_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(7)
+    truth = reference.norm.ppf(0.9)
+    covered = 0
+    for _ in range(1000):
+        found = stats.percentile(rng.standard_normal(100), 90)
+        covered += found.low <= truth <= found.high
+    assert 0.95 <= covered / 1000 <= 0.99
+
+
+@given(st.integers(1, 300), st.data())
+def test_proportion(total: int, data: st.DataObject) -> None:
+    good = data.draw(st.integers(0, total))
+    found = stats.proportion(good, total)
+    p, z = good / total, reference.norm.ppf(0.975)
+    centre = (p + z * z / 2 / total) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / 4 / total**2)
+    assert found == pytest.approx((p, max(0, centre - half), min(1, centre + half)), abs=1e-9)
+
+
+def row(start: int, events: list[int], tokens: int | None = None, **changes: object) -> RequestRecord:
+    """A successful stream: start in ms, events in ms after it."""
+    record = blank_record(start * MS)
+    record.event_ns = [e * MS for e in events] or None
+    record.n_events = len(events)
+    record.completion_tokens = len(events) if tokens is None else tokens
+    if events:
+        record.first_token_ns = record.first_answer_ns = (start + events[0]) * MS
+        record.last_token_ns = (start + events[-1]) * MS
+    record.end_ns = (start + (events[-1] if events else 100) + 1) * MS
+    for name, value in changes.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_every_formula_on_a_small_example() -> None:
+    rows = [
+        row(0, [100, 110, 130], tokens=5, prompt_tokens=7),
+        row(10, [200, 220], prompt_tokens=9, finish_reason="length"),
+        row(20, [], status="error", error_kind="http_5xx", completion_tokens=None),
+        row(0, [1, 2], warmup=True),
+        row(30, [50], tokens=1),
+    ]
+    rows[1].first_answer_ns = (10 + 220) * MS
+    found = point_metrics(requests_table(rows))
+    assert found.get("requests") == 4
+    assert found.get("failures") == 1
+    assert found.get("success_rate") == 0.75
+    assert found.get("ttft_ms", "mean") == pytest.approx((100 + 200 + 50) / 3)
+    assert found.get("ttfa_ms", "mean") == pytest.approx((100 + 220 + 50) / 3)
+    assert found.get("latency_ms", "mean") == pytest.approx((130 + 220 + 50) / 3)
+    assert found.get("tpot_ms", "mean") == pytest.approx((30 / 4 + 20 / 1) / 2)
+    assert found.metric("tpot_ms", "mean").n == 2
+    assert found.get("itl_ms", "mean") == pytest.approx((10 + 20 + 20) / 3)
+    assert found.metric("itl_ms", "p50").n == 3
+    # From 0 ms to the last end at 231 ms, the failed request included.
+    assert found.get("duration") == pytest.approx(0.231)
+    assert found.get("rps") == pytest.approx(3 / 0.231)
+    assert found.get("output_tps") == pytest.approx((5 + 2 + 1) / 0.231)
+    assert found.get("prompt_tokens", "mean") == 8
+    assert found.metric("prompt_tokens", "mean").n == 2
+    assert found.get("tokens_per_chunk") == pytest.approx(8 / 6)
+    assert found.get("truncated") == pytest.approx(1 / 3)
+
+
+def test_a_reply_that_was_not_streamed_has_a_latency_and_no_ttft() -> None:
+    found = point_metrics(requests_table([row(0, [], tokens=4), row(5, [], tokens=4)]))
+    assert found.get("latency_ms", "mean") == pytest.approx(101)
+    assert found.get("ttft_ms", "mean") is None
+    assert found.get("tpot_ms", "mean") is None
+
+
+def test_all_failed_means_no_times_at_all() -> None:
+    found = point_metrics(requests_table([row(0, [], status="error", completion_tokens=None)] * 3))
+    assert found.get("success_rate") == 0
+    assert {metric for metric, _ in found.figures} == {"requests", "failures", "success_rate", "duration", "rps"}
+
+
+ROWS = st.lists(st.lists(st.integers(0, 1000), max_size=12).map(sorted), min_size=1, max_size=20)
+
+
+@given(ROWS)
+def test_gaps_against_a_loop(lists: list[list[int]]) -> None:
+    table = requests_table([row(0, events) for events in lists])
+    expected = [b - a for events in lists for a, b in itertools.pairwise(events)]
+    assert gaps(table["event_ns"]).tolist() == pytest.approx(expected)
+
+
+def test_gaps_do_not_cross_chunks_or_nulls() -> None:
+    import pyarrow as pa
+
+    parts = [requests_table([row(0, [1, 3]), row(0, []), row(0, [7])]), requests_table([row(0, [2, 5, 9])])]
+    assert gaps(pa.concat_tables(parts)["event_ns"]).tolist() == [2, 3, 4]
+    assert len(durations(parts[0].slice(1, 1))["itl"]) == 0
+
+
+def test_plateau_leaves_out_the_ramp() -> None:
+    """Two slots, each busy without a pause; one starts 500 ms late and the tail is half empty."""
+    steady = list(range(10, 1001, 10))
+    rows = [row(1000 * k, steady, parallel=2) for k in range(5)]
+    rows += [row(500 + 1000 * k, steady, parallel=2) for k in range(4)]
+    table = requests_table(rows)
+    found = plateau(table, table)
+    assert found.value == pytest.approx(200, rel=0.01)  # 2 slots x 100 tokens/s
+    assert point_metrics(table).get("output_tps") < 185

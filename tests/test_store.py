@@ -1,0 +1,170 @@
+"""What is on disk while a run goes on, after it, and after an accident."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oss_eval import store
+from oss_eval.errors import StoreError
+from oss_eval.records import RequestRecord
+from oss_eval.store import REQUESTS, RunWriter, find_run, new_run_id, read_manifest, read_requests, requests_table
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+RECORDS = st.builds(
+    RequestRecord,
+    run_id=text, point_id=text, request_id=text, worker=st.integers(0, 100), warmup=st.booleans(),
+    attempt=st.integers(1, 2), model=text, reasoning_effort=st.none() | text,
+    parallel=st.none() | st.integers(1, 10000), rate=st.none() | st.floats(0, 1e6),
+    scheduled_ns=st.none() | int64, start_ns=st.none() | int64, headers_ns=st.none() | int64,
+    first_token_ns=st.none() | int64, first_answer_ns=st.none() | int64, last_token_ns=st.none() | int64,
+    end_ns=st.none() | int64, event_ns=st.none() | st.lists(int64, max_size=5),
+    event_tokens=st.none() | st.lists(st.integers(0, 1000), max_size=5),
+    prompt_tokens=st.none() | st.integers(0, 10**9), completion_tokens=st.none() | st.integers(0, 10**9),
+    token_source=st.sampled_from([None, "usage", "chunks"]), n_events=st.integers(0, 10**6),
+    status=st.sampled_from(["ok", "error"]), error_message=st.none() | text,
+    http_status=st.none() | st.integers(100, 599), client_lag_p50_ns=st.none() | int64,
+)  # fmt: skip
+
+
+@given(st.lists(RECORDS, max_size=6))
+def test_records_survive_parquet(tmp_path_factory: pytest.TempPathFactory, records: list[RequestRecord]) -> None:
+    path = tmp_path_factory.mktemp("parquet") / "rows.parquet"
+    pq.write_table(requests_table(records), path)
+    table = pq.read_table(path)
+    assert table.schema.equals(REQUESTS)
+    assert table.schema.metadata[b"oss_eval.schema_version"] == b"1"
+    for row, record in zip(table.to_pylist(), records, strict=True):
+        assert row == {name: getattr(record, name) for name in REQUESTS.names}
+
+
+def record(run: str, number: int) -> RequestRecord:
+    return RequestRecord(
+        run_id=run, point_id=f"p{number % 2}", request_id=str(number), worker=0, warmup=False, attempt=1,
+        model="m", reasoning_effort=None, parallel=1, rate=None, scheduled_ns=None, start_ns=number,
+        event_ns=[1, 2, 3],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunWriter:
+    """A run with three parts of 4 rows and 2 rows not yet written."""
+    writer = RunWriter(tmp_path / "results", "r1", {"kind": "perf", "points": []})
+    for part in range(3):
+        for number in range(4):
+            writer.add(record("r1", part * 4 + number))
+        writer.flush()
+    writer.add(record("r1", 12))
+    writer.add(record("r1", 13))
+    return writer
+
+
+def test_parts_are_readable_while_the_run_goes_on(run: RunWriter) -> None:
+    assert read_requests(run.path).num_rows == 12
+    assert read_manifest(run.path)["status"] == "running"
+    assert len(pd.read_parquet(run.path / "requests")) == 12
+
+
+def test_a_part_is_due_after_a_second(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.flush_due()
+    assert read_requests(run.path).num_rows == 12
+    run._last -= 1.01
+    run.flush_due()
+    assert read_requests(run.path).num_rows == 14
+
+
+def test_a_finished_run_is_one_part(run: RunWriter) -> None:
+    run.finish("finished", seconds=3)
+    assert [p.name for p in sorted((run.path / "requests").iterdir())] == ["part-000000.parquet"]
+    assert read_manifest(run.path)["status"] == "finished"
+    frame = pd.read_parquet(run.path / "requests")
+    assert frame["start_ns"].tolist() == list(range(14))
+    assert read_requests(run.path, "p1")["start_ns"].to_pylist() == list(range(1, 14, 2))
+    assert sorted(p.name for p in run.path.iterdir()) == ["manifest.json", "requests"]
+
+
+def test_datasets_reads_it_as_it_is(run: RunWriter, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    run.finish("finished")
+    files = str(run.path / "requests" / "*.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "cache"), split="train")
+    assert loaded["start_ns"][13] == 13
+
+
+def test_a_crash_between_the_renames_of_compaction_loses_nothing(run: RunWriter) -> None:
+    run.flush()
+    (run.path / "requests").rename(run.path / ".requests-old")
+    assert read_requests(run.path).num_rows == 14
+
+
+def test_a_crash_while_a_part_is_written_leaves_the_others(run: RunWriter) -> None:
+    (run.path / "requests" / ".part-000003.parquet").write_bytes(b"PAR1 half")
+    assert read_requests(run.path).num_rows == 12
+    assert len(pd.read_parquet(run.path / "requests")) == 12
+
+
+def test_a_damaged_part_is_named(run: RunWriter) -> None:
+    part = run.path / "requests" / "part-000001.parquet"
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(StoreError, match=r"part-000001\.parquet is damaged"):
+        read_requests(run.path)
+
+
+def test_a_run_is_never_overwritten(run: RunWriter, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="can't write results"):
+        RunWriter(tmp_path / "results", "r1", {})
+
+
+def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "new", "r1", {}).discard()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    RunWriter(tmp_path / "old", "r1", {}).discard()
+    assert (tmp_path / "old").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="can't write results to .*file: Not a directory"):
+        RunWriter(tmp_path / "file", "r1", {})
+
+
+def test_runs_are_found_by_path_id_part_and_last(tmp_path: Path) -> None:
+    for name in ("20261101-000000-perf-a-1111", "20261102-000000-perf-b-2222", "20261103-000000-perf-a-3333"):
+        RunWriter(tmp_path, name, {})
+    assert find_run("last", tmp_path).name.endswith("3333")
+    assert find_run("perf-b", tmp_path).name.endswith("2222")
+    assert find_run(str(tmp_path / "20261101-000000-perf-a-1111"), tmp_path).name.endswith("1111")
+    with pytest.raises(StoreError, match=r"2 runs match 'perf-a'"):
+        find_run("perf-a", tmp_path)
+    with pytest.raises(StoreError, match=r"no run matches 'zzz'"):
+        find_run("zzz", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": "x"}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": store.SCHEMA_VERSION + 1}))
+    with pytest.raises(StoreError, match="newer oss-eval"):
+        read_manifest(tmp_path)
+
+
+def test_run_ids() -> None:
+    first, second = (new_run_id("perf", "openai/gpt-oss 20b") for _ in range(2))
+    assert first != second
+    assert first.split("-", 3)[2] == "perf"
+    assert first.rsplit("-", 1)[0].endswith("perf-gpt-oss-20b")
+    assert os.sep not in new_run_id("perf", "../../etc/passwd")
