@@ -200,7 +200,7 @@ class _Sweep:
         task, server = self.task, self.server
         if server.simulator:
             why = "" if task.url else "no server answers on the usual local ports: "
-            self.progress.say(f"{why}SIMULATED by {server.simulator}, no model is run (model name {server.model})")
+            self.progress.say(f"{why}SIMULATED by {server.simulator}, no model is run")
         else:
             found = f" (found: {server.endpoint.found})" if server.endpoint.found else ""
             self.progress.say(

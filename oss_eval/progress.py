@@ -8,7 +8,6 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from oss_eval.config import Point
@@ -99,7 +98,7 @@ class Progress:
     def _title(self) -> str:
         point = self._point
         assert point is not None
-        effort = f" effort {point.reasoning_effort}" if point.reasoning_effort else ""
+        effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
         return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
 
     def _left(self) -> str:
@@ -120,16 +119,17 @@ class Progress:
             f"{self._tokens / elapsed if elapsed else 0:,.0f} tok/s, {self._failed} failed, {elapsed:.1f} s"
         )
 
-    def _picture(self) -> Table:
+    def _picture(self) -> Text:
+        """One line, whatever the width: the bar takes what the words leave."""
         assert self._point is not None
-        share = self._done / self._point.number
-        width = max(10, min(30, self.console.width - 62))
-        filled = round(share * width)
-        bar = Text("━" * filled, "green") + Text("━" * (width - filled), "bright_black")
-        grid = Table.grid(padding=(0, 1))
-        failed = Text(f"{self._failed} failed", "red" if self._failed else "bright_black")
-        grid.add_row(
-            Text(self._title(), "bold"), bar, f"{self._done}/{self._point.number}", f"{self._in_flight} in flight",
-            f"{self._rate():,.0f} tok/s", failed, f"{self._left()} left",
-        )  # fmt: skip
-        return grid
+        words = (
+            f"{self._done}/{self._point.number}  {self._in_flight} in flight {self._rate():,.0f} tok/s "
+            f"{self._failed} failed {self._left()} left"
+        )
+        title = self._title()
+        width = max(0, min(40, self.console.width - len(title) - len(words) - 4))
+        filled = round(self._done / self._point.number * width)
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(title, "bold").append("  " if width else " ")
+        line.append("━" * filled, "green").append("━" * (width - filled), "bright_black")
+        return line.append("  " if width else "").append(words, "red" if self._failed else "")

@@ -22,7 +22,18 @@ from oss_eval.simulate.truth import read_truth
 from oss_eval.store import read_manifest, read_requests
 from tests.conftest import ROOT, Command
 from tests.scripted import (
-    CLOSE, DONE, LAST_CHUNK, MODELS, SSE_HEAD, STOP, ScriptedServer, answering, chunk, delta, json_reply, usage,
+    CLOSE,
+    DONE,
+    LAST_CHUNK,
+    MODELS,
+    SSE_HEAD,
+    STOP,
+    ScriptedServer,
+    answering,
+    chunk,
+    delta,
+    json_reply,
+    usage,
 )  # fmt: skip
 
 SIM = "sim://gpt-oss-20b-h20?speed=40"
@@ -184,8 +195,10 @@ def test_the_key_is_sent_and_never_stored(oss_eval: Command, tmp_path: Path) -> 
 
 def test_what_is_sent(oss_eval: Command) -> None:
     with ScriptedServer(answering(GOOD)) as server:
-        oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "3", "--prompt", "Hi", "--warmup", "2",
-                 "--reasoning-effort", "high", "--temperature", "0", "--extra-args", '{"top_k": 5}')  # fmt: skip
+        oss_eval(
+            "perf", "--url", server.url, "--parallel", "1", "--number", "3", "--prompt", "Hi", "--warmup", "2",
+            "--reasoning-effort", "high", "--temperature", "0", "--extra-args", '{"top_k": 5}',
+        )  # fmt: skip
         posts = [r for r in server.requests if r.startswith(b"POST")]
     assert len(posts) == 1 + 2 + 3
     head, _, body = posts[-1].partition(b"\r\n\r\n")
@@ -271,8 +284,8 @@ def test_timeouts_are_rows_and_end_the_run(oss_eval: Command, tmp_path: Path) ->
 
 
 def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "oss_eval", "perf", "--url", "sim://gpt-oss-20b-h20?speed=5", "--parallel", "4",
-               "--number", "4000", "--json"]  # fmt: skip
+    command = [sys.executable, "-m", "oss_eval", "perf", "--url", "sim://gpt-oss-20b-h20?speed=5"]
+    command += ["--parallel", "4", "--number", "4000", "--json"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -133,7 +133,7 @@ def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="can't write results to .*file: Not a directory"):
+    with pytest.raises(StoreError, match=r"can't write results to .*file: Not a directory"):
         RunWriter(tmp_path / "file", "r1", {})
 
 
