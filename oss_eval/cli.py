@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -320,6 +321,8 @@ def simulate_command(arguments: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
+    # A job manager's polite stop keeps what was finished, like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments = parse(argv)
         return int(arguments.run(arguments))

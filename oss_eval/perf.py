@@ -79,7 +79,7 @@ def run(task: PerfTask, order: Order) -> Made:
     simulator, endpoint = _whom_to_ask(task, order)
     with contextlib.ExitStack() as stack:
         if simulator:
-            profile, speed = parse_sim_url(simulator)
+            profile, _ = parse_sim_url(simulator)
             model = task.model or profile.model
         else:
             assert endpoint is not None
@@ -87,7 +87,7 @@ def run(task: PerfTask, order: Order) -> Made:
         run_id = new_run_id("perf", order.name or model)
         writer = RunWriter(order.out, run_id, {})
         if simulator:
-            url = stack.enter_context(running(profile, speed, writer.path / "truth.jsonl"))
+            url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
             endpoint = parse_url(url, task.api)
         assert endpoint is not None
         server = Server(endpoint, model, simulator)

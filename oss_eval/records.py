@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -29,7 +30,7 @@ class RequestRecord:
     last_token_ns: int | None = None
     end_ns: int | None = None
     """Arrival of the last byte of the response."""
-    event_ns: list[int] | None = None
+    event_ns: Sequence[int] | None = None
     """Offsets from `start_ns` of every token event."""
     event_tokens: list[int] | None = None
     """Tokens in each event, where the server says so."""

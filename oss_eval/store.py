@@ -17,11 +17,13 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -143,8 +145,18 @@ class RunWriter:
 
 def requests_table(records: list[RequestRecord]) -> pa.Table:
     """Records as a table in the stored schema."""
-    columns = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
+    columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
+    columns["event_ns"] = _int64_lists(columns["event_ns"])
     return pa.Table.from_pydict(columns, schema=REQUESTS)
+
+
+def _int64_lists(lists: list[Sequence[int] | None]) -> pa.Array:
+    """A list<int64> column without a Python object for each number."""
+    offsets = np.cumsum([0, *(len(values or ()) for values in lists)], dtype=np.int32)
+    values = [np.asarray(values, dtype=np.int64) for values in lists if values]
+    flat = pa.array(np.concatenate(values) if values else np.empty(0, np.int64))
+    absent = pa.array([values is None for values in lists], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=absent)
 
 
 def _write_whole(table: pa.Table, path: Path) -> None:

@@ -15,7 +15,6 @@ from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.target import Target, resolve
 from oss_eval.records import RequestRecord
 from oss_eval.simulate.process import running
-from oss_eval.simulate.profiles import get_profile
 from tests.scripted import ScriptedServer
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +29,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def fast_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a simulator at 40 times the speed of the deployment."""
-    with running(get_profile("gpt-oss-20b-h20"), 40.0) as url:
+    with running("sim://gpt-oss-20b-h20?speed=40") as url:
         yield url
 
 

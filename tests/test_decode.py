@@ -51,7 +51,7 @@ def test_instants_channels_and_usage() -> None:
     assert record.first_answer_ns == START + 5 * ms
     assert record.last_token_ns == START + 5 * ms
     assert record.end_ns == START + 9 * ms
-    assert record.event_ns == [3 * ms, 4 * ms, 5 * ms]
+    assert list(record.event_ns) == [3 * ms, 4 * ms, 5 * ms]
     assert (record.prompt_tokens, record.completion_tokens) == (9, 3)
     assert (record.reasoning_tokens, record.cached_tokens) == (2, 8)
     assert (record.status, record.finish_reason, record.token_source) == ("ok", "stop", "usage")
@@ -210,4 +210,4 @@ def test_text_survives_any_cut(texts: list[str], places: list[int]) -> None:
     record, _ = decode(*cut(wire, places))
     assert record.text == "".join(texts)
     assert (record.status, record.n_events, record.completion_tokens) == ("ok", len(texts), len(texts))
-    assert record.event_ns == sorted(record.event_ns)
+    assert list(record.event_ns) == sorted(record.event_ns)

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 
 from oss_eval.simulate.process import running
-from oss_eval.simulate.profiles import get_profile
 from oss_eval.simulate.truth import read_truth
 from oss_eval.store import read_manifest, read_requests
 from tests.conftest import ROOT, Command
@@ -283,17 +282,19 @@ def test_timeouts_are_rows_and_end_the_run(oss_eval: Command, tmp_path: Path) ->
     assert rows[0]["n_events"] == 1
 
 
-def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_was_finished(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "oss_eval", "perf", "--url", "sim://gpt-oss-20b-h20?speed=5"]
     command += ["--parallel", "4", "--number", "4000", "--json"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    ) as process:  # fmt: skip
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and not list(tmp_path.glob("results/*/requests/part-000001.parquet")):
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err.decode()
     document = json.loads(out)
@@ -407,7 +408,7 @@ def test_help_and_lists(oss_eval: Command) -> None:
 @pytest.mark.slow
 def test_the_published_sweep_at_full_speed(tmp_path: Path, oss_eval: Command) -> None:
     """Two and a half minutes: the article's table from the running server, not from the model alone."""
-    with running(get_profile("gpt-oss-20b-h20"), 1.0) as url:
+    with running("sim://gpt-oss-20b-h20") as url:
         words = [*ARTICLE.split(), "--extra-args", '{"ignore_eos": true}', "--url", f"{url}/completions", "--json"]
         hubs = {"HF_ENDPOINT": "http://127.0.0.1:9", "MODELSCOPE_DOMAIN": "127.0.0.1:9"}
         document = json.loads(oss_eval("perf", *words, timeout=400, **hubs).stdout)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from oss_eval.errors import UsageError
-from oss_eval.simulate.engine import Engine, Sequence
+from oss_eval.simulate.engine import Engine, Sequence, engine_for
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import PROFILES, get_profile
 from oss_eval.simulate.truth import read_truth
@@ -125,7 +125,7 @@ def test_refusals(fast_simulator: str, path: str, payload: Any, status: int) -> 
 
 def test_the_truth_log(tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"
-    with running(PROFILE, 40.0, log) as url:
+    with running("sim://gpt-oss-20b-h20?speed=40", log) as url:
         request = urllib.request.Request(
             url + "/chat/completions",
             data=json.dumps({**CHAT, "max_tokens": 5, "stream": True}).encode(),
@@ -146,7 +146,7 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
     from urllib.parse import urlsplit
 
     log = tmp_path / "truth.jsonl"
-    with running(PROFILE, 1.0, log) as url:
+    with running("sim://gpt-oss-20b-h20", log) as url:
         place = urlsplit(url)
         body = json.dumps({**CHAT, "stream": True}).encode()
         with socket.create_connection((place.hostname, place.port)) as sock:
@@ -170,12 +170,31 @@ def test_the_server_command_ends_when_told(number: int) -> None:
 
 def test_sim_urls() -> None:
     assert parse_sim_url("sim://gpt-oss-20b-h20?speed=20") == (PROFILE, 20.0)
+    paced, _ = parse_sim_url("sim://paced?rate=20&ttft=300")
+    assert (paced.token_rate, paced.ttft_ms) == (20.0, 300.0)
     assert parse_sim_url("sim://instant") == (PROFILES["instant"], 1.0)
     for url, words in (
         ("sim://gpt-oss-20b-h2O", "unknown simulator profile"),
         ("sim://instant?speed=0", "no positive number"),
         ("sim://instant?speed=nan", "no positive number"),
         ("sim://instant?color=red", "no setting 'color'"),
+        ("sim://instant?rate=5", "no setting 'rate'"),
     ):
         with pytest.raises(UsageError, match=words):
             parse_sim_url(url)
+
+
+def test_paced_streams_keep_their_own_time() -> None:
+    profile, _ = parse_sim_url("sim://paced?rate=50&ttft=100")
+    engine = engine_for(profile)
+    first, second = Sequence(1, 3), Sequence(1, 3)
+    engine.submit(first)
+    times: dict[Sequence, list[int]] = {first: [], second: []}
+    for tick in range(1, 200):
+        if engine.plan() is None:
+            break
+        for sequence in engine.commit():
+            times[sequence].append(tick)
+        if tick == 7:
+            engine.submit(second)
+    assert times == {first: [100, 120, 140], second: [107, 127, 147]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +58,13 @@ class ResponseDecoder:
         self._headers_done = False
         self._complete = False
         self._stamp = 0
-        self.events: list[int] = []  # offsets of the token events so far
+        self.events = array("q")  # offsets of the token events so far
         self._event_tokens: list[int] = []
         self._tokens_so_far = 0
         self._usage: dict[str, Any] | None = None
         self._stream_error: str | None = None
         self._bad: str | None = None
-        self._lags: list[int] = []
+        self._lags = array("q")
         self._shared = 0
         self._last_stamp = -1
         self._text: list[str] = []
@@ -181,9 +182,9 @@ class ResponseDecoder:
             if len(self._event_tokens) == len(self.events):
                 record.event_tokens = self._event_tokens
         if self._lags:
-            self._lags.sort()
-            record.client_lag_p50_ns = self._lags[len(self._lags) // 2]
-            record.client_lag_max_ns = self._lags[-1]
+            lags = sorted(self._lags)
+            record.client_lag_p50_ns = lags[len(lags) // 2]
+            record.client_lag_max_ns = lags[-1]
         self.reply.text, self.reply.reasoning = "".join(self._text), "".join(self._reasoning)
         if self._keep:
             record.text, record.reasoning_text = self.reply.text, self.reply.reasoning

@@ -10,8 +10,9 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
 
-from oss_eval.simulate.profiles import Profile
+from oss_eval.simulate.profiles import Paced, Profile
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +86,56 @@ class Engine:
             if sequence.finished:
                 self.running.pop(sequence, None)
         return emitting
+
+
+class PacedEngine:
+    """Each sequence's tokens at fixed times after its arrival, in steps of TICK_MS. Same verbs as `Engine`."""
+
+    TICK_MS = 1.0
+
+    def __init__(self, profile: Paced) -> None:
+        self.profile = profile
+        self._now = 0.0
+        self._due: list[tuple[float, int, Sequence]] = []
+        self._dropped: set[Sequence] = set()
+        self._count = 0
+
+    def submit(self, sequence: Sequence) -> None:
+        """A request has arrived."""
+        self._count += 1
+        heappush(self._due, (self._now + self.profile.ttft_ms, self._count, sequence))
+
+    def drop(self, sequence: Sequence) -> None:
+        """Its client went away."""
+        self._dropped.add(sequence)
+
+    def plan(self) -> float | None:
+        """Duration in ms of the next step, or None when there is nothing to do."""
+        return self.TICK_MS if self._due else None
+
+    def commit(self) -> list[Sequence]:
+        """A step has passed: sequences whose next token is due."""
+        self._now += self.TICK_MS
+        due, emitting = self._due, []
+        gap = 1000.0 / self.profile.token_rate
+        while due and due[0][0] <= self._now:
+            at, number, sequence = due[0]
+            if sequence in self._dropped:
+                self._dropped.discard(sequence)
+                heappop(due)
+                continue
+            sequence.emitted += 1
+            if sequence.finished:
+                heappop(due)
+            else:
+                heapreplace(due, (at + gap, number, sequence))
+            emitting.append(sequence)
+        return emitting
+
+
+def engine_for(profile: Profile) -> Engine | PacedEngine:
+    """The engine that a profile describes."""
+    return PacedEngine(profile) if isinstance(profile, Paced) else Engine(profile)
 
 
 @dataclass(slots=True)

@@ -16,36 +16,48 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from oss_eval.errors import EndpointError, UsageError
-from oss_eval.simulate.profiles import Profile, get_profile
+from oss_eval.simulate.profiles import Paced, Profile, get_profile
 
 MODULE = "oss_eval.simulate.process"
 
 
 def parse_sim_url(url: str) -> tuple[Profile, float]:
-    """(profile, speed) of `sim://PROFILE?speed=20`. Raises UsageError that says what is wrong."""
+    """(profile, speed) of `sim://PROFILE?speed=20`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
+
+    Raises UsageError that says what is wrong.
+    """
     parts = urlsplit(url)
     profile = get_profile(parts.netloc)
-    speed = 1.0
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key != "speed":
-            raise UsageError(f"{url!r}: the simulator knows no setting {key!r}", "there is: speed=NUMBER")
+    known = ["speed", "rate", "ttft"] if isinstance(profile, Paced) else ["speed"]
+    values: dict[str, float] = {}
+    for key, text in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in known:
+            raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
         try:
-            speed = float(value)
+            values[key] = float(text)
         except ValueError:
-            speed = 0.0
-        if not 0 < speed < float("inf"):
-            raise UsageError(f"{url!r}: speed={value} is no positive number", f"try sim://{profile.name}?speed=20")
+            values[key] = 0.0
+        if not 0 < values[key] < float("inf"):
+            raise UsageError(f"{url!r}: {key}={text} is no positive number", f"try sim://{profile.name}?{key}=20")
+    speed = values.pop("speed", 1.0)
+    if isinstance(profile, Paced):
+        profile = replace(
+            profile,
+            token_rate=values.get("rate", profile.token_rate),
+            ttft_ms=values.get("ttft", profile.ttft_ms),
+        )
     return profile, speed
 
 
 @contextlib.contextmanager
-def running(profile: Profile, speed: float = 1.0, truth: Path | None = None) -> Iterator[str]:
-    """A simulator in a process of its own; yields its base URL, ends it on leaving."""
+def running(url: str, truth: Path | None = None) -> Iterator[str]:
+    """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
     process = subprocess.Popen(
         [sys.executable, "-m", MODULE],
         stdin=subprocess.PIPE,
@@ -55,7 +67,7 @@ def running(profile: Profile, speed: float = 1.0, truth: Path | None = None) -> 
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        settings = {"profile": profile.name, "speed": speed, "truth": str(truth) if truth else None}
+        settings = {"url": url, "truth": str(truth) if truth else None}
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.flush()
         line = process.stdout.readline()
@@ -111,7 +123,7 @@ def _child() -> None:
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
 
-    serve(get_profile(settings["profile"]), settings["speed"], truth, "127.0.0.1", 0, announce)
+    serve(*parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,21 @@ class Profile:
     """Median length of an answer."""
 
 
-PROFILES = {
+@dataclass(frozen=True, slots=True)
+class Paced(Profile):
+    """No service model: every stream keeps its own steady pace, whatever else goes on.
+
+    What a client is calibrated against: at 256 streams it has to take 256 independent tokens an interval, not
+    one burst as from a batching server.
+    """
+
+    token_rate: float = 66.0
+    """Tokens a second of each stream."""
+    ttft_ms: float = 100.0
+    """From the arrival of a request to its first token."""
+
+
+PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
@@ -65,6 +79,15 @@ PROFILES = {
             name="instant",
             description="answers at once: for measuring a client, not for looking at results",
             model="instant",
+            step_ms=0.0,
+            sequence_ms=0.0,
+            sequence_power=1.0,
+            prefill_ms=0.0,
+        ),
+        Paced(
+            name="paced",
+            description="every stream at its own steady pace: the truth that calibrate measures against",
+            model="paced",
             step_ms=0.0,
             sequence_ms=0.0,
             sequence_power=1.0,

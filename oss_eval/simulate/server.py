@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from oss_eval.probe import stamps
-from oss_eval.simulate.engine import Engine, Sequence, lengths, words
+from oss_eval.simulate.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
 from oss_eval.simulate.wire import Peer
@@ -49,7 +49,7 @@ class Simulator:
         self.profile = profile
         self.speed = speed
         self.truth = TruthLog(truth)
-        self.engine = Engine(profile)
+        self.engine = engine_for(profile)
         self.jobs: dict[Sequence, Job] = {}
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
