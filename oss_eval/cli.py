@@ -12,6 +12,7 @@ from oss_eval import __version__
 from oss_eval.errors import OssEvalError, UsageError
 
 INTERRUPTED = 130
+EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
 
 PERF_EPILOG = """examples:
   oss-eval perf --parallel 1 10 50 100                          what answers on this machine, else the simulator
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     show.set_defaults(run=show_command, parser=show)
+    _add_calibrate(commands)
     _add_simulate(commands)
     return parser
 
@@ -118,6 +120,12 @@ def _add_perf(commands: Any) -> None:
         help="efforts to sweep: low medium high, or what the server takes",
     )
     load.add_argument(
+        "--workers",
+        type=lambda text: text if text == "auto" else int(text),
+        metavar="auto|N",
+        help="processes that hold the connections (default auto: by level and cores)",
+    )
+    load.add_argument(
         "--warmup",
         "--warmup-num",
         type=int,
@@ -179,6 +187,25 @@ def _add_perf(commands: Any) -> None:
     perf.set_defaults(run=perf_command, parser=perf)
 
 
+def _add_calibrate(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="how far this machine's numbers can be trusted",
+        description="Measure a server that logs when it really writes each token, and compare. About 1.5 minutes.",
+    )
+    calibrate.add_argument(
+        "--parallel", nargs="+", type=int, metavar="N", default=[1, 64, 256, 1024], help="streams"
+    )
+    calibrate.add_argument(
+        "--token-rate", type=float, metavar="R", default=66.0, help="tokens/s a stream (default 66)"
+    )
+    calibrate.add_argument("--out", type=Path, metavar="DIR", default=Path("results"), help="default results/")
+    calibrate.add_argument("--name", help="a name for the run")
+    calibrate.add_argument("--label", action="append", metavar="KEY=VALUE", help="noted with the run")
+    calibrate.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    calibrate.set_defaults(run=calibrate_command, parser=calibrate)
+
+
 def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser(
         "simulate",
@@ -237,7 +264,7 @@ def perf_command(arguments: argparse.Namespace) -> int:
     _show(made.path, given.get("json", False))
     if made.status == "failed":
         sys.stderr.write("oss-eval: every request failed\n")
-    return {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}[made.status]
+    return EXIT_CODES[made.status]
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -259,20 +286,46 @@ def show_command(arguments: argparse.Namespace) -> int:
 
 
 def _show(path: Path, as_document: bool) -> None:
+    """A stored run: tables on standard output, or one JSON document there and the tables on standard error."""
     from rich.console import Console
 
     from oss_eval.report import print_report
     from oss_eval.runs import as_json, load_run
 
     report = load_run(path)
+    calibration = report.manifest["kind"] == "calibrate" and report.manifest["status"] == "finished"
+    console = Console(stderr=as_document)
     if as_document:
         import orjson
 
-        sys.stdout.write(orjson.dumps(as_json(report), option=orjson.OPT_INDENT_2).decode() + "\n")
-        print_report(report, Console(stderr=True))
+        document = as_json(report)
+        if calibration:
+            from oss_eval.calibrate import as_rows, compare
+
+            document["calibration"] = as_rows(compare(path))
+        sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    if calibration:
+        from oss_eval.calibrate import print_calibration
+
+        print_calibration(path, console)
     else:
-        print_report(report, Console())
+        print_report(report, console)
     sys.stderr.write(f"stored in {path}\n")
+
+
+def calibrate_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval calibrate`."""
+    from oss_eval.calibrate import calibrate
+    from oss_eval.perf import Order
+
+    if min(arguments.parallel) < 1:
+        raise UsageError(f"--parallel {min(arguments.parallel)}: must be at least 1")
+    if not 0 < arguments.token_rate <= 1000:
+        raise UsageError(f"--token-rate {arguments.token_rate:g}: must be above 0 and at most 1000")
+    order = Order(out=arguments.out, name=arguments.name, labels=_labels(arguments.label or []))
+    made = calibrate(tuple(arguments.parallel), arguments.token_rate, order)
+    _show(made.path, arguments.json)
+    return EXIT_CODES[made.status]
 
 
 def tasks_command(arguments: argparse.Namespace) -> int:

@@ -59,6 +59,7 @@ class PerfTask(BaseModel):
     number: Ints | None = None
     reasoning_effort: Names = ()
     warmup: Annotated[int, Field(ge=0)] = 0
+    workers: Literal["auto"] | Positive = "auto"
 
     dataset: str = "random"
     dataset_path: str | None = None
@@ -118,17 +119,38 @@ class Point(BaseModel):
     number: int
     reasoning_effort: str | None = None
     warmup: bool = False
+    workers: int = 1
 
 
-def grid(task: PerfTask) -> list[Point]:
-    """Points of a sweep in the order they run: all levels of the first effort, then the next."""
+STREAMS_A_WORKER = 512
+"""One process takes 1,024 streams of 66 tokens/s with half of one core (benchmarks/); this leaves room."""
+
+
+def auto_workers(parallel: int, cores: int) -> int:
+    """Worker processes for a level: as many as its streams call for, one core left to the main process."""
+    return max(1, min(cores - 1, -(-parallel // STREAMS_A_WORKER)))
+
+
+def grid(task: PerfTask, cores: int) -> list[Point]:
+    """Points of a sweep in the order they run: all levels of the first effort, then the next.
+
+    `cores` is how many this machine has for `workers: auto`.
+    """
     points: list[Point] = []
     for effort in task.reasoning_effort or (None,):
         for parallel, number in task.levels():
             index = len(points)
             point_id = f"{index:02d}-{effort + '-' if effort else ''}c{parallel}"
+            workers = auto_workers(parallel, cores) if task.workers == "auto" else min(task.workers, parallel)
             points.append(
-                Point(point_id=point_id, index=index, parallel=parallel, number=number, reasoning_effort=effort)
+                Point(
+                    point_id=point_id,
+                    index=index,
+                    parallel=parallel,
+                    number=number,
+                    reasoning_effort=effort,
+                    workers=workers,
+                )
             )
     return points
 

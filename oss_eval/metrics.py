@@ -5,6 +5,7 @@ Milliseconds for durations, tokens per second for rates. Warm-up requests are le
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,6 @@ from oss_eval import stats
 Floats = NDArray[np.float64]
 NS_PER_MS = 1e6
 SLICES = 10
-
-DURATIONS = ("ttft", "ttfa", "latency", "tpot", "itl")
-"""Metrics that are distributions over requests (itl: over gaps), in ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,12 @@ class PointMetrics:
         return self.figures.get((metric, stat))
 
 
-def point_metrics(requests: pa.Table) -> PointMetrics:
-    """All figures of one point's requests (rows of the stored schema, one point)."""
+def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) -> PointMetrics:
+    """All figures of one point's requests (rows of the stored schema, one point).
+
+    `events` gives the same requests again with their `event_ns`, a bounded number at a time; without it
+    `requests` itself holds them.
+    """
     measured = requests.filter(pc.invert(requests["warmup"]))
     figures: dict[tuple[str, str], Metric] = {}
 
@@ -63,18 +65,23 @@ def point_metrics(requests: pa.Table) -> PointMetrics:
         found = estimate if isinstance(estimate, stats.Estimate) else stats.Estimate(estimate, None, None)
         figures[metric, stat] = Metric(metric, stat, found.value, found.low, found.high, n, unit)
 
+    def put_distribution(metric: str, values: stats.Distribution) -> None:
+        if values.n:
+            put(metric, "mean", values.mean(), values.n, "ms")
+            for q in (50, 90, 95, 99):
+                put(metric, f"p{q}", values.percentile(q), values.n, "ms")
+            put(metric, "max", values.max, values.n, "ms")
+
     total = measured.num_rows
-    good = measured.filter(pc.equal(measured["status"].cast(pa.string()), "ok"))
+    good = _succeeded(measured)
     put("requests", "value", float(total), total, "")
     put("failures", "value", float(total - good.num_rows), total, "")
     if total:
         put("success_rate", "value", stats.proportion(good.num_rows, total), total, "")
     for name, values in durations(good).items():
-        if len(values):
-            put(name + "_ms", "mean", stats.mean(values), len(values), "ms")
-            for q in (50, 90, 95, 99):
-                put(name + "_ms", f"p{q}", stats.percentile(values, q), len(values), "ms")
-            put(name + "_ms", "max", float(values.max()), len(values), "ms")
+        distribution = stats.Distribution()
+        distribution.add(values)
+        put_distribution(name + "_ms", distribution)
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"):
         values = _floats(good[name])
         if len(values):
@@ -87,62 +94,68 @@ def point_metrics(requests: pa.Table) -> PointMetrics:
         tokens = _floats(good["completion_tokens"])
         if len(tokens):
             put("output_tps", "value", float(tokens.sum()) / duration, len(tokens), "tokens/s")
-    put("plateau_output_tps", "value", plateau(good, measured), good.num_rows, "tokens/s")
-    events = _floats(good["n_events"])
-    if len(events) and events.sum():
-        counted = pc.and_(pc.is_valid(good["completion_tokens"]), pc.greater(good["n_events"], 0))
-        subset = good.filter(counted)
-        if subset.num_rows:
-            ratio = pc.sum(subset["completion_tokens"]).as_py() / pc.sum(subset["n_events"]).as_py()
-            put("tokens_per_chunk", "value", ratio, subset.num_rows, "tokens")
-        put(
-            "shared_reads",
-            "value",
-            float(_floats(good["n_shared"]).sum() / events.sum()),
-            int(events.sum()),
-            "",
-        )
-    truncated = pc.sum(pc.equal(good["finish_reason"].cast(pa.string()), "length")).as_py()
-    if good.num_rows and truncated is not None:
+    streamed = good.filter(pc.and_(pc.greater(good["n_events"], 0), pc.is_valid(good["completion_tokens"])))
+    per_event = (
+        pc.sum(streamed["completion_tokens"]).as_py() / pc.sum(streamed["n_events"]).as_py()
+        if len(streamed)
+        else 0
+    )
+    span = plateau_span(measured)
+    pooled, counts = stats.Distribution(), np.zeros(SLICES)
+    for batch in events if events is not None else [requests]:
+        batch = _succeeded(batch.filter(pc.invert(batch["warmup"])))
+        pooled.add(gaps(batch["event_ns"]))
+        if span:
+            counts += np.histogram(absolute_events(batch), bins=SLICES, range=span)[0]
+    put_distribution("itl_ms", pooled)
+    if span and per_event:
+        # Slices are nearly independent where single tokens are not (batch means: Law, Simulation Modeling and
+        # Analysis, section 9.5.3).
+        rates = counts / ((span[1] - span[0]) / 1e9 / SLICES) * per_event
+        put("plateau_output_tps", "value", stats.mean(rates), good.num_rows, "tokens/s")
+    n_events = int(pc.sum(good["n_events"]).as_py() or 0)
+    if n_events:
+        if per_event:
+            put("tokens_per_chunk", "value", per_event, len(streamed), "tokens")
+        put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
+    if good.num_rows:
+        truncated = pc.sum(pc.equal(good["finish_reason"].cast(pa.string()), "length")).as_py() or 0
         put("truncated", "value", stats.proportion(truncated, good.num_rows), good.num_rows, "")
     lag = _floats(measured["client_lag_max_ns"]) / NS_PER_MS
     if len(lag):
-        put(
-            "client_lag_ms",
-            "p50",
-            stats.percentile(_floats(measured["client_lag_p50_ns"]) / NS_PER_MS, 50),
-            len(lag),
-            "ms",
-        )
+        middle = _floats(measured["client_lag_p50_ns"]) / NS_PER_MS
+        put("client_lag_ms", "p50", stats.percentile(middle, 50), len(lag), "ms")
         put("client_lag_ms", "p99", stats.percentile(lag, 99), len(lag), "ms")
         put("client_lag_ms", "max", float(lag.max()), len(lag), "ms")
     return PointMetrics(figures)
 
 
+def _succeeded(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.equal(rows["status"].cast(pa.string()), "ok"))
+
+
 def durations(good: pa.Table) -> dict[str, Floats]:
-    """Values in ms of every duration metric over successful requests; requests without one are left out.
+    """Values in ms of the durations a request has one of; requests without one are left out.
 
     ttft = first token event - start; ttfa = first answer (non-reasoning) event - start.
     latency = last token event - start for a stream, end of the response - start otherwise.
     tpot = (latency - ttft) / (completion_tokens - 1) for streams of at least 2 tokens.
-    itl = gaps between successive token events, pooled over requests.
     """
     start = good["start_ns"]
-    streamed = good.filter(pc.greater(good["n_events"], 1))
-    tokens = streamed.filter(pc.greater_equal(streamed["completion_tokens"], 2))
-    span = _floats(pc.subtract(tokens["last_token_ns"], tokens["first_token_ns"]))
+    several = good.filter(pc.greater(good["n_events"], 1))
+    several = several.filter(pc.greater_equal(several["completion_tokens"], 2))
+    span = _floats(pc.subtract(several["last_token_ns"], several["first_token_ns"]))
     last = pc.coalesce(good["last_token_ns"], good["end_ns"])
     return {
         "ttft": _floats(pc.subtract(good["first_token_ns"], start)) / NS_PER_MS,
         "ttfa": _floats(pc.subtract(good["first_answer_ns"], start)) / NS_PER_MS,
         "latency": _floats(pc.subtract(last, start)) / NS_PER_MS,
-        "tpot": span / NS_PER_MS / (_floats(tokens["completion_tokens"]) - 1),
-        "itl": gaps(good["event_ns"]),
+        "tpot": span / NS_PER_MS / (_floats(several["completion_tokens"]) - 1),
     }
 
 
 def gaps(events: pa.ChunkedArray) -> Floats:
-    """Gaps in ms between successive events within each list, pooled."""
+    """itl: gaps in ms between successive events within each list, pooled."""
     pooled: list[Floats] = []
     for chunk in events.chunks:
         values = chunk.flatten().to_numpy()
@@ -163,32 +176,19 @@ def measured_seconds(measured: pa.Table) -> float | None:
     return (last - first) / 1e9 if first is not None and last is not None and last > first else None
 
 
-def plateau(good: pa.Table, measured: pa.Table) -> stats.Estimate | None:
-    """Token events per second while as many requests were in flight as asked for, times tokens per event.
+def plateau_span(measured: pa.Table) -> tuple[int, int] | None:
+    """When as many requests were in flight as asked for: from the end of the ramp to the begin of the tail.
 
-    The start-up burst and the tail, when slots run empty, are outside. The interval comes from ten slices of
-    that time. None when there was no such time, or nothing was streamed.
+    In UTC ns. A slot's next request starts within a moment of its last one's end, so that is from the
+    `parallel`-th start to the first end that no start follows. None when there was no such time.
     """
     target = pc.max(measured["parallel"]).as_py()
-    running = measured.filter(pc.and_(pc.is_valid(measured["start_ns"]), pc.is_valid(measured["end_ns"])))
-    events = good.filter(pc.and_(pc.greater(good["n_events"], 0), pc.is_valid(good["completion_tokens"])))
-    if not target or not running.num_rows or not events.num_rows:
+    whole = measured.filter(pc.and_(pc.is_valid(measured["start_ns"]), pc.is_valid(measured["end_ns"])))
+    if not target or len(whole) <= target:
         return None
-    starts, ends = np.sort(running["start_ns"].to_numpy()), np.sort(running["end_ns"].to_numpy())
-    if len(starts) <= target:
-        return None
-    # A slot's next request starts within a moment of its last one's end: full from the target-th start to the
-    # first end that no start follows.
-    begin, finish = starts[target - 1], ends[len(ends) - target]
-    if finish <= begin:
-        return None
-    instants = absolute_events(events)
-    ratio = pc.sum(events["completion_tokens"]).as_py() / pc.sum(events["n_events"]).as_py()
-    counts, _ = np.histogram(instants, bins=SLICES, range=(begin, finish))
-    rates = counts / ((finish - begin) / 1e9 / SLICES) * ratio
-    # Slices are nearly independent where single tokens are not (batch means: Law, Simulation Modeling and
-    # Analysis, section 9.5.3).
-    return stats.mean(rates)
+    starts, ends = np.sort(whole["start_ns"].to_numpy()), np.sort(whole["end_ns"].to_numpy())
+    begin, finish = int(starts[target - 1]), int(ends[len(ends) - target])
+    return (begin, finish) if finish > begin else None
 
 
 def absolute_events(requests: pa.Table) -> NDArray[np.int64]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from oss_eval import provenance
-from oss_eval.config import PerfTask, Point, grid
+from oss_eval.checks import Client, ClockWatch, check_point
+from oss_eval.config import STREAMS_A_WORKER, PerfTask, Point, grid
 from oss_eval.endpoints import (
     SIMULATOR_URL,
     Endpoint,
@@ -24,7 +26,7 @@ from oss_eval.endpoints import (
     unreachable,
 )
 from oss_eval.errors import EndpointError
-from oss_eval.load.runner import Fleet, Limits
+from oss_eval.load.runner import Fleet, Limits, PointEnd
 from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
@@ -64,15 +66,15 @@ class Made:
     status: str
 
 
-def run(task: PerfTask, order: Order) -> Made:
-    """Carry out a sweep and store it.
+def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | None = None) -> Made:
+    """Carry out a sweep and store it: the points of the task's grid, or those given.
 
     Raises OssEvalError for what the user can put right before anything is measured. Ctrl-C ends the sweep
     early with what was finished stored, or is raised on when nothing was.
     """
     from oss_eval.store import RunWriter, new_run_id
 
-    points = grid(task)
+    points = points or grid(task, provenance.usable_cores())
     if task.prompt is not None:
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
     progress = Progress(points, order.log_every)
@@ -84,8 +86,8 @@ def run(task: PerfTask, order: Order) -> Made:
         else:
             assert endpoint is not None
             model = choose_model(endpoint, task.model)
-        run_id = new_run_id("perf", order.name or model)
-        writer = RunWriter(order.out, run_id, {})
+        run_id = new_run_id(kind, order.name or model)
+        writer = RunWriter(order.out, run_id, {"kind": kind})
         if simulator:
             url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
             endpoint = parse_url(url, task.api)
@@ -101,7 +103,9 @@ def run(task: PerfTask, order: Order) -> Made:
                 raise
             status = "interrupted"
         except BaseException:
-            if not sweep.measured:
+            if sweep.measured:
+                writer.finish("failed")  # whatever broke, finished requests stay
+            else:
                 writer.discard()
             raise
         sweep.store(status)
@@ -135,7 +139,9 @@ class _Sweep:
         self.lengths = ""
         self.last: list[RequestRecord] = []
         self.measured = self.succeeded = 0
-        self.point_ends: dict[str, dict[str, Any]] = {}
+        self.clients: dict[str, Client] = {}
+        self.clock = ClockWatch()
+        self.cores = provenance.usable_cores()
 
     # -- listening to the fleet ------------------------------------------------------------------------
 
@@ -151,6 +157,7 @@ class _Sweep:
 
     def idle(self, in_flight: int, tokens: int) -> None:
         """Several times a second."""
+        self.clock.look(time.time(), time.monotonic())
         self.writer.flush_due()
         self.progress.idle(in_flight, tokens)
 
@@ -164,7 +171,8 @@ class _Sweep:
             self._load_tokenizer(task.tokenizer_path)
         limits = Limits(task.connect_timeout, task.read_timeout, task.total_timeout)
         counting = self.counter.count if self.counter else None
-        with Fleet(self.writer.run_id, server.endpoint.target(), limits, count_tokens=counting) as fleet:
+        workers = max(point.workers for point in self.points)
+        with Fleet(self.writer.run_id, server.endpoint.target(), limits, workers, counting) as fleet:
             ratio = self._probe(fleet)
             prompts = source(task, server.model, self.seed, self.counter, ratio)
             self.writer.write_manifest(**self._manifest())
@@ -178,17 +186,31 @@ class _Sweep:
                     self.progress.start(point)
                     end = fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
                     self.progress.end()
-                    self.point_ends[point.point_id] = {
-                        "connections_opened": end.connections, "client_cpu_seconds": round(end.cpu_seconds, 3),
-                    }  # fmt: skip
+                    self.clients[point.point_id] = _client(point, end)
                     self.writer.flush()
 
     def store(self, status: str) -> None:
         """Close the run's files and write its summary."""
         from oss_eval.runs import load_run, summary_rows
+        from oss_eval.store import write_summary
 
-        self.writer.finish(status, finished=datetime.now(UTC).isoformat(), point_ends=self.point_ends)
-        self.writer.write_summary(summary_rows(load_run(self.writer.path)))
+        self.writer.finish(
+            status,
+            finished=datetime.now(UTC).isoformat(),
+            client={name: asdict(client) for name, client in self.clients.items()},
+        )
+        report = load_run(self.writer.path)
+        checks = {
+            point.point_id: [
+                asdict(finding)
+                for finding in check_point(
+                    point.metrics, self.clients.get(point.point_id), "user" in point.clock_sources, point.failures
+                )
+            ]
+            for point in report.points
+        }
+        self.writer.write_manifest(checks=checks, run_checks=[asdict(f) for f in self.clock.findings()])
+        write_summary(self.writer.path, summary_rows(report))
 
     def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:
         settings = generation(self.task, self.server.model, point.reasoning_effort)
@@ -209,6 +231,9 @@ class _Sweep:
         if task.number is None:
             pairs = " ".join(str(number) for _, number in task.levels())
             self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")
+        if task.workers == "auto" and any(point.workers > 1 for point in self.points):
+            counts = " ".join(str(point.workers) for point in self.points)
+            self.progress.say(f"workers {counts} (auto: {STREAMS_A_WORKER} streams each, {self.cores} cores)")
 
     def _load_tokenizer(self, path: str) -> None:
         found = load_tokenizer(path)
@@ -241,7 +266,7 @@ class _Sweep:
         for record in self.last:
             if record.status != "ok":
                 raise self._in_words(record)
-        self.server_header = end.replies_server or ""
+        self.server_header = end.server or ""
         if self.server_header.startswith(SERVER) and not self.server.simulator:
             simulator = f"sim://{self.server_header.removeprefix(SERVER)}"
             self.server = replace(self.server, simulator=simulator)
@@ -273,7 +298,6 @@ class _Sweep:
     def _manifest(self) -> dict[str, Any]:
         task, order, server = self.task, self.order, self.server
         return {
-            "kind": "perf",
             "name": order.name,
             "labels": order.labels,
             "created": datetime.now(UTC).isoformat(),
@@ -290,9 +314,25 @@ class _Sweep:
                 "found": server.endpoint.found or None,
             },
             "points": [point.model_dump(mode="json") for point in self.points],
-            "workers": 1,
             "environment": provenance.environment(),
         }  # fmt: skip
+
+
+def _client(point: Point, end: PointEnd) -> Client:
+    """What the workers said of a point, summed up."""
+    done = end.workers
+    waited = [w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds]
+    return Client(
+        workers=len(done),
+        slots=point.parallel,
+        connections=sum(w.connections for w in done),
+        wall_seconds=max((w.wall_seconds for w in done), default=0.0),
+        cpu_seconds=sum(w.cpu_seconds for w in done),
+        main_cpu_seconds=end.main_cpu_seconds,
+        waited_share=max(waited, default=None),
+        longest_stall_seconds=max((w.longest_stall_seconds for w in done), default=0.0),
+        held_back_seconds=sum(w.held_back_seconds for w in done),
+    )
 
 
 def _workload_text(task: PerfTask) -> str:

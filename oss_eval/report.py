@@ -34,6 +34,7 @@ def print_report(report: RunReport, console: Console) -> None:
     for note in dict.fromkeys(notes):
         console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
     _print_failures(report, console)
+    _print_checks(report, console)
     if len(report.points) > 1:
         table = Table(
             title="Best configuration", box=None, show_header=False, title_justify="left", padding=(0, 2)
@@ -73,7 +74,7 @@ def _basics(report: RunReport) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Four significant digits, as far as they say something: 0.060, 6.52, 29.57, 123.4, 2529."""
     if value is None:
         return NOTHING
@@ -84,7 +85,7 @@ def _number(value: float | None) -> str:
 
 
 def _scaled(value: float | None, factor: float) -> str:
-    return _number(None if value is None else value * factor)
+    return number(None if value is None else value * factor)
 
 
 # metric -> title, unit, factor from ms
@@ -162,7 +163,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
             table.add_section()
         m = point.metrics
         row = _coordinates(report, point)
-        row += [_number(m.get("rps")), _number(m.get("output_tps")) + _token_mark(point, notes)]
+        row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
         row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy) for k, stat in columns]
         done = int(m.get("requests") or 0)
         if done < point.number:
@@ -172,7 +173,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         share = "100%" if success == 1 else f"{min(success, 0.999):.1%}"
         row.append(share + ("*" if done < point.number else ""))
         if roomy:
-            row += [str(done), _number(m.get("completion_tokens", "mean"))]
+            row += [str(done), number(m.get("completion_tokens", "mean"))]
         table.add_row(*row, style="red" if success == 0 else "")
     return table
 
@@ -212,6 +213,22 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
     if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
         notes.append("TTFT and TPOT need streaming; this run asked for whole replies")
     return table
+
+
+def _print_checks(report: RunReport, console: Console) -> None:
+    """The instrument's own verdict on each point."""
+    if any(point.checks is None for point in report.points):
+        console.print("Instrument: not checked, the run did not come to its end", highlight=False)
+        return
+    lines = [("run", check) for check in report.manifest.get("run_checks", [])]
+    for point in report.points:
+        where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+        lines += [(where, check) for check in point.checks or ()]
+    if not lines:
+        console.print("Instrument: [green]clean[/] at every point", highlight=False)
+    for where, check in lines:
+        style = "yellow" if check["level"] == "warn" else "bright_black"
+        console.print(f"Instrument, {where}: {check['message']}", style=style, highlight=False, markup=False)
 
 
 def _print_failures(report: RunReport, console: Console) -> None:

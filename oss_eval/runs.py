@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow.compute as pc
 
 from oss_eval.metrics import PointMetrics, point_metrics
-from oss_eval.store import read_manifest, read_requests
+from oss_eval.store import REQUESTS, iter_requests, read_manifest, read_requests
+
+_SCALARS = [name for name in REQUESTS.names if name not in ("event_ns", "event_tokens")]
+_EVENTS = ["warmup", "status", "start_ns", "event_ns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class PointReport:
     failures: dict[str, tuple[int, str]]
     token_sources: tuple[str, ...]
     clock_sources: tuple[str, ...]
+    checks: tuple[dict[str, str], ...] | None
+    """What the instrument found: (kind, level, message) each; empty is clean, None is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def load_run(path: Path) -> RunReport:
     manifest = read_manifest(path)
     points: list[PointReport] = []
     for planned in manifest.get("points", []):
-        rows = read_requests(path, planned["point_id"])
+        rows = read_requests(path, planned["point_id"], _SCALARS)
         if not rows.num_rows:
             continue
         failures: dict[str, tuple[int, str]] = {}
@@ -66,13 +71,18 @@ def load_run(path: Path) -> RunReport:
                 parallel=planned["parallel"],
                 number=planned["number"],
                 reasoning_effort=planned.get("reasoning_effort"),
-                metrics=point_metrics(rows),
+                metrics=point_metrics(rows, iter_requests(path, planned["point_id"], _EVENTS)),
                 failures=failures,
                 token_sources=_distinct(rows["token_source"]),
                 clock_sources=_distinct(rows["clock_source"]),
+                checks=_tuple(manifest.get("checks", {}).get(planned["point_id"])),
             )
         )
     return RunReport(path, manifest, points)
+
+
+def _tuple(values: list[dict[str, str]] | None) -> tuple[dict[str, str], ...] | None:
+    return None if values is None else tuple(values)
 
 
 def _distinct(column: Any) -> tuple[str, ...]:
@@ -114,6 +124,7 @@ def as_json(report: RunReport) -> dict[str, Any]:
             {
                 "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
                 "reasoning_effort": point.reasoning_effort, "metrics": metrics,
+                "checks": None if point.checks is None else list(point.checks),
                 "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
             }
         )  # fmt: skip

@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oss_eval.errors import StoreError
@@ -138,9 +139,13 @@ class RunWriter:
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
 
-    def write_summary(self, rows: list[dict[str, Any]]) -> None:
-        """The summary table, replaced as a whole."""
-        _write_whole(pa.Table.from_pylist(rows, schema=SUMMARY), self.path / "summary.parquet")
+
+def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> None:
+    """A run's summary table, replaced as a whole or added to."""
+    table, file = pa.Table.from_pylist(rows, schema=SUMMARY), path / "summary.parquet"
+    if add:
+        table = pa.concat_tables([pq.read_table(file), table]).unify_dictionaries()
+    _write_whole(table, file)
 
 
 def requests_table(records: list[RequestRecord]) -> pa.Table:
@@ -178,7 +183,7 @@ def compact(path: Path) -> None:
     fresh.mkdir()
     with pq.ParquetWriter(fresh / "part-000000.parquet", REQUESTS, compression="zstd") as writer:
         for part in parts:  # one part at a time: memory does not grow with the run
-            writer.write_table(pq.read_table(part, schema=REQUESTS))
+            writer.write_table(pq.read_table(part, schema=REQUESTS))  # a part stays a row group
     folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old)
@@ -229,14 +234,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def read_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """Rows of a run's requests, of one point if asked. Raises StoreError naming a part that is damaged."""
-    _repair(path)
-    tables = []
-    for part in sorted((path / "requests").glob("part-*.parquet")):
-        try:
-            filters = [("point_id", "=", point_id)] if point_id is not None else None
-            tables.append(pq.read_table(part, columns=columns, filters=filters, partitioning=None))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+    tables = list(iter_requests(path, point_id, columns))
     if not tables:
         return REQUESTS.empty_table() if columns is None else REQUESTS.empty_table().select(columns)
     return pa.concat_tables(tables).unify_dictionaries()
+
+
+def iter_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The same rows a row group at a time (a second's work), for what must not grow with the run."""
+    _repair(path)
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
+    for part in sorted((path / "requests").glob("part-*.parquet")):
+        try:
+            with pq.ParquetFile(part) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=wanted)
+                    if point_id is not None:
+                        table = table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))
+                    if table.num_rows:
+                        yield table if columns is None else table.select(columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None

@@ -78,7 +78,7 @@ def test_levels() -> None:
 
 
 def test_efforts_are_an_axis() -> None:
-    points = grid(PerfTask(parallel=(1, 2), number=5, reasoning_effort=("low", "high")))
+    points = grid(PerfTask(parallel=(1, 2), number=5, reasoning_effort=("low", "high")), 2)
     assert [(p.reasoning_effort, p.parallel) for p in points] == [("low", 1), ("low", 2), ("high", 1), ("high", 2)]
     assert len({p.point_id for p in points}) == 4
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from oss_eval import stats
-from oss_eval.metrics import durations, gaps, plateau, point_metrics
+from oss_eval.metrics import gaps, plateau_span, point_metrics
 from oss_eval.records import RequestRecord
 from oss_eval.store import requests_table
 from tests.conftest import blank_record
@@ -140,7 +140,7 @@ def test_gaps_do_not_cross_chunks_or_nulls() -> None:
 
     parts = [requests_table([row(0, [1, 3]), row(0, []), row(0, [7])]), requests_table([row(0, [2, 5, 9])])]
     assert gaps(pa.concat_tables(parts)["event_ns"]).tolist() == [2, 3, 4]
-    assert len(durations(parts[0].slice(1, 1))["itl"]) == 0
+    assert len(gaps(parts[0].slice(1, 1)["event_ns"])) == 0
 
 
 def test_plateau_leaves_out_the_ramp() -> None:
@@ -149,6 +149,36 @@ def test_plateau_leaves_out_the_ramp() -> None:
     rows = [row(1000 * k, steady, parallel=2) for k in range(5)]
     rows += [row(500 + 1000 * k, steady, parallel=2) for k in range(4)]
     table = requests_table(rows)
-    found = plateau(table, table)
-    assert found.value == pytest.approx(200, rel=0.01)  # 2 slots x 100 tokens/s
-    assert point_metrics(table).get("output_tps") < 185
+    assert plateau_span(table) == (500 * MS, 4501 * MS)
+    found = point_metrics(table)
+    assert found.get("plateau_output_tps") == pytest.approx(200, rel=0.01)  # 2 slots x 100 tokens/s
+    assert found.get("output_tps") < 185
+
+
+def test_a_run_in_pieces_has_the_same_figures() -> None:
+    rows = [row(10 * n, sorted(random.Random(n).sample(range(1, 900), 20)), parallel=3) for n in range(40)]
+    rows[7].status = "error"
+    rows[9].warmup = True
+    table = requests_table(rows)
+    whole = point_metrics(table)
+    scalars = table.drop_columns(["event_ns", "event_tokens"])
+    pieces = point_metrics(scalars, [table.slice(start, 9) for start in range(0, 40, 9)])
+    assert whole.figures.keys() == pieces.figures.keys()
+    for key, figure in whole.figures.items():
+        assert pieces.figures[key].value == pytest.approx(figure.value), key
+
+
+def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).lognormal(2.7, 0.5, 300_000)
+    values[:1000] = 0.0
+    exact, binned = stats.Distribution(), stats.Distribution()
+    monkeypatch.setattr(binned, "EXACT", 10_000, raising=False)
+    exact.add(values)
+    for piece in np.array_split(values, 37):
+        binned.add(piece)
+    assert not binned._kept
+    assert (binned.n, binned.max) == (exact.n, exact.max)
+    assert binned.mean() == pytest.approx(exact.mean(), rel=1e-9)
+    assert binned.percentile(0.1).value == 0.0
+    for q in (1, 50, 90, 99, 99.9):
+        assert binned.percentile(q) == pytest.approx(exact.percentile(q), rel=1e-4)

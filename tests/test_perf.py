@@ -65,7 +65,7 @@ def test_the_first_command_of_the_readme(oss_eval: Command, tmp_path: Path) -> N
     assert measured.completion_tokens.max() == 256
     manifest = read_manifest(run)
     assert manifest["endpoint"]["simulated"] is True
-    assert [end["connections_opened"] for end in manifest["point_ends"].values()] == [1, 10, 50]
+    assert [client["connections"] for client in manifest["client"].values()] == [1, 10, 50]
     assert manifest["status"] == "finished"
     assert manifest["prompt_lengths_by"] == "the server's own counts"
     assert manifest["environment"]["packages"]["uvloop"]
@@ -264,7 +264,8 @@ def test_a_server_that_closes_idle_connections_costs_no_request(oss_eval: Comman
     rows = read_requests(only_run(tmp_path))
     assert set(rows["status"].to_pylist()) == {"ok"}
     assert 2 in rows["attempt"].to_pylist()
-    assert read_manifest(only_run(tmp_path))["point_ends"]["00-c3"]["connections_opened"] > 50
+    assert read_manifest(only_run(tmp_path))["client"]["00-c3"]["connections"] > 50
+    assert "Instrument, c3: the server closed connections between requests" in done.stdout
 
 
 def test_timeouts_are_rows_and_end_the_run(oss_eval: Command, tmp_path: Path) -> None:

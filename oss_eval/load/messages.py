@@ -59,6 +59,8 @@ class Ready:
 
     opened: int
     failures: list[tuple[str, str]] = field(default_factory=list)
+    hard_limit: int | None = None
+    """The system's limit of open files, where it is too low for the point."""
 
 
 @dataclass(slots=True)
@@ -67,8 +69,15 @@ class Done:
 
     connections: int
     """Connections opened in all: above the number of slots when the server closes them between requests."""
+    wall_seconds: float
     cpu_seconds: float
     """CPU time of the worker during the point."""
+    waited_seconds: float | None
+    """Time it was ready to run and had no core; None where the system does not say."""
+    longest_stall_seconds: float
+    """The longest that its loop was late for a timer."""
+    held_back_seconds: float
+    """Time in which free slots sent nothing because the main process could not keep up."""
 
 
 @dataclass(slots=True)

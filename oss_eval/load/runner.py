@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from oss_eval.config import Point
-from oss_eval.errors import OssEvalError
+from oss_eval.errors import OssEvalError, UsageError
 from oss_eval.load.messages import Batch, Done, Go, Inbox, Prepare, Ready, Setup, Stop, encode
 from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe.decode import ResponseDecoder
@@ -52,10 +52,11 @@ class Listener(Protocol):
 class PointEnd:
     """What the workers say of a point beside its records."""
 
-    connections: int = 0
-    cpu_seconds: float = 0.0
+    workers: list[Done] = field(default_factory=list)
+    main_cpu_seconds: float = 0.0
     open_failures: list[tuple[str, str]] = field(default_factory=list)
-    replies_server: str | None = None
+    server: str | None = None
+    """The Server header of the replies."""
 
 
 class _Worker:
@@ -130,13 +131,21 @@ class Fleet:
         deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
         write_deck(deck, (next(bodies) for _ in range(point.number)))
         Budget(budget).close()
-        used = self._workers[: point.parallel]
+        used = self._workers[: min(point.workers, point.parallel)]
+        cpu = time.process_time()
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
         end = PointEnd()
         state = _PointState(self.run_id, point, model, listener, self._count_tokens)
-        for _, ready in self._collect(used, Ready, state):
+        for worker, ready in self._collect(used, Ready, state):
+            if ready.hard_limit is not None:
+                slots = len(range(worker.number, point.parallel, len(used)))
+                raise UsageError(
+                    f"{slots} connections a worker process are needed, and this system lets a process open "
+                    f"{ready.hard_limit} files",
+                    f"raise the limit (ulimit -Hn), or spread the load: --workers {2 * len(used)}",
+                )
             end.open_failures += ready.failures
         for worker in used:
             worker.send(Go())
@@ -150,15 +159,14 @@ class Fleet:
             self._drain(used, state, end)
         deck.unlink()
         budget.unlink()
-        end.replies_server = state.server
+        end.server = state.server
+        end.main_cpu_seconds = time.process_time() - cpu
         if interrupted:
             raise KeyboardInterrupt
         return end
 
     def _drain(self, used: list[_Worker], state: _PointState, end: PointEnd) -> None:
-        for _, done in self._collect(used, Done, state):
-            end.connections += done.connections
-            end.cpu_seconds += done.cpu_seconds
+        end.workers += [done for _, done in self._collect(used, Done, state)]
 
     def _collect(self, used: list[_Worker], kind: type, state: _PointState) -> Iterator[tuple[_Worker, Any]]:
         """One message of `kind` from each worker; batches that come meanwhile are decoded."""
@@ -233,11 +241,9 @@ class _PointState:
         for tag, kernel_ns, seen_ns, length in zip(
             batch.tags, batch.kernel_ns, batch.seen_ns, batch.lengths, strict=True
         ):
-            decoder = decoders[tag]
-            before = len(decoder.events)
-            decoder.feed(kernel_ns, seen_ns, view[offset : offset + length])
-            self.tokens += len(decoder.events) - before
-            offset += length
+            end = offset + length
+            self.tokens += decoders[tag].feed(kernel_ns, seen_ns, view[offset:end])
+            offset = end
         for ended in batch.ended:
             if ended.tag not in decoders:  # no connection, so nothing was started
                 decoders[ended.tag] = self._decoder(worker, ended.tag, ended.attempt, None)

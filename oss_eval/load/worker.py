@@ -15,12 +15,14 @@ import sys
 import time
 from array import array
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from oss_eval.load.messages import Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Started, Stop, encode
 from oss_eval.load.shared import Budget, Deck
+from oss_eval.probe import descriptors
 from oss_eval.probe.connection import Connection, ConnectionFailed
 from oss_eval.probe.target import Target
 
@@ -28,6 +30,8 @@ TICK_SECONDS = 0.02
 """How long reads wait before they are handed to the main process together."""
 OPENING_AT_ONCE = 64
 """Connections being opened at a time: below the listen backlog of any usual server."""
+BACKLOG_BYTES = 64 << 20
+"""Reads not yet taken by the main process above which no new request is sent: memory stays bounded."""
 
 
 class Outbox:
@@ -75,6 +79,7 @@ class Worker:
         self._connections: list[Connection] = []
         self._opened = 0
         self._stopping = False
+        self._longest_stall = self._held_back = 0.0
         self.setup: Setup
         self.target: Target
         self._context: ssl.SSLContext | None = None
@@ -133,14 +138,16 @@ class Worker:
             Connection(self._loop, self.target, self._context, self._on_read) for _ in range(point.slots)
         ]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
+        hard_limit = descriptors.allow(point.slots)
         failures = [f for f in await asyncio.gather(*(self._open(c, gate) for c in self._connections)) if f]
-        self._outbox.put(Ready(point.slots - len(failures), failures[:3]))
+        self._outbox.put(Ready(point.slots - len(failures), failures[:3], hard_limit))
         while not isinstance(message := await self._inbound.get(), Go):
             if message is None or isinstance(message, Stop):
                 self._stopping = True
                 break
         deck, budget = Deck(point.deck), Budget(point.budget)
-        cpu = time.process_time()
+        self._longest_stall = self._held_back = 0.0
+        wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
         watch = self._loop.create_task(self._watch())
         await asyncio.gather(*(self._slot(c, point, deck, budget) for c in self._connections))
         watch.cancel()
@@ -150,7 +157,17 @@ class Worker:
         deck.close()
         budget.close()
         self._flush()
-        self._outbox.put(Done(self._opened, time.process_time() - cpu))
+        waited_now = _waited_seconds()
+        self._outbox.put(
+            Done(
+                connections=self._opened,
+                wall_seconds=time.monotonic() - wall,
+                cpu_seconds=time.process_time() - cpu,
+                waited_seconds=None if waited_now is None or waited is None else waited_now - waited,
+                longest_stall_seconds=self._longest_stall,
+                held_back_seconds=self._held_back,
+            )
+        )
 
     async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> tuple[str, str] | None:
         async with gate:
@@ -165,6 +182,9 @@ class Worker:
         """One of the closed loop's places: the next request starts when the last one has ended."""
         pause = 0.0
         while not self._stopping:
+            while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
+                await asyncio.sleep(TICK_SECONDS)
+                self._held_back += TICK_SECONDS
             tag = budget.take(point.number)
             if tag is None:
                 return
@@ -209,7 +229,9 @@ class Worker:
 
     async def _tick(self) -> None:
         while True:
+            due = time.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
+            self._longest_stall = max(self._longest_stall, time.monotonic() - due)
             self._flush()
 
     def _flush(self) -> None:
@@ -235,6 +257,14 @@ class Worker:
                     connection.give_up("timeout_total", message)
                 elif now - connection.last_seen_ns > limits.read_timeout * 1e9:
                     connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
+
+
+def _waited_seconds() -> float | None:
+    """Time this process was ready to run and waited for a core (Linux: /proc/self/schedstat, field 2)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 async def _main(descriptor: int) -> None:

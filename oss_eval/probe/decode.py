@@ -52,6 +52,7 @@ class ResponseDecoder:
         self._keep = keep_text or count_tokens is not None
         self._count = count_tokens
         self._parser = httptools.HttpResponseParser(self)
+        self._feed_http = self._parser.feed_data
         self._sse: SseDecoder | None = None
         self._inflate: Any = None
         self._body = bytearray()
@@ -66,7 +67,6 @@ class ResponseDecoder:
         self._bad: str | None = None
         self._lags = array("q")
         self._shared = 0
-        self._last_stamp = -1
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._finished_stream = False
@@ -74,22 +74,27 @@ class ResponseDecoder:
 
     # -- bytes -----------------------------------------------------------------------------------------
 
-    def feed(self, kernel_ns: int, seen_ns: int, data: bytes | memoryview) -> None:
-        """One read: the kernel's stamp (0 where there is none), when the client had it, and its bytes."""
+    def feed(self, kernel_ns: int, seen_ns: int, data: bytes | memoryview) -> int:
+        """One read: the kernel's stamp (0 where there is none), when the client had it, and its bytes.
+
+        Returns how many token events it completed.
+        """
         if kernel_ns:
             self._stamp = kernel_ns
             self._lags.append(seen_ns - kernel_ns)
         else:
             self._stamp = seen_ns
             self.record.clock_source = "user"
-        self.record.end_ns = self._stamp
-        events_before = len(self.events)
+        before = len(self.events)
         try:
-            self._parser.feed_data(data)
+            self._feed_http(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 self._bad = self._bad or f"not HTTP/1.1: {error}"
-        self._shared += max(0, len(self.events) - events_before - 1)
+        completed = len(self.events) - before
+        if completed > 1:
+            self._shared += completed - 1
+        return completed
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: a response header."""
@@ -173,6 +178,7 @@ class ResponseDecoder:
     def finish(self, error_kind: str | None, error_message: str | None) -> RequestRecord:
         """Complete the record; `error_kind` is what the connection knows of a failure, None for none."""
         record = self.record
+        record.end_ns = self._stamp or None
         if self._sse is None and self._headers_done and not error_kind:
             self._whole_body()
         if self.events:
@@ -190,6 +196,7 @@ class ResponseDecoder:
             record.text, record.reasoning_text = self.reply.text, self.reply.reasoning
         self._tokens()
         self._judge(error_kind, error_message)
+        del self._parser, self._feed_http  # they hold this object: gone without the garbage collector's help
         return record
 
     def _whole_body(self) -> None:

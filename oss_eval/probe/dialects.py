@@ -72,9 +72,8 @@ def read_event(payload: Any) -> Delta:
     if not isinstance(payload, dict):
         delta.error = f"an event that is no JSON object: {str(payload)[:200]}"
         return delta
-    error = payload.get("error")
-    if error:
-        delta.error = error_text(error)
+    if payload.get("error"):
+        delta.error = error_text(payload["error"])
     usage = payload.get("usage")
     if isinstance(usage, dict):
         delta.usage = usage
@@ -89,24 +88,22 @@ def read_event(payload: Any) -> Delta:
         part = choice.get("delta") or choice.get("message") or choice
         if not isinstance(part, dict):
             continue
-        answer = _text(part.get("content")) or _text(part.get("text")) or _text(part.get("refusal"))
-        reasoning = _text(part.get("reasoning_content")) or _text(part.get("reasoning"))
-        if answer or _calls_tool(part.get("tool_calls")):
+        answer = part.get("content") or part.get("text") or part.get("refusal")
+        reasoning = part.get("reasoning_content") or part.get("reasoning")
+        if answer and isinstance(answer, str):
             delta.is_token = delta.is_answer = True
             delta.text += answer
-        if reasoning:
+        elif _calls_tool(part.get("tool_calls")):
+            delta.is_token = delta.is_answer = True
+        if reasoning and isinstance(reasoning, str):
             delta.is_token = True
             delta.reasoning += reasoning
     return delta
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _calls_tool(calls: Any) -> bool:
     """Whether a delta carries arguments of a tool call; its name alone is no token event."""
-    if not isinstance(calls, list):
+    if not calls or not isinstance(calls, list):
         return False
     functions = [call.get("function") for call in calls if isinstance(call, dict)]
     return any(isinstance(function, dict) and function.get("arguments") for function in functions)

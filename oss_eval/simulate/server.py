@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from oss_eval.probe import stamps
+from oss_eval.probe import descriptors, stamps
 from oss_eval.simulate.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
@@ -53,7 +53,7 @@ class Simulator:
         self.jobs: dict[Sequence, Job] = {}
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._served = 0
+        self._served = self._accepted = 0
         self._created = int(time.time())
         self._server = f"Server: {SERVER}{profile.name}?speed={speed:g}\r\n".encode()
 
@@ -94,6 +94,9 @@ class Simulator:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             Peer(self._loop, sock, self._on_request, self._server)
+            self._accepted += 1
+            if self._accepted % 64 == 0:
+                descriptors.allow(self._accepted + 64)
 
     # -- requests --------------------------------------------------------------------------------------
 
