@@ -42,6 +42,7 @@ class Client:
     waited_share: float | None
     """Of the time, the largest share that a worker was ready to run and had no core."""
     longest_stall_seconds: float
+    longest_flush_seconds: float
     held_back_seconds: float
 
 

@@ -331,6 +331,7 @@ def _client(point: Point, end: PointEnd) -> Client:
         main_cpu_seconds=end.main_cpu_seconds,
         waited_share=max(waited, default=None),
         longest_stall_seconds=max((w.longest_stall_seconds for w in done), default=0.0),
+        longest_flush_seconds=max((w.longest_flush_seconds for w in done), default=0.0),
         held_back_seconds=sum(w.held_back_seconds for w in done),
     )
 

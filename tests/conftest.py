@@ -12,6 +12,7 @@ import uvloop
 
 from oss_eval.probe.connection import Connection, Outcome
 from oss_eval.probe.decode import Reply, ResponseDecoder
+from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target, resolve
 from oss_eval.records import RequestRecord
 from oss_eval.simulate.process import running
@@ -69,6 +70,7 @@ def ask(
     context: object = None,
     host: str | None = None,
     keep_text: bool = True,
+    patient: bool = False,
     during: Callable[[Connection], object] | None = None,
 ) -> list[Asked]:
     """Exchanges over one connection, in turn."""
@@ -77,8 +79,11 @@ def ask(
 
     async def go() -> list[Asked]:
         reads: list[tuple[int, int, bytes]] = []
+        loop = asyncio.get_running_loop()
+        poller = Poller(loop, patient=patient)
         connection = Connection(
-            asyncio.get_running_loop(),
+            loop,
+            poller,
             target,
             context,  # type: ignore[arg-type]
             lambda tag, kernel, seen, data: reads.append((kernel, seen, data)),
@@ -101,6 +106,7 @@ def ask(
             decoder.finish(outcome.error_kind, outcome.error_message)
             asked.append(Asked(outcome, record, decoder.reply, connection))
         connection.close()
+        poller.close()
         return asked
 
     return uvloop.run(go())

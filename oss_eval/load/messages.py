@@ -76,6 +76,8 @@ class Done:
     """Time it was ready to run and had no core; None where the system does not say."""
     longest_stall_seconds: float
     """The longest that its loop was late for a timer."""
+    longest_flush_seconds: float
+    """CPU time of the largest hand-over to the main process: the longest that its own work held up the loop."""
     held_back_seconds: float
     """Time in which free slots sent nothing because the main process could not keep up."""
 

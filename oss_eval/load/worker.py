@@ -22,11 +22,12 @@ import uvloop
 
 from oss_eval.load.messages import Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Started, Stop, encode
 from oss_eval.load.shared import Budget, Deck
-from oss_eval.probe import descriptors
+from oss_eval.probe import descriptors, stamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
+from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
-TICK_SECONDS = 0.02
+TICK_SECONDS = 0.05
 """How long reads wait before they are handed to the main process together."""
 OPENING_AT_ONCE = 64
 """Connections being opened at a time: below the listen backlog of any usual server."""
@@ -71,6 +72,7 @@ class Worker:
     def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
         self._loop = loop
         self._control = control
+        self._poller = Poller(loop, patient=stamps.supported())
         self._inbox = Inbox()
         self._outbox = Outbox(loop, control)
         self._inbound: asyncio.Queue[Any] = asyncio.Queue()
@@ -79,7 +81,7 @@ class Worker:
         self._connections: list[Connection] = []
         self._opened = 0
         self._stopping = False
-        self._longest_stall = self._held_back = 0.0
+        self._longest_stall = self._longest_flush = self._held_back = 0.0
         self.setup: Setup
         self.target: Target
         self._context: ssl.SSLContext | None = None
@@ -135,7 +137,8 @@ class Worker:
         self._opened = 0
         self._stopping = False
         self._connections = [
-            Connection(self._loop, self.target, self._context, self._on_read) for _ in range(point.slots)
+            Connection(self._loop, self._poller, self.target, self._context, self._on_read)
+            for _ in range(point.slots)
         ]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
         hard_limit = descriptors.allow(point.slots)
@@ -146,7 +149,7 @@ class Worker:
                 self._stopping = True
                 break
         deck, budget = Deck(point.deck), Budget(point.budget)
-        self._longest_stall = self._held_back = 0.0
+        self._longest_stall = self._longest_flush = self._held_back = 0.0
         wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
         watch = self._loop.create_task(self._watch())
         await asyncio.gather(*(self._slot(c, point, deck, budget) for c in self._connections))
@@ -165,6 +168,7 @@ class Worker:
                 cpu_seconds=time.process_time() - cpu,
                 waited_seconds=None if waited_now is None or waited is None else waited_now - waited,
                 longest_stall_seconds=self._longest_stall,
+                longest_flush_seconds=self._longest_flush,
                 held_back_seconds=self._held_back,
             )
         )
@@ -238,10 +242,12 @@ class Worker:
         batch = self._batch
         if not (batch.tags or batch.started or batch.ended):
             return
+        begun = time.thread_time()
         batch.lengths = array("q", map(len, self._reads))
         batch.data = b"".join(self._reads)
         self._batch, self._reads = Batch(), []
         self._outbox.put(batch)
+        self._longest_flush = max(self._longest_flush, time.thread_time() - begun)
 
     async def _watch(self) -> None:
         """Give up exchanges that take too long: no byte for `read_timeout`, or `total_timeout` in all."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import httptools
 
 from oss_eval.probe import stamps
+from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
 READ_BYTES = 65536
@@ -62,6 +63,7 @@ class Connection:
         "_open",
         "_outgoing",
         "_pending",
+        "_poller",
         "_read_count",
         "_recvmsg",
         "_sink",
@@ -77,9 +79,15 @@ class Connection:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, target: Target, context: ssl.SSLContext | None, sink: ReadSink
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        target: Target,
+        context: ssl.SSLContext | None,
+        sink: ReadSink,
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._target = target
         self._context = context
         self._sink = sink
@@ -135,7 +143,7 @@ class Connection:
         self._recvmsg = sock.recvmsg
         self._open = True
         self._uses = 0
-        self._loop.add_reader(sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
+        self._poller.watch(sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -163,7 +171,7 @@ class Connection:
         sock, self._sock, self._open, self._tls = self._sock, None, False, None
         self._pending = b""
         if sock is not None:
-            self._loop.remove_reader(sock.fileno())
+            self._poller.forget(sock.fileno())
             self._loop.remove_writer(sock.fileno())
             sock.close()
 

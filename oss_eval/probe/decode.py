@@ -12,7 +12,7 @@ from typing import Any
 import httptools
 import orjson
 
-from oss_eval.probe.dialects import count, error_text, read_event
+from oss_eval.probe.dialects import Template, count, error_text, learn, read_event
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
 
@@ -62,6 +62,7 @@ class ResponseDecoder:
         self.events = array("q")  # offsets of the token events so far
         self._event_tokens: list[int] = []
         self._tokens_so_far = 0
+        self._template: Template | None = None
         self._usage: dict[str, Any] | None = None
         self._stream_error: str | None = None
         self._bad: str | None = None
@@ -139,6 +140,14 @@ class ResponseDecoder:
     # -- events ----------------------------------------------------------------------------------------
 
     def _event(self, data: bytes) -> None:
+        template = self._template
+        if template is not None:
+            text = template.text(data)
+            if text is not None:
+                self._token(template.is_answer)
+                if self._keep:
+                    (self._text if template.is_answer else self._reasoning).append(text.decode("utf-8", "replace"))
+                return
         if data == b"[DONE]":
             self._finished_stream = True
             return
@@ -156,13 +165,8 @@ class ResponseDecoder:
             self.record.finish_reason = delta.finish_reason
         if not delta.is_token:
             return
-        record = self.record
-        if record.first_token_ns is None:
-            record.first_token_ns = self._stamp
-        if delta.is_answer and record.first_answer_ns is None:
-            record.first_answer_ns = self._stamp
-        record.last_token_ns = self._stamp
-        self.events.append(self._stamp - (record.start_ns or 0))
+        self._token(delta.is_answer)
+        self._template = learn(data, delta)
         if delta.usage is not None:
             # Usage in every chunk (vLLM's continuous_usage_stats): tokens of this event by difference.
             total = count(delta.usage, "completion_tokens")
@@ -172,6 +176,16 @@ class ResponseDecoder:
         if self._keep:
             self._text.append(delta.text)
             self._reasoning.append(delta.reasoning)
+
+    def _token(self, is_answer: bool) -> None:
+        """A token event has arrived with the current read."""
+        record, stamp = self.record, self._stamp
+        if record.first_token_ns is None:
+            record.first_token_ns = stamp
+        if is_answer and record.first_answer_ns is None:
+            record.first_answer_ns = stamp
+        record.last_token_ns = stamp
+        self.events.append(stamp - (record.start_ns or 0))
 
     # -- the end ---------------------------------------------------------------------------------------
 

@@ -101,6 +101,50 @@ def read_event(payload: Any) -> Delta:
     return delta
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What is the same in all of a stream's events that carry nothing but text on one channel.
+
+    JSON with the same bytes around a string is the same object but for the string; so an event that begins with
+    `before`, ends with `after` and has neither quote nor backslash in between needs no parsing.
+    """
+
+    before: bytes
+    after: bytes
+    is_answer: bool
+
+    def text(self, event: bytes) -> bytes | None:
+        """UTF-8 text of an event of this shape, never empty; None for any other event."""
+        start, end = len(self.before), len(event) - len(self.after)
+        if start >= end or not event.startswith(self.before) or not event.endswith(self.after):
+            return None
+        if event.find(b'"', start, end) >= 0 or event.find(b"\\", start, end) >= 0:
+            return None
+        return event[start:end]
+
+
+def learn(event: bytes, delta: Delta) -> Template | None:
+    """The template of an event that has been read, proven by putting another text in its place."""
+    if delta.usage is not None or delta.error or delta.finish_reason or bool(delta.text) == bool(delta.reasoning):
+        return None
+    text = orjson.dumps(delta.text or delta.reasoning)
+    before, quoted, after = event.partition(text)
+    if not quoted or text in after:
+        return None
+    before, after = before + b'"', b'"' + after
+    try:
+        again = read_event(orjson.loads(before + b"\x7f" + after))
+    except orjson.JSONDecodeError:
+        return None
+    expected = Delta(
+        is_token=True,
+        is_answer=delta.is_answer,
+        text="\x7f" if delta.text else "",
+        reasoning="\x7f" if delta.reasoning else "",
+    )
+    return Template(before, after, delta.is_answer) if again == expected else None
+
+
 def _calls_tool(calls: Any) -> bool:
     """Whether a delta carries arguments of a tool call; its name alone is no token event."""
     if not calls or not isinstance(calls, list):

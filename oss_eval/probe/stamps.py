@@ -16,10 +16,13 @@ import sys
 SO_TIMESTAMPNS = 35
 ANCILLARY_BYTES = 64
 
-_timespec = struct.Struct("@qq")
+_unpack = struct.Struct("@qq").unpack
 _SUPPORTED = sys.platform.startswith("linux") and sys.maxsize > 2**32
 
-unpack_timespec = _timespec.unpack
+
+def supported() -> bool:
+    """Whether this platform stamps what it receives."""
+    return _SUPPORTED
 
 
 def enable(sock: socket.socket) -> bool:
@@ -35,8 +38,10 @@ def enable(sock: socket.socket) -> bool:
 
 def kernel_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     """The stamp in what recvmsg returned, in UTC nanoseconds; 0 when there is none."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == 16:
-            seconds, nanoseconds = unpack_timespec(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return 0
+    if len(ancillary) != 1:  # nothing else was asked for
+        return 0
+    _, kind, data = ancillary[0]
+    if kind != SO_TIMESTAMPNS or len(data) != 16:
+        return 0
+    seconds, nanoseconds = _unpack(data)
+    return seconds * 1_000_000_000 + nanoseconds  # type: ignore[no-any-return]

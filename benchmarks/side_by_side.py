@@ -1,0 +1,194 @@
+"""oss-eval and EvalScope's perf against the same truth server, on the same core, one after the other.
+
+    python benchmarks/side_by_side.py [--streams 64 256 1024] [--requests-per-stream 2] [--tokens 256]
+
+The server (`oss-eval simulate --profile paced`) has the last core to itself and notes the instant before each
+write; all processes of a tool are held to the first core. Printed for each tool and load: reported and true
+percentiles, their error, CPU time a streamed token (whole command, less what the same command costs for one
+request of two tokens), peak resident memory summed over its processes, and wall time. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from oss_eval.provenance import environment
+from oss_eval.simulate.truth import Truth, read_truth
+
+METRICS = ("ttft", "latency", "tpot", "itl")
+Percentiles = dict[str, tuple[float, float]]
+"""metric -> (p50, p99) in ms."""
+
+
+@dataclass
+class Cost:
+    """What a command took."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def pinned(core: int) -> Callable[[], None]:
+    return lambda: os.sched_setaffinity(0, {core})
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(p for child in children for p in tree(int(child)))]
+
+
+def resident_mb(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, IndexError):
+        return 0.0
+
+
+def timed(command: list[str], log: Path) -> Cost:
+    """Run a command on the first core; CPU time includes that of its children."""
+    begun = time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=pinned(0))
+    peak = 0.0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        peak = max(peak, sum(resident_mb(p) for p in tree(process.pid)))
+        time.sleep(0.1)
+    if status:
+        sys.exit(f"{command[0]} failed:\n{log.read_text()[-3000:]}")
+    return Cost(time.monotonic() - begun, usage.ru_utime + usage.ru_stime, peak)
+
+
+def run_oss_eval(url: str, streams: int, number: int, tokens: int, folder: Path) -> tuple[Cost, Percentiles]:
+    command = [sys.executable, "-m", "oss_eval", "perf", "--url", url, "--parallel", str(streams), "--number"]
+    command += [
+        str(number),
+        "--max-tokens",
+        str(tokens),
+        "--prompt",
+        "Count.",
+        "--out",
+        str(folder),
+        "--workers",
+        "1",
+    ]
+    command += ["--extra-args", '{"ignore_eos": true}']
+    cost = timed(command, folder / "oss-eval.log")
+    shown = [sys.executable, "-m", "oss_eval", "show", "last", "--out", str(folder), "--json"]
+    document = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
+    metrics = document["points"][0]["metrics"]
+    return cost, {
+        m: (metrics[f"{m}_ms"]["p50"], metrics[f"{m}_ms"]["p99"]) for m in METRICS if f"{m}_ms" in metrics
+    }
+
+
+def run_evalscope(url: str, streams: int, number: int, tokens: int, folder: Path) -> tuple[Cost, Percentiles]:
+    command = [str(Path(sys.executable).parent / "evalscope"), "perf", "--url", f"{url}/chat/completions"]
+    command += ["--parallel", str(streams), "--number", str(number), "--model", "paced", "--api", "openai"]
+    command += ["--dataset", "openqa", "--prompt", "Count.", "--max-tokens", str(tokens), "--stream"]
+    command += ["--extra-args", '{"ignore_eos": true}', "--no-test-connection", "--outputs-dir", str(folder)]
+    cost = timed(command, folder / "evalscope.log")
+    [file] = folder.rglob("benchmark_percentile.json")
+    rows = {row["Percentiles"]: row for row in json.loads(file.read_text())}
+    names = {
+        "ttft": ("TTFT (ms)", 1),
+        "latency": ("Latency (s)", 1000),
+        "tpot": ("TPOT (ms)", 1),
+        "itl": ("ITL (ms)", 1),
+    }
+    return cost, {m: (rows["50%"][key] * f, rows["99%"][key] * f) for m, (key, f) in names.items()}
+
+
+def true_percentiles(requests: list[Truth]) -> Percentiles:
+    values: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
+    for request in requests:
+        written = np.asarray(request.token_ns) - request.received_ns
+        values["ttft"].append(written[:1])
+        values["latency"].append(written[-1:])
+        values["tpot"].append((written[-1:] - written[:1]) / (len(written) - 1))
+        values["itl"].append(np.diff(written))
+    found = {m: np.percentile(np.concatenate(v), (50, 99)) / 1e6 for m, v in values.items()}
+    return {m: (float(p50), float(p99)) for m, (p50, p99) in found.items()}
+
+
+def measure(tool: Callable[..., tuple[Cost, Percentiles]], streams: int, number: int, tokens: int) -> None:
+    """One tool at one load against a server of its own; prints a row a metric."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        truth, port_line = folder / "truth.jsonl", folder / "server.log"
+        command = [sys.executable, "-m", "oss_eval", "simulate", "--profile", "paced", "--port", "0"]
+        command += ["--truth-log", str(truth)]
+        with port_line.open("wb") as out:
+            last = max(os.sched_getaffinity(0))
+            server = subprocess.Popen(command, stderr=out, preexec_fn=pinned(last))
+        while "http://" not in port_line.read_text():
+            time.sleep(0.05)
+        url = port_line.read_text().split("  ")[1].split()[0]
+        (folder / "idle").mkdir()
+        (folder / "load").mkdir()
+        idle, _ = tool(url, 1, 1, 2, folder / "idle")
+        cost, reported = tool(url, streams, number, tokens, folder / "load")
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        requests = [t for t in all_truth(truth) if len(t.token_ns) == tokens]
+    true = true_percentiles(requests)
+    per_token = (cost.cpu - idle.cpu) / (number * tokens) * 1e6
+    name = tool.__name__.removeprefix("run_").replace("_", "-")
+    print(
+        f"\n{name}, {streams} streams, {number} requests x {tokens} tokens ({len(requests)} in the truth log): "
+        f"CPU {per_token:.1f} us a token, peak {cost.peak_mb:.0f} MB, wall {cost.wall:.1f} s"
+    )
+    for metric in METRICS:
+        if metric not in reported:
+            continue
+        cells = []
+        for q, mine, theirs in zip(("p50", "p99"), reported[metric], true[metric], strict=True):
+            cells.append(f"{q} {mine:10.3f} true {theirs:10.3f} ms {mine / theirs - 1:+9.2%}")
+        print(f"  {metric:8s} {'   '.join(cells)}", flush=True)
+
+
+def all_truth(path: Path) -> list[Truth]:
+    """Every request of a truth log; EvalScope's have no id."""
+    numbered = path.with_suffix(".numbered")
+    with numbered.open("w") as out:
+        for number, line in enumerate(path.read_text().splitlines()):
+            out.write(json.dumps({**json.loads(line), "request_id": str(number)}) + "\n")
+    return list(read_truth(numbered).values())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--streams", nargs="+", type=int, default=[64, 256, 1024])
+    parser.add_argument("--requests-per-stream", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--only", choices=["oss-eval", "evalscope"])
+    arguments = parser.parse_args()
+    host = environment()
+    print(
+        f"{host['cpu']}, {host['cores']} cores, {host['system']}, Python {platform.python_version()}", flush=True
+    )
+    print(", ".join(f"{k} {v}" for k, v in host["packages"].items()))
+    for streams in arguments.streams:
+        for tool in (run_oss_eval, run_evalscope):
+            if arguments.only in (None, tool.__name__.removeprefix("run_").replace("_", "-")):
+                measure(tool, streams, streams * arguments.requests_per_stream, arguments.tokens)

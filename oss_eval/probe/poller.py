@@ -1,0 +1,99 @@
+"""Readiness of many sockets with few wake-ups.
+
+A process that is woken for every token spends more on waking than on the token. With kernel stamps there is no
+hurry: a read a millisecond later carries the same instant. So while tokens of many streams come in a steady
+trickle, sockets are looked at once a millisecond; when little happens, or when streams are so fast that a
+millisecond could bring a socket two tokens, readiness is acted on at once. Needs epoll and kernel stamps;
+elsewhere every socket is watched by the event loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import time
+from collections.abc import Callable
+
+PAUSE_SECONDS = 0.001
+TRICKLE, FLOOD = 4, 64
+"""Sockets ready after a pause between which the next pause pays: fewer cost little, more come together anyway."""
+CROWD = 0.25
+"""Share of all sockets ready within one pause above which waiting would merge a stream's tokens."""
+LOOKS = 8
+"""Wake-ups over which it is judged whether they come faster than pauses would."""
+
+
+class Poller:
+    """`watch` a descriptor and have a callback called when it is readable, until `forget`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, patient: bool) -> None:
+        self._loop = loop
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._epoll: select.epoll | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks = 0
+        self._since = time.monotonic()
+        if patient and hasattr(select, "epoll"):
+            self._epoll = select.epoll()
+            loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back whenever there is something to read."""
+        if self._epoll is None:
+            self._loop.add_reader(descriptor, callback)
+            return
+        self._callbacks[descriptor] = callback
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def forget(self, descriptor: int) -> None:
+        """Stop; to be called before the descriptor is closed."""
+        if self._epoll is None:
+            self._loop.remove_reader(descriptor)
+        elif self._callbacks.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        if self._epoll is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            else:
+                self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+    def _ready(self) -> None:
+        """Some socket is readable: act at once, and begin to pause if this happens too often."""
+        self._look()
+        self._looks += 1
+        if self._looks < LOOKS:
+            return
+        now = time.monotonic()
+        often = now - self._since < LOOKS * PAUSE_SECONDS
+        self._looks, self._since = 0, now
+        if often and self._epoll is not None and not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._timer = self._loop.call_later(PAUSE_SECONDS, self._after_pause)
+
+    def _after_pause(self) -> None:
+        ready = self._look()
+        if self._epoll is None or self._epoll.closed:
+            return
+        if TRICKLE <= ready <= min(FLOOD, CROWD * len(self._callbacks)):
+            self._timer = self._loop.call_later(PAUSE_SECONDS, self._after_pause)
+        else:
+            self._timer = None
+            self._looks, self._since = 0, time.monotonic()
+            self._loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def _look(self) -> int:
+        """Serve what is readable; how many sockets were."""
+        assert self._epoll is not None
+        callbacks = self._callbacks
+        ready = self._epoll.poll(0, max(64, len(callbacks)))
+        for descriptor, _ in ready:
+            callback = callbacks.get(descriptor)
+            if callback is not None:
+                callback()
+        return len(ready)
