@@ -209,7 +209,11 @@ class _Sweep:
             ]
             for point in report.points
         }
-        self.writer.write_manifest(checks=checks, run_checks=[asdict(f) for f in self.clock.findings()])
+        self.writer.write_manifest(
+            clock_source=sorted({source for point in report.points for source in point.clock_sources}),
+            checks=checks,
+            run_checks=[asdict(finding) for finding in self.clock.findings()],
+        )
         write_summary(self.writer.path, summary_rows(report))
 
     def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:

@@ -82,24 +82,13 @@ class Done:
     """Time in which free slots sent nothing because the main process could not keep up."""
 
 
-@dataclass(slots=True)
-class Started:
-    """A request's first bytes were handed to the kernel."""
+Started = tuple[int, int, int]
+"""A request's first bytes were handed to the kernel: its tag, attempt and start_ns. Plain, because pickling a
+thousand objects at once would hold up the worker's loop for milliseconds."""
 
-    tag: int
-    attempt: int
-    start_ns: int
-
-
-@dataclass(slots=True)
-class Ended:
-    """A request is over; `error_kind` None when a whole response was framed. `start_ns` None: nothing was sent."""
-
-    tag: int
-    attempt: int
-    start_ns: int | None
-    error_kind: str | None
-    error_message: str | None
+Ended = tuple[int, int, int | None, str | None, str | None]
+"""A request is over: tag, attempt, start_ns (None: nothing was sent), error kind (None: a whole response was
+framed) and error message."""
 
 
 @dataclass(slots=True)

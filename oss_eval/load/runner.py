@@ -234,8 +234,8 @@ class _PointState:
 
     def take(self, worker: int, batch: Batch) -> None:
         """Starts before reads before ends: within a batch a request may have all three."""
-        for started in batch.started:
-            self.decoders[started.tag] = self._decoder(worker, started.tag, started.attempt, started.start_ns)
+        for tag, attempt, start_ns in batch.started:
+            self.decoders[tag] = self._decoder(worker, tag, attempt, start_ns)
         view, offset = memoryview(batch.data), 0
         decoders = self.decoders
         for tag, kernel_ns, seen_ns, length in zip(
@@ -244,10 +244,10 @@ class _PointState:
             end = offset + length
             self.tokens += decoders[tag].feed(kernel_ns, seen_ns, view[offset:end])
             offset = end
-        for ended in batch.ended:
-            if ended.tag not in decoders:  # no connection, so nothing was started
-                decoders[ended.tag] = self._decoder(worker, ended.tag, ended.attempt, None)
-            decoder = decoders.pop(ended.tag)
-            record = decoder.finish(ended.error_kind, ended.error_message)
+        for tag, attempt, _, kind, message in batch.ended:
+            if tag not in decoders:  # no connection, so nothing was started
+                decoders[tag] = self._decoder(worker, tag, attempt, None)
+            decoder = decoders.pop(tag)
+            record = decoder.finish(kind, message)
             self.server = decoder.reply.server or self.server
             self.listener.record(record)
