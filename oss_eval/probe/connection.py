@@ -240,33 +240,31 @@ class Connection:
 
     # -- reading: the hot path -------------------------------------------------------------------------
 
-    def _on_plain(self) -> None:
+    def _receive(self) -> tuple[int, int, bytes] | None:
+        """One read as (kernel_ns, seen_ns, bytes); None when there is nothing or the connection has ended."""
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
         except BlockingIOError:
-            return
+            return None
         except OSError as error:
             self._lost(error)
-            return
+            return None
         seen_ns = time_ns()
         if not data:
             self._ended_by_server()
-            return
-        self._take(stamps.kernel_ns(ancillary), seen_ns, data)
+            return None
+        return stamps.kernel_ns(ancillary), seen_ns, data
+
+    def _on_plain(self) -> None:
+        read = self._receive()
+        if read is not None:
+            self._take(*read)
 
     def _on_tls(self) -> None:
-        try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
-        except BlockingIOError:
+        read = self._receive()
+        if read is None:
             return
-        except OSError as error:
-            self._lost(error)
-            return
-        seen_ns = time_ns()
-        if not data:
-            self._ended_by_server()
-            return
-        kernel_ns = stamps.kernel_ns(ancillary)
+        kernel_ns, seen_ns, data = read
         self._incoming.write(data)
         while self._tls is not None:
             try:
