@@ -73,18 +73,21 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
             f"{prefix}throughput still rises ({growth - 1:+.0%} from concurrency {before.parallel} to "
             f"{last.parallel}): the limit is not reached, try --parallel {last.parallel * 2}"
         ]
-    knee = next(p for p, rate in known if rate >= SHARE * top)
+    knee, best_rate = next((p, rate) for p, rate in known if rate >= SHARE * top)
     if knee is last:
         return [
             f"{prefix}throughput levels off at concurrency {last.parallel} "
             f"({growth - 1:+.0%} from {before.parallel})"
         ]
     slow, slowest = knee.metrics.get("latency_ms", "mean"), last.metrics.get("latency_ms", "mean")
-    grown = f" while mean latency grows {slowest / slow:.1f} times" if slow and slowest else ""
-    return [
-        f"{prefix}the knee is at concurrency {knee.parallel}: beyond it throughput stays within "
-        f"{1 - SHARE:.0%} of its best up to {last.parallel}{grown}"
-    ]
+    grown = f" while mean latency grows {slowest / slow:.1f} times" if slow and slowest and slowest > slow else ""
+    after = min(rate for p, rate in known if p.parallel > knee.parallel)
+    held = (
+        f"throughput stays within {1 - SHARE:.0%} of its best"
+        if after >= SHARE * top
+        else f"throughput falls by up to {1 - after / best_rate:.0%}"
+    )
+    return [f"{prefix}the knee is at concurrency {knee.parallel}: beyond it, up to {last.parallel}, {held}{grown}"]
 
 
 def _failures(points: Sequence[PointReport]) -> list[str]:
@@ -102,12 +105,11 @@ def _failures(points: Sequence[PointReport]) -> list[str]:
 
 def _cut(points: Sequence[PointReport]) -> list[str]:
     """Replies cut at max_tokens before the answer began: the latency is that of the limit, not of an answer."""
-    thinking = [
-        p
-        for p in points
-        if (p.metrics.get("truncated") or 0) > 0 and p.metrics.get("reasoning_tokens", "total")
-        and (m := p.metrics.metric("ttft_ms", "mean")) and (a := p.metrics.metric("ttfa_ms", "mean")) and a.n < m.n
-    ]  # fmt: skip
+    thinking = []
+    for p in points:
+        first, answered = p.metrics.metric("ttft_ms", "mean"), p.metrics.metric("ttfa_ms", "mean")
+        if p.metrics.get("truncated") and first and (answered.n if answered else 0) < first.n:
+            thinking.append(p)
     if not thinking:
         return []
     levels = ", ".join(_where(p) for p in thinking)

@@ -117,7 +117,8 @@ def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str
         _put(true, written - found.received_ns)
         _put(reported, events)
     tokens = sum(row["n_events"] for row in rows)
-    seconds = (max(r["end_ns"] or 0 for r in rows) - min(r["start_ns"] for r in rows)) / 1e9 if known else 0.0
+    sent = [row for row in rows if row["start_ns"] and row["end_ns"]]
+    seconds = (max(r["end_ns"] for r in sent) - min(r["start_ns"] for r in sent)) / 1e9 if known else 0.0
     client = manifest.get("client", {}).get(point.point_id)
     cpu = client["cpu_seconds"] + client["main_cpu_seconds"] if client else None
     lags = [row["client_lag_max_ns"] for row in rows if row["client_lag_max_ns"] is not None]
@@ -180,9 +181,7 @@ def verdicts(found: list[Comparison]) -> list[str]:
         name = f"{workers} worker" + ("s" if workers > 1 else "")
         trusted = [c for n, c in enumerate(group) if all(earlier.worst <= TRUSTED for earlier in group[: n + 1])]
         if not trusted:
-            lines.append(
-                f"{name}: not to be trusted at any level tried (off by {group[0].worst:.1%} at the first)"
-            )
+            lines.append(f"{name}: not to be trusted at any level tried ({_off(group[0])} at the first)")
             continue
         last = trusted[-1]
         line = (
@@ -191,9 +190,13 @@ def verdicts(found: list[Comparison]) -> list[str]:
         )
         beyond = [c for c in group if c not in trusted]
         if beyond:
-            line += f"; at {beyond[0].point.parallel} off by up to {beyond[0].worst:.1%}"
+            line += f"; at {beyond[0].point.parallel} {_off(beyond[0])}"
         lines.append(line)
     return lines
+
+
+def _off(found: Comparison) -> str:
+    return f"{found.missing} requests are missing" if found.missing else f"off by up to {found.worst:.1%}"
 
 
 def as_rows(found: list[Comparison]) -> list[dict[str, Any]]:

@@ -24,7 +24,11 @@ PERF_EPILOG = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line with the next step, instead of the whole usage."""
+    """Errors in one line with the next step, instead of the whole usage. No abbreviated flags: a key given as
+    `--api-k` would not be recognised as one when the command is stored."""
+
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         """argparse: the arguments can't be understood."""
@@ -353,6 +357,12 @@ def simulate_command(arguments: argparse.Namespace) -> int:
     profile = get_profile(arguments.profile)
     if not 0 < arguments.speed < float("inf"):
         raise UsageError(f"--speed {arguments.speed} is no positive number", "for example: --speed 20")
+
+    if arguments.truth_log is not None:
+        try:
+            arguments.truth_log.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"can't write the truth log {arguments.truth_log}: {error.strerror}") from None
 
     def announce(port: int) -> None:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host

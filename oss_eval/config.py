@@ -7,6 +7,7 @@ command line are merged key by key, and one set of messages serves both.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -140,7 +141,8 @@ def grid(task: PerfTask, cores: int) -> list[Point]:
     for effort in task.reasoning_effort or (None,):
         for parallel, number in task.levels():
             index = len(points)
-            point_id = f"{index:02d}-{effort + '-' if effort else ''}c{parallel}"
+            name = re.sub(r"[^A-Za-z0-9._]+", "_", effort) + "-" if effort else ""
+            point_id = f"{index:02d}-{name}c{parallel}"
             workers = auto_workers(parallel, cores) if task.workers == "auto" else min(task.workers, parallel)
             points.append(
                 Point(

@@ -21,6 +21,9 @@ LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080
 
 SETUP_TIMEOUT = 5.0
 LOCAL_TIMEOUT = 0.7
+
+# Measured requests connect directly, so set-up calls do too: with a proxy they would see another server.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SIMULATOR_URL = "sim://gpt-oss-20b-h20"
 
 
@@ -65,13 +68,15 @@ def parse_url(url: str, api: str, api_key: str | None = None, found: str = "") -
     `api` is `chat`, `completions`, or `openai` to follow the URL's path (chat when it names none).
     Raises UsageError for what is no http(s) URL.
     """
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise UsageError("the API key holds characters that no HTTP header can", "check OPENAI_API_KEY")
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text.strip())
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
         port_ok, parts = False, urlsplit("")
-    if not port_ok or parts.scheme not in ("http", "https") or not parts.hostname:
+    if not text.isascii() or not port_ok or parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
             f"--url {url!r} is no usable address",
             "give one like http://127.0.0.1:8000/v1, or sim://gpt-oss-20b-h20 for the simulator",
@@ -94,7 +99,7 @@ def find_endpoint(url: str | None, api: str, api_key: str | None) -> Endpoint | 
 
     None when nothing answers on the usual local ports. Raises EndpointError when several do.
     """
-    key = api_key or os.environ.get("OPENAI_API_KEY") or None
+    key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or None
     if url:
         return parse_url(url, api, key)
     if os.environ.get("OPENAI_BASE_URL"):
@@ -144,10 +149,10 @@ def models(endpoint: Endpoint, timeout: float) -> list[str]:
     address = f"{endpoint.base.scheme}://{_location(endpoint.base)}{endpoint.base.path}/models"
     request = urllib.request.Request(address, headers=dict(endpoint.headers))
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with _direct.open(request, timeout=timeout) as response:
             body = response.read(8_000_000)
     except urllib.error.HTTPError as error:
-        words = _own_words(error.read(4096))
+        words = _own_words(error)
         if error.code in (404, 405, 501) and not words:
             raise not_openai(endpoint, f"GET /models answers HTTP {error.code}") from None
         raise http_error(endpoint, error.code, words) from None
@@ -173,10 +178,11 @@ def _reason(error: BaseException) -> str:
     return getattr(inner, "strerror", None) or str(inner)
 
 
-def _own_words(body: bytes) -> str:
+def _own_words(error: urllib.error.HTTPError) -> str:
+    """What the server says of its refusal; empty for a page instead of a JSON object."""
     try:
-        payload = json.loads(body)
-    except ValueError:
+        payload = json.loads(error.read(4096))
+    except Exception:  # noqa: BLE001 (reading it can break in as many ways as the request itself)
         return ""
     return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)[:300]
 

@@ -77,9 +77,13 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     total = measured.num_rows
     good = _succeeded(measured)
     put("requests", "value", float(total), total, "")
-    put("failures", "value", float(total - good.num_rows), total, "")
-    if total:
-        put("success_rate", "value", stats.proportion(good.num_rows, total), total, "")
+    cancelled = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
+    ended = total - cancelled
+    put("failures", "value", float(ended - good.num_rows), ended, "")
+    if cancelled:
+        put("cancelled", "value", float(cancelled), total, "")
+    if ended:
+        put("success_rate", "value", stats.proportion(good.num_rows, ended), ended, "")
     for name, values in durations(good).items():
         distribution = stats.Distribution()
         distribution.add(values)

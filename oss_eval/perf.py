@@ -26,7 +26,7 @@ from oss_eval.endpoints import (
     unreachable,
 )
 from oss_eval.errors import EndpointError
-from oss_eval.load.runner import Fleet, Limits, PointEnd
+from oss_eval.load.runner import Fleet, Limits, PointEnd, check_descriptors
 from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
@@ -36,6 +36,7 @@ from oss_eval.simulate.profiles import SERVER
 PROBE_WORDS = (64, 192)
 """Lengths of the two prompts that show how the server counts words as tokens."""
 PROBE_TOKENS = 16
+LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | 
     points = points or grid(task, provenance.usable_cores())
     if task.prompt is not None:
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
+    check_descriptors(points)
     progress = Progress(points, order.log_every)
     simulator, endpoint = _whom_to_ask(task, order)
     with contextlib.ExitStack() as stack:
@@ -88,22 +90,22 @@ def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | 
             model = choose_model(endpoint, task.model)
         run_id = new_run_id(kind, order.name or model)
         writer = RunWriter(order.out, run_id, {"kind": kind})
-        if simulator:
-            url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
-            endpoint = parse_url(url, task.api)
-        assert endpoint is not None
-        server = Server(endpoint, model, simulator)
-        sweep = _Sweep(task, order, points, server, writer, progress)
+        sweep: _Sweep | None = None
         try:
+            if simulator:
+                url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
+                endpoint = parse_url(url, task.api)
+            assert endpoint is not None
+            sweep = _Sweep(task, order, points, Server(endpoint, model, simulator), writer, progress)
             sweep.run()
             status = "finished" if sweep.succeeded else "failed"
         except KeyboardInterrupt:
-            if not sweep.measured:
+            if sweep is None or not sweep.measured:
                 writer.discard()
                 raise
             status = "interrupted"
         except BaseException:
-            if sweep.measured:
+            if sweep is not None and sweep.measured:
                 writer.finish("failed")  # whatever broke, finished requests stay
             else:
                 writer.discard()
@@ -157,7 +159,7 @@ class _Sweep:
 
     def idle(self, in_flight: int, tokens: int) -> None:
         """Several times a second."""
-        self.clock.look(time.time(), time.monotonic())
+        self.clock.look(time.monotonic(), time.time(), time.monotonic())
         self.writer.flush_due()
         self.progress.idle(in_flight, tokens)
 
@@ -181,13 +183,18 @@ class _Sweep:
                     size = min(task.warmup, max(task.parallel))
                     point = Point(point_id="warmup", index=-1, parallel=size, number=task.warmup, warmup=True,
                                   reasoning_effort=(task.reasoning_effort or (None,))[0])  # fmt: skip
-                    fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
+                    self._check(fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self))
                 for point in self.points:
                     self.progress.start(point)
                     end = fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
                     self.progress.end()
                     self.clients[point.point_id] = _client(point, end)
                     self.writer.flush()
+                    self._check(end)
+
+    def _check(self, end: PointEnd) -> None:
+        if end.interrupted:
+            raise KeyboardInterrupt
 
     def store(self, status: str) -> None:
         """Close the run's files and write its summary."""
@@ -264,9 +271,12 @@ class _Sweep:
         point = Point(
             point_id="probe", index=-1, parallel=1, number=len(prompts), warmup=True, reasoning_effort=effort
         )
-        settings = replace(generation(task, self.server.model, effort), max_tokens=PROBE_TOKENS, min_tokens=None)
+        settings = generation(task, self.server.model, effort)
+        extra = tuple((k, v) for k, v in settings.extra if k not in LENGTH_FIELDS)
+        settings = replace(settings, max_tokens=PROBE_TOKENS, min_tokens=None, extra=extra)
         bodies = (body(self.server.endpoint.api, prompt, settings) for prompt in chain(prompts, repeat("")))
         end = fleet.run_point(point, self.server.model, bodies, self)
+        self._check(end)
         for record in self.last:
             if record.status != "ok":
                 raise self._in_words(record)
@@ -307,7 +317,7 @@ class _Sweep:
             "created": datetime.now(UTC).isoformat(),
             "command": provenance.command_line(),
             "model": server.model,
-            "task": task.model_dump(mode="json"),
+            "task": {**task.model_dump(mode="json"), "url": task.url and provenance.public_url(task.url)},
             "asked": sorted(task.model_fields_set),
             "workload": _workload_text(task),
             "prompt_lengths_by": self.lengths or None,
@@ -330,6 +340,7 @@ def _client(point: Point, end: PointEnd) -> Client:
         workers=len(done),
         slots=point.parallel,
         connections=sum(w.connections for w in done),
+        reconnects=sum(w.reconnects for w in done),
         wall_seconds=max((w.wall_seconds for w in done), default=0.0),
         cpu_seconds=sum(w.cpu_seconds for w in done),
         main_cpu_seconds=end.main_cpu_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -52,10 +53,20 @@ def command_line(argv: list[str] | None = None) -> list[str]:
                 shown[index + 1] = "***"
             elif word.startswith(flag + "="):
                 shown[index] = f"{flag}=***"
-        if "://" in word and "@" in word:
-            scheme, _, rest = word.partition("://")
-            shown[index] = f"{scheme}://***@{rest.rpartition('@')[2]}"
+        if "://" in word:
+            shown[index] = public_url(word)
     return shown
+
+
+def public_url(url: str) -> str:
+    """A URL without what may be secret: user and password, and query values that look like keys."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if "@" in place:
+        place = "***@" + place.rpartition("@")[2]
+    secret = r"(?i)([?&](?:[\w-]*(?:key|token|secret|sig|password)[\w-]*))=[^&]*"
+    path = re.sub(secret, r"\1=***", path)
+    return f"{scheme}://{place}{slash}{path}"
 
 
 def _cpu_name() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from oss_eval.advice import advise, best
 from oss_eval.runs import PointReport, RunReport
@@ -17,8 +19,8 @@ NOTHING = "–"
 def print_report(report: RunReport, console: Console) -> None:
     """The blocks of EvalScope's summary, with effort, intervals and marks."""
     mark = "  SIMULATED: no model was run" if report.simulated else ""
-    title = f"Load sweep of {report.manifest['model']}"
-    console.print(Panel.fit(title + mark, border_style="yellow" if report.simulated else "default"))
+    title = Text(f"Load sweep of {report.manifest['model']}{mark}")  # Text: a name may hold [brackets]
+    console.print(Panel.fit(title, border_style="yellow" if report.simulated else "default"))
     if not report.points:
         console.print("No request was finished.")
         return
@@ -49,28 +51,29 @@ def print_report(report: RunReport, console: Console) -> None:
 
 
 def _basics(report: RunReport) -> Table:
-    manifest = report.manifest
+    manifest, endpoint = report.manifest, report.manifest["endpoint"]
     tokens = sum(p.metrics.get("completion_tokens", "total") or 0 for p in report.points)
     seconds = sum(p.metrics.get("duration") or 0 for p in report.points)
     clocks = sorted({c for p in report.points for c in p.clock_sources})
-    table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
-    table.add_row(
-        "Run", manifest["run_id"] + ("" if manifest["status"] == "finished" else f" ({manifest['status']})")
-    )
-    table.add_row("Model", manifest["model"])
-    endpoint = manifest["endpoint"]
-    table.add_row("Endpoint", f"{endpoint['url']}, {endpoint['api']} API")
-    if report.simulated:
-        table.add_row("Simulator", endpoint["simulator"])
-    table.add_row("Task", f"{manifest['task']['name']}: {manifest['workload']}")
-    table.add_row("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s")
-    if seconds:
-        table.add_row("Mean output rate", f"{tokens / seconds:,.1f} tokens/s")
     said = {
         "kernel": "kernel receive stamps",
-        "user": "user-space stamps (this platform or socket has no kernel stamp)",
+        "user": "user-space stamps (the kernel gave none)",
     }
-    table.add_row("Clock", " and ".join(said.get(c, c) for c in clocks) or NOTHING)
+    status = "" if manifest["status"] == "finished" else f" ({manifest['status']})"
+    rows = [
+        ("Run", manifest["run_id"] + status),
+        ("Model", manifest["model"]),
+        ("Endpoint", f"{endpoint['url']}, {endpoint['api']} API"),
+        ("Simulator", endpoint["simulator"] if report.simulated else None),
+        ("Task", f"{manifest['task']['name']}: {manifest['workload']}"),
+        ("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s"),
+        ("Mean output rate", f"{tokens / seconds:,.1f} tokens/s" if seconds else None),
+        ("Clock", " and ".join(said.get(c, c) for c in clocks) or NOTHING),
+    ]
+    table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, Text(value))
     return table
 
 
@@ -129,7 +132,7 @@ def _table(title: str, report: RunReport) -> Table:
 
 def _coordinates(report: RunReport, point: PointReport) -> list[str]:
     efforts = any(p.reasoning_effort for p in report.points)
-    return [point.reasoning_effort or NOTHING, str(point.parallel)] if efforts else [str(point.parallel)]
+    return [escape(point.reasoning_effort or NOTHING), str(point.parallel)] if efforts else [str(point.parallel)]
 
 
 def _starts_group(report: RunReport, point: PointReport) -> bool:
@@ -236,5 +239,5 @@ def _print_failures(report: RunReport, console: Console) -> None:
         for kind, (count, example) in sorted(point.failures.items(), key=lambda item: -item[1][0]):
             effort = f"{point.reasoning_effort} " if point.reasoning_effort else ""
             line = example.splitlines()[0][:200] if example else ""
-            console.print(f"[red]{effort}c{point.parallel}: {count} × {kind}[/red]", end=" ", highlight=False)
-            console.print(line, markup=False, highlight=False)
+            head = Text(f"{effort}c{point.parallel}: {count} × {kind}", "red")
+            console.print(head.append(f" {line}", "default"), highlight=False)

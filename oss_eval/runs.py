@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from oss_eval.errors import StoreError
 from oss_eval.metrics import PointMetrics, point_metrics
 from oss_eval.store import REQUESTS, iter_requests, read_manifest, read_requests
 
@@ -55,13 +57,16 @@ class RunReport:
 def load_run(path: Path) -> RunReport:
     """Read a run and compute its figures, one point at a time. Points that have no row yet are left out."""
     manifest = read_manifest(path)
+    if "points" not in manifest:
+        raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
     for planned in manifest.get("points", []):
         rows = read_requests(path, planned["point_id"], _SCALARS)
         if not rows.num_rows:
             continue
         failures: dict[str, tuple[int, str]] = {}
-        bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), pc.not_equal(rows["status"].cast("string"), "ok")))
+        ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
+        bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), ended_badly))
         for kind, message in zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True):
             count, first = failures.get(kind or "", (0, message or ""))
             failures[kind or ""] = (count + 1, first)

@@ -129,7 +129,8 @@ class RunWriter:
     def finish(self, status: str, **changes: Any) -> None:
         """Write the rest, join the parts into one, note the end in the manifest."""
         self.flush()
-        compact(self.path)
+        with contextlib.suppress(OSError):  # many parts are as good as one, only slower to read
+            compact(self.path)
         self.write_manifest(status=status, **changes)
 
     def discard(self) -> None:
@@ -180,10 +181,18 @@ def compact(path: Path) -> None:
     if len(parts) < 2:
         return
     fresh, old = path / ".requests-new", path / ".requests-old"
-    fresh.mkdir()
-    with pq.ParquetWriter(fresh / "part-000000.parquet", REQUESTS, compression="zstd") as writer:
-        for part in parts:  # one part at a time: memory does not grow with the run
-            writer.write_table(pq.read_table(part, schema=REQUESTS))  # a part stays a row group
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        with (fresh / "part-000000.parquet").open("wb") as file:
+            with pq.ParquetWriter(file, REQUESTS, compression="zstd") as writer:
+                for part in parts:  # one part at a time, a row group each: memory does not grow with the run
+                    writer.write_table(pq.read_table(part, schema=REQUESTS))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old)

@@ -293,16 +293,18 @@ def test_a_budget_is_shared(tmp_path: Path) -> None:
 
 
 def test_keys_are_blotted_out_of_the_command() -> None:
-    given = ["/usr/bin/oss-eval", "perf", "--api-key", "sk-1", "--api-key=sk-2", "--url", "http://u:sk-3@h/v1"]
-    assert command_line(given) == [
-        "oss-eval",
+    given = [
+        "/usr/bin/oss-eval",
         "perf",
         "--api-key",
-        "***",
-        "--api-key=***",
+        "sk-1",
+        "--api-key=sk-2",
         "--url",
-        "http://***@h/v1",
+        "http://u:sk-3@h/v1?api-key=sk-4",
     ]
+    shown = ["oss-eval", "perf", "--api-key", "***", "--api-key=***", "--url", "http://***@h/v1?api-key=***"]
+    assert command_line(given) == shown
+    assert public_url("https://h/v1?api-version=2025-01-01&sig=x") == "https://h/v1?api-version=2025-01-01&sig=***"
 
 
 def test_the_readme_task_example_is_valid() -> None:

@@ -166,3 +166,47 @@ def test_ipv6() -> None:
         [asked] = ask(server)
     assert asked.reply.text == "Hello"
     assert b"Host: [::1]:" in server.requests[0]
+
+
+def test_tokens_that_share_a_read_are_counted_under_tls_too() -> None:
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    steps = [SSE_HEAD, chunk(delta("a")), chunk(delta("b")), chunk(delta("c")), chunk(STOP + DONE) + LAST_CHUNK]
+    with ScriptedServer(answering(*steps), server_side) as server:
+        [asked] = ask(server, context=client_side, host="localhost", during=lambda connection: time.sleep(0.3))
+    assert asked.reply.text == "abc"
+    assert asked.record.n_shared == 2
+
+
+def test_a_dead_first_address_leaves_time_for_the_second() -> None:
+    """The first address drops packets: its share of the timeout passes, then the second one is used."""
+    import asyncio
+
+    import uvloop
+
+    from oss_eval.probe.connection import Connection
+    from oss_eval.probe.poller import Poller
+    from oss_eval.probe.target import Target
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, ScriptedServer(answering()) as server:
+        blockers = [socket.socket() for _ in range(8)]
+        for sock in blockers:
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        addresses = ((socket.AF_INET, full.getsockname()), (socket.AF_INET, ("127.0.0.1", server.port)))
+        target = Target("h", server.port, False, "/", (), addresses)
+
+        async def go() -> bool:
+            loop = asyncio.get_running_loop()
+            connection = Connection(loop, Poller(loop, patient=False), target, None, lambda *read: None)
+            await connection.open(1.0)
+            opened = connection.is_open
+            connection.close()
+            return opened
+
+        assert uvloop.run(go())
+        for sock in blockers:
+            sock.close()

@@ -182,3 +182,30 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert binned.percentile(0.1).value == 0.0
     for q in (1, 50, 90, 99, 99.9):
         assert binned.percentile(q) == pytest.approx(exact.percentile(q), rel=1e-4)
+
+
+def advice_of(*rates: float) -> str:
+    from oss_eval.advice import advise
+    from oss_eval.metrics import Metric, PointMetrics
+    from oss_eval.runs import PointReport
+
+    points = []
+    for n, rate in enumerate(rates):
+        values = {("output_tps", "value"): rate, ("rps", "value"): rate / 10, ("requests", "value"): 200.0}
+        values["latency_ms", "mean"] = 1000.0 * (n + 1)
+        figures = {key: Metric(*key, value, None, None, 200, "") for key, value in values.items()}
+        points.append(PointReport(f"p{n}", 10**n, 200, None, PointMetrics(figures), {}, (), (), ()))
+    return " | ".join(advise(points))
+
+
+def test_recommendations_follow_from_the_numbers() -> None:
+    assert (
+        "throughput still rises (+300% from concurrency 10 to 100): the limit is not reached, try --parallel 200"
+        in (advice_of(10, 100, 400))
+    )
+    assert "throughput levels off at concurrency 100 (+8% from 10)" in advice_of(10, 100, 108)
+    flat = advice_of(10, 100, 101, 99)
+    assert "the knee is at concurrency 10: beyond it, up to 1000, throughput stays within 5% of its best" in flat
+    assert "while mean latency grows 2.0 times" in flat
+    assert "throughput falls by up to 60%" in advice_of(100, 1000, 400)
+    assert "add levels around it, e.g. --parallel 1 1 2" in advice_of(100)

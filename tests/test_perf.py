@@ -281,6 +281,7 @@ def test_timeouts_are_rows_and_end_the_run(oss_eval: Command, tmp_path: Path) ->
     rows = [r for r in read_requests(only_run(tmp_path)).to_pylist() if r["status"] == "timeout"]
     assert [r["error_kind"] for r in rows] == ["timeout_idle"]
     assert rows[0]["n_events"] == 1
+    assert rows[0]["end_ns"] - rows[0]["last_token_ns"] > 0.9e9, "it ended when it was given up"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -305,6 +306,9 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path: Path, number: int) -> None:
     assert statuses.count("ok") > 10
     assert statuses.count("cancelled") == 4
     assert point["metrics"]["requests"]["value"] == len(statuses)
+    assert point["metrics"]["cancelled"]["value"] == 4
+    assert point["metrics"]["success_rate"]["value"] == 1
+    assert point["checks"] is not None
     assert "fewer requests were finished than planned" in err.decode()
     assert "Traceback" not in err.decode()
 
@@ -423,3 +427,122 @@ def test_the_published_sweep_at_full_speed(tmp_path: Path, oss_eval: Command) ->
         assert metrics["output_tps"]["value"] == pytest.approx(rate, rel=0.15)
         assert metrics["tpot_ms"]["mean"] == pytest.approx((latency - ttft) / 1.023, rel=0.15)
         assert metrics["ttft_ms"]["mean"] / 1000 == pytest.approx(ttft, rel=0.40)
+
+
+# -- accidents ----------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_gives_up_late_is_a_failure_and_not_asked_again(oss_eval: Command, tmp_path: Path) -> None:
+    """A reused connection closed without an answer after 1.2 s: the request had reached the server."""
+
+    def script(number: int, request: bytes) -> list[object]:
+        return [1.2, CLOSE] if b"/00-c1/1\r\n" in request else answering(GOOD)(number, request)
+
+    with ScriptedServer(script) as server:
+        done = oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "3", "--prompt", "Hi")
+        assert sum(b"/00-c1/1\r\n" in request for request in server.requests) == 1
+    assert done.returncode == 0, done.stderr
+    [failed] = [r for r in read_requests(only_run(tmp_path), "00-c1").to_pylist() if r["status"] != "ok"]
+    assert (failed["error_kind"], failed["attempt"]) == ("stream_broken", 1)
+
+
+def test_brackets_in_names_and_prompts_are_shown_as_they_are(oss_eval: Command) -> None:
+    with ScriptedServer(answering(GOOD)) as server:
+        done = oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "2", "--prompt", "[INST] hi [/INST]",
+                        "--model", "[/m]", "--reasoning-effort", "[/e]")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in ("[INST] hi [/INST]", "Load sweep of [/m]", "[/e]"):
+        assert words in done.stdout
+
+
+def test_a_proxy_in_the_environment_is_not_in_the_way(oss_eval: Command) -> None:
+    with ScriptedServer(answering(GOOD)) as server:
+        done = oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "2", "--prompt", "Hi",
+                        http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_of_the_user_do_not_get_into_the_workers(oss_eval: Command, tmp_path: Path) -> None:
+    for name in ("queue.py", "random.py", "socket.py"):
+        (tmp_path / name).write_text("raise SystemExit('not mine')\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "oss_eval", "perf", "--url", SIM, "--parallel", "1", "--number", "2"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dead_worker_is_reported_and_finished_requests_stay(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "oss_eval",
+        "perf",
+        "--url",
+        "sim://gpt-oss-20b-h20?speed=5",
+        "--parallel",
+        "4",
+    ]
+    command += ["--number", "4000"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not pids.exists():
+            process.kill()
+            pytest.skip("this system does not list child processes")
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not list(tmp_path.glob("results/*/requests/part-000001.parquet")):
+            time.sleep(0.1)
+        [worker] = [
+            p for p in pids.read_text().split() if b"load.worker" in Path(f"/proc/{p}/cmdline").read_bytes()
+        ]
+        os.kill(int(worker), signal.SIGKILL)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "worker process 0 ended unexpectedly" in err.decode()
+    assert "Traceback" not in err.decode()
+    assert read_requests(only_run(tmp_path), "00-c4").num_rows > 10
+
+
+def test_a_stop_while_connections_are_being_opened(tmp_path: Path) -> None:
+    """A server whose backlog is full: connecting takes for ever, and Ctrl-C must not wait for it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        blockers = []
+        for _ in range(8):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+            blockers.append(sock)
+        command = [
+            sys.executable,
+            "-m",
+            "oss_eval",
+            "perf",
+            "--url",
+            f"http://127.0.0.1:{listener.getsockname()[1]}",
+        ]
+        command += ["--model", "m", "--connect-timeout", "60", "--parallel", "4"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(1.5)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 3
+        for sock in blockers:
+            sock.close()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "oss-eval: interrupted"
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_run_that_has_not_begun_to_measure_says_so(oss_eval: Command, tmp_path: Path) -> None:
+    from oss_eval.store import RunWriter
+
+    RunWriter(tmp_path / "results", "r1", {"kind": "perf"})
+    done = oss_eval("show", "r1")
+    assert done.returncode == 2
+    assert "has not begun to measure" in done.stderr

@@ -59,8 +59,6 @@ class Ready:
 
     opened: int
     failures: list[tuple[str, str]] = field(default_factory=list)
-    hard_limit: int | None = None
-    """The system's limit of open files, where it is too low for the point."""
 
 
 @dataclass(slots=True)
@@ -68,7 +66,9 @@ class Done:
     """Worker to main: its part of the point is over."""
 
     connections: int
-    """Connections opened in all: above the number of slots when the server closes them between requests."""
+    """Connections opened in all."""
+    reconnects: int
+    """Of these, the ones that replaced a connection which the server had closed between requests."""
     wall_seconds: float
     cpu_seconds: float
     """CPU time of the worker during the point."""
@@ -86,9 +86,9 @@ Started = tuple[int, int, int]
 """A request's first bytes were handed to the kernel: its tag, attempt and start_ns. Plain, because pickling a
 thousand objects at once would hold up the worker's loop for milliseconds."""
 
-Ended = tuple[int, int, int | None, str | None, str | None]
-"""A request is over: tag, attempt, start_ns (None: nothing was sent), error kind (None: a whole response was
-framed) and error message."""
+Ended = tuple[int, int, int | None, int, str | None, str | None]
+"""A request is over: tag, attempt, start_ns (None: nothing was sent), the instant it was over, error kind (None: a
+whole response was framed) and error message."""
 
 
 @dataclass(slots=True)

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+import signal
 import socket
 import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from oss_eval import children
 from oss_eval.config import Point
 from oss_eval.errors import OssEvalError, UsageError
 from oss_eval.load.messages import Batch, Done, Go, Inbox, Prepare, Ready, Setup, Stop, encode
 from oss_eval.load.shared import Budget, write_deck
+from oss_eval.probe import descriptors
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
@@ -55,8 +58,36 @@ class PointEnd:
     workers: list[Done] = field(default_factory=list)
     main_cpu_seconds: float = 0.0
     open_failures: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
     server: str | None = None
     """The Server header of the replies."""
+
+
+class _Interrupts:
+    """Counts Ctrl-C and SIGTERM instead of raising in the middle of a message; the second one raises.
+
+    Only the main thread can have it so; elsewhere signals go where they went before.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
 
 
 class _Worker:
@@ -71,7 +102,8 @@ class _Worker:
         self.socket = ours
         self.inbox = Inbox()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(theirs.fileno())],
+            children.command(MODULE, str(theirs.fileno())),
+            env=children.environment(),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is the main process's to handle
@@ -90,6 +122,19 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def check_descriptors(points: list[Point]) -> None:
+    """Raise UsageError if a point needs more connections a process than this system lets it open files."""
+    for point in points:
+        connections = -(-point.parallel // point.workers)
+        hard = descriptors.lacking(connections)
+        if hard is not None:
+            raise UsageError(
+                f"{connections} connections a worker process are needed, and this system lets a process open "
+                f"{hard} files",
+                f"raise the limit (ulimit -Hn), or spread the load: --workers {2 * point.workers}",
+            )
 
 
 class Fleet:
@@ -125,7 +170,8 @@ class Fleet:
     def run_point(self, point: Point, model: str, bodies: Iterator[bytes], listener: Listener) -> PointEnd:
         """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time.
 
-        Raises KeyboardInterrupt again after the workers gave up what was in flight and all of it was recorded.
+        On Ctrl-C or SIGTERM the workers give up what is in flight, all of it is recorded, and the end says that
+        it was `interrupted`; a second one raises KeyboardInterrupt at once.
         """
         folder = Path(self._scratch.name)
         deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
@@ -137,45 +183,36 @@ class Fleet:
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
         end = PointEnd()
-        state = _PointState(self.run_id, point, model, listener, self._count_tokens)
-        for worker, ready in self._collect(used, Ready, state):
-            if ready.hard_limit is not None:
-                slots = len(range(worker.number, point.parallel, len(used)))
-                raise UsageError(
-                    f"{slots} connections a worker process are needed, and this system lets a process open "
-                    f"{ready.hard_limit} files",
-                    f"raise the limit (ulimit -Hn), or spread the load: --workers {2 * len(used)}",
-                )
-            end.open_failures += ready.failures
-        for worker in used:
-            worker.send(Go())
-        interrupted = False
-        try:
-            self._drain(used, state, end)
-        except KeyboardInterrupt:
-            interrupted = True
+        with _Interrupts() as interrupts:
+            state = _PointState(self.run_id, point, model, listener, self._count_tokens, interrupts)
+            for _, ready in self._collect(used, Ready, state):
+                end.open_failures += ready.failures
             for worker in used:
-                worker.send(Stop(abort=True))
-            self._drain(used, state, end)
+                worker.send(Go())
+            for _, done in self._collect(used, Done, state):
+                end.workers.append(done)
+            end.interrupted = interrupts.count > 0
         deck.unlink()
         budget.unlink()
         end.server = state.server
         end.main_cpu_seconds = time.process_time() - cpu
-        if interrupted:
-            raise KeyboardInterrupt
         return end
-
-    def _drain(self, used: list[_Worker], state: _PointState, end: PointEnd) -> None:
-        end.workers += [done for _, done in self._collect(used, Done, state)]
 
     def _collect(self, used: list[_Worker], kind: type, state: _PointState) -> Iterator[tuple[_Worker, Any]]:
         """One message of `kind` from each worker; batches that come meanwhile are decoded."""
-        waiting = {worker for worker in used if worker.number not in state.done}
+        waiting = set(used)
         next_idle = 0.0
         while waiting:
+            if state.interrupts.count and not state.stopped:
+                state.stopped = True
+                for worker in used:
+                    worker.send(Stop(abort=True))
             for key, _ in self._selector.select(0.1):
                 worker = key.data
-                data = worker.socket.recv(1 << 20)
+                try:
+                    data = worker.socket.recv(1 << 20)
+                except ConnectionError:
+                    data = b""
                 if not data:
                     raise OssEvalError(
                         f"worker process {worker.number} ended unexpectedly (exit code {worker.process.wait()})",
@@ -186,8 +223,6 @@ class Fleet:
                         state.take(worker.number, message)
                     elif isinstance(message, kind):
                         waiting.discard(worker)
-                        if kind is Done:
-                            state.done.add(worker.number)
                         yield worker, message
             now = time.monotonic()
             if now >= next_idle:
@@ -205,13 +240,15 @@ class _PointState:
         model: str,
         listener: Listener,
         count_tokens: Callable[[str], int] | None,
+        interrupts: _Interrupts,
     ) -> None:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener
         self.count_tokens = count_tokens
         self.decoders: dict[int, ResponseDecoder] = {}
         self.tokens = 0
-        self.done: set[int] = set()
+        self.interrupts = interrupts
+        self.stopped = False
         self.server: str | None = None
 
     def _decoder(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
@@ -244,10 +281,12 @@ class _PointState:
             end = offset + length
             self.tokens += decoders[tag].feed(kernel_ns, seen_ns, view[offset:end])
             offset = end
-        for tag, attempt, _, kind, message in batch.ended:
-            if tag not in decoders:  # no connection, so nothing was started
+        for tag, attempt, sent_ns, ended_ns, kind, message in batch.ended:
+            if sent_ns is None:  # no connection, so nothing was sent
                 decoders[tag] = self._decoder(worker, tag, attempt, None)
             decoder = decoders.pop(tag)
             record = decoder.finish(kind, message)
+            if kind is not None:
+                record.end_ns = ended_ns
             self.server = decoder.reply.server or self.server
             self.listener.record(record)

@@ -31,6 +31,7 @@ TICK_SECONDS = 0.1
 BATCH_READS = 500
 """Reads are handed to the main process after so long, or when there are so many: seldom enough to be cheap, few
 enough at a time that a hand-over holds up the loop for well under a millisecond."""
+STOPPED = "the run was stopped"
 OPENING_AT_ONCE = 64
 """Connections being opened at a time: below the listen backlog of any usual server."""
 BACKLOG_BYTES = 64 << 20
@@ -59,6 +60,11 @@ class Outbox:
             sent = self._sock.send(memoryview(self._queue[0])[self._offset :])
         except BlockingIOError:
             return
+        except OSError:  # the main process is gone: there is nobody left to tell
+            self._loop.remove_writer(self._sock.fileno())
+            self._queue.clear()
+            self.queued = 0
+            return
         self.queued -= sent
         self._offset += sent
         if self._offset == len(self._queue[0]):
@@ -81,8 +87,9 @@ class Worker:
         self._batch = Batch()
         self._reads: list[bytes] = []
         self._connections: list[Connection] = []
-        self._opened = self._unopened = 0
+        self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
+        self._connecting: set[asyncio.Task[Any]] = set()
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         self.setup: Setup
         self.target: Target
@@ -131,25 +138,29 @@ class Worker:
         self._stopping = True
         if abort:
             for connection in self._connections:
-                connection.give_up("cancelled", "the run was stopped")
+                connection.give_up("cancelled", STOPPED)
+            for task in self._connecting:
+                task.cancel()
 
     # -- one point -------------------------------------------------------------------------------------
 
     async def _point(self, point: Prepare) -> None:
-        self._opened = self._unopened = 0
+        self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
         self._connections = [
             Connection(self._loop, self._poller, self.target, self._context, self._on_read)
             for _ in range(point.slots)
         ]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
-        hard_limit = descriptors.allow(point.slots)
+        descriptors.allow(point.slots)
         failures = [f for f in await asyncio.gather(*(self._open(c, gate) for c in self._connections)) if f]
-        self._outbox.put(Ready(point.slots - len(failures), failures[:3], hard_limit))
+        self._outbox.put(Ready(point.slots - len(failures), failures[:3]))
         while not isinstance(message := await self._inbound.get(), Go):
-            if message is None or isinstance(message, Stop):
-                self._stopping = True
-                break
+            if message is None:
+                self._inbound.put_nowait(None)  # for `run`, which ends on it
+                return
+            if isinstance(message, Stop):
+                break  # every slot will find that it is over
         deck, budget = Deck(point.deck), Budget(point.budget)
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
@@ -166,6 +177,7 @@ class Worker:
         self._outbox.put(
             Done(
                 connections=self._opened,
+                reconnects=self._reconnects,
                 wall_seconds=time.monotonic() - wall,
                 cpu_seconds=time.process_time() - cpu,
                 waited_seconds=None if waited_now is None or waited is None else waited_now - waited,
@@ -179,13 +191,29 @@ class Worker:
         async with gate:
             if not self._opened and self._unopened >= OPENING_AT_ONCE:
                 return "connect", "not tried, because none of the first connections could be opened"
-            try:
-                await connection.open(self.setup.connect_timeout)
-            except ConnectionFailed as error:
-                self._unopened += 1
-                return error.kind, str(error)
-            self._opened += 1
-            return None
+            failure = await self._connect(connection)
+            self._unopened += failure is not None
+            return failure
+
+    async def _connect(self, connection: Connection) -> tuple[str, str] | None:
+        """Open a connection; why it could not be, as (kind, message). A stop ends the attempt."""
+        task = asyncio.current_task()
+        assert task is not None
+        again = connection.dropped
+        self._connecting.add(task)
+        try:
+            await connection.open(self.setup.connect_timeout)
+        except ConnectionFailed as error:
+            return error.kind, str(error)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return "cancelled", STOPPED
+        finally:
+            self._connecting.discard(task)
+        self._opened += 1
+        self._reconnects += again
+        return None
 
     async def _slot(self, connection: Connection, point: Prepare, deck: Deck, budget: Budget) -> None:
         """One of the closed loop's places: the next request starts when the last one has ended."""
@@ -207,12 +235,11 @@ class Worker:
 
     async def _ask(self, connection: Connection, point_id: str, tag: int, body: bytes) -> Ended:
         for attempt in (1, 2):
-            if not connection.is_open:
-                try:
-                    await connection.open(self.setup.connect_timeout)
-                    self._opened += 1
-                except ConnectionFailed as error:
-                    return tag, attempt, None, error.kind, str(error)
+            failure = None if connection.is_open else await self._connect(connection)
+            if failure is None and self._stopping:
+                failure = "cancelled", STOPPED
+            if failure is not None:
+                return tag, attempt, None, time.time_ns(), *failure
             request_id = f"{self.setup.run_id}/{point_id}/{tag}"
             request = b"%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
                 self._head, request_id.encode(), len(body), body,
@@ -222,7 +249,7 @@ class Worker:
             if outcome.stale and attempt == 1:
                 continue
             break
-        return tag, attempt, outcome.start_ns, outcome.error_kind, outcome.error_message
+        return tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message
 
     # -- what arrives ----------------------------------------------------------------------------------
 

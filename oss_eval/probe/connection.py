@@ -23,6 +23,7 @@ from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
 READ_BYTES = 65536
+STALE_NS = 1_000_000_000
 time_ns = time.time_ns
 
 ReadSink = Callable[[int, int, int, bytes], None]
@@ -72,6 +73,7 @@ class Connection:
         "_target",
         "_tls",
         "_uses",
+        "dropped",
         "feed",
         "last_seen_ns",
         "parser",
@@ -97,6 +99,7 @@ class Connection:
         self._done: asyncio.Future[Outcome] | None = None
         self._pending = b""
         self._uses = 0
+        self.dropped = False
         self.start_ns = 0
         self.last_seen_ns = 0
 
@@ -115,11 +118,14 @@ class Connection:
     async def open(self, timeout: float) -> None:
         """Connect (and shake hands), trying each address in turn. Raises ConnectionFailed."""
         self.close()
-        failure: ConnectionFailed | None = None
+        failure = ConnectionFailed("connect", "the host has no address")
         deadline = self._loop.time() + timeout
+        left = len(self._target.addresses)
         for family, address in self._target.addresses:
+            share = (deadline - self._loop.time()) / left  # an address that never answers leaves time for the next
+            left -= 1
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(share):
                     await self._connect(family, address)
                 return
             except TimeoutError:
@@ -128,8 +134,13 @@ class Connection:
                 failure = ConnectionFailed("tls", getattr(error, "verify_message", "") or str(error))
             except OSError as error:
                 failure = ConnectionFailed("connect", error.strerror or str(error))
-            self.close()
-        raise failure or ConnectionFailed("connect", "the host has no address")
+            finally:
+                if not self._open:
+                    self.close()
+        try:
+            raise failure
+        finally:
+            del failure  # a frame that holds its own exception would stay for good: nothing collects cycles here
 
     async def _connect(self, family: int, address: tuple[str, int]) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -143,6 +154,7 @@ class Connection:
         self._recvmsg = sock.recvmsg
         self._open = True
         self._uses = 0
+        self.dropped = False
         self._poller.watch(sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
@@ -266,22 +278,30 @@ class Connection:
             return
         kernel_ns, seen_ns, data = read
         self._incoming.write(data)
-        while self._tls is not None:
+        assert self._tls is not None
+        pieces: list[bytes] = []
+        end: ssl.SSLError | None = None
+        while True:
             try:
-                plain = self._tls.read(READ_BYTES)
+                piece = self._tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as error:
-                if isinstance(error, ssl.SSLZeroReturnError):
-                    self._ended_by_server()
-                else:
-                    self.give_up("tls", str(error))
-                return
-            if not plain:
+                end = error
                 break
-            self._take(kernel_ns, seen_ns, plain)
-        if self._tls is not None and self._outgoing.pending:
+            if not piece:
+                break
+            pieces.append(piece)
+        if self._outgoing.pending:
             self._send(self._outgoing.read())
+        if pieces:  # one read of the socket is one read, however many TLS records it held
+            self._take(kernel_ns, seen_ns, b"".join(pieces))
+        if end is None or not self._open:
+            return
+        if isinstance(end, ssl.SSLZeroReturnError):
+            self._ended_by_server()
+        else:
+            self.give_up("tls", str(end))
 
     def _take(self, kernel_ns: int, seen_ns: int, data: bytes) -> None:
         if self._done is None or self._complete:
@@ -304,6 +324,7 @@ class Connection:
             self._finish(None, None)
             if self._pending or not self._keep:
                 self.close()
+                self.dropped = True
 
     # -- called by the HTTP parser ---------------------------------------------------------------------
 
@@ -326,20 +347,31 @@ class Connection:
 
     def _ended_by_server(self) -> None:
         """The server closed its side: the end of a body framed that way, else a break."""
+        between = not self.busy
         if self.busy:
             if self._headers_done and self._framed_by_eof:
                 self._finish(None, None)
+                between = True
             elif self._read_count:
                 self._finish("stream_broken", "the server closed the connection before the response ended")
             else:
-                self._finish("stream_broken", "the server closed the connection without an answer", self._uses > 0)
+                between = self._is_stale()
+                self._finish("stream_broken", "the server closed the connection without an answer", between)
         self.close()
+        self.dropped = between
 
     def _lost(self, error: OSError) -> None:
+        between = not self.busy
         if self.busy:
-            stale = self._uses > 0 and not self._read_count
-            self._finish("stream_broken", error.strerror or str(error), stale)
+            between = self._is_stale()
+            self._finish("stream_broken", error.strerror or str(error), between)
         self.close()
+        self.dropped = between
+
+    def _is_stale(self) -> bool:
+        """Whether a connection that broke had been closed before this request could reach the server: it had
+        been used before, nothing was answered, and the news came at once. Later, this request failed."""
+        return self._uses > 0 and not self._read_count and time_ns() - self.start_ns < STALE_NS
 
     def _finish(self, kind: str | None, message: str | None, stale: bool = False) -> None:
         assert self._done is not None

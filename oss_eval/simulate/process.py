@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from oss_eval import children
 from oss_eval.errors import EndpointError, UsageError
 from oss_eval.simulate.profiles import Paced, Profile, get_profile
 
@@ -59,7 +60,8 @@ def parse_sim_url(url: str) -> tuple[Profile, float]:
 def running(url: str, truth: Path | None = None) -> Iterator[str]:
     """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
     process = subprocess.Popen(
-        [sys.executable, "-m", MODULE],
+        children.command(MODULE),
+        env=children.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,  # Ctrl-C is the starter's to handle
