@@ -18,7 +18,7 @@ from oss_eval.endpoints import find_endpoint, parse_url
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, TaskError, UsageError
 from oss_eval.load.shared import Budget, Deck, write_deck
 from oss_eval.load.workload import Counter, body, generation, load_tokenizer, random_prompts, source
-from oss_eval.provenance import command_line
+from oss_eval.provenance import command_line, public_url
 from oss_eval.tasks import find_task, read_task, shipped_dir, task_files
 from tests.scripted import MODELS, ScriptedServer, answering, json_reply
 
