@@ -211,3 +211,35 @@ def test_text_survives_any_cut(texts: list[str], places: list[int]) -> None:
     assert record.text == "".join(texts)
     assert (record.status, record.n_events, record.completion_tokens) == ("ok", len(texts), len(texts))
     assert list(record.event_ns) == sorted(record.event_ns)
+
+
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.none() | st.sampled_from(["", "a", "b c", 'say "x"', "\\", "ä", "\x7f"]),
+        "reasoning_content": st.none() | st.sampled_from(["", "hm", "a"]),
+        "role": st.just("assistant"),
+        "x": st.sampled_from(["a", "b", '","content":"z']),
+    },
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=12), st.booleans())
+def test_templates_change_nothing(parts: list[dict[str, object]], spaces: bool) -> None:
+    """Events whose shape repeats are read without parsing; that must give what parsing gives."""
+    import json
+
+    events = [b"data: " + json.dumps({"choices": [{"delta": p}]}, indent=None if spaces else 0).replace("\n", "").encode()
+              for p in [{"content": "a"}, *parts]]  # fmt: skip
+    record, _ = decode(*stream(*(event + b"\n\n" for event in events), STOP))
+    texts = [(p.get("content") or "", p.get("reasoning_content") or "") for p in [{"content": "a"}, *parts]]
+    assert record.text == "".join(t for t, _ in texts)
+    assert record.reasoning_text == "".join(r for _, r in texts)
+    assert record.n_events == sum(bool(t or r) for t, r in texts)
+
+
+def test_a_longer_event_of_the_same_beginning_and_end_is_parsed() -> None:
+    first = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    other = b'data: {"choices":[{"delta":{"content":"","name":"b"}}]}\n\n'
+    record, _ = decode(*stream(first, other, first, STOP))
+    assert (record.n_events, record.text) == (2, "aa")
