@@ -411,6 +411,7 @@ def test_help_and_lists(oss_eval: Command) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_published_sweep_at_full_speed(tmp_path: Path, oss_eval: Command) -> None:
     """Two and a half minutes: the article's table from the running server, not from the model alone."""
     with running("sim://gpt-oss-20b-h20") as url:
