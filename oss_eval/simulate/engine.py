@@ -148,30 +148,31 @@ class Replayed:
 
 
 def replay(profile: Profile, parallel: int, number: int, prompt_tokens: int, output_tokens: int) -> list[Replayed]:
-    """A closed loop of `parallel` slots and `number` equal requests, in virtual time."""
+    """A closed loop of `parallel` slots and `number` equal requests, in virtual time.
+
+    As over a network, a request arrives a moment after the step that let it be sent: the next step is planned
+    without it, and the very first step serves the first request alone.
+    """
     engine = Engine(profile)
     results: dict[Sequence, Replayed] = {}
-    now, asked = 0.0, 0
-
-    def ask() -> None:
-        nonlocal asked
-        if asked < number:
-            asked += 1
+    now, asked, free = 0.0, 0, parallel
+    while True:
+        duration = engine.plan()
+        while free and asked < number:
             sequence = Sequence(prompt_tokens, output_tokens)
             results[sequence] = Replayed(now)
             engine.submit(sequence)
-
-    for _ in range(parallel):
-        ask()
-    while (duration := engine.plan()) is not None:
+            asked, free = asked + 1, free - 1
+            if duration is None:
+                duration = engine.plan()
+        if duration is None:
+            return list(results.values())
         now += duration / 1000
         for sequence in engine.commit():
             result = results[sequence]
             result.first = result.first or now
             result.last = now
-            if sequence.finished:
-                ask()
-    return list(results.values())
+            free += sequence.finished
 
 
 def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:
