@@ -69,7 +69,7 @@ PROFILES: dict[str, Profile] = {
             description="gpt-oss-20b on one H20-96GB with vLLM 0.10.1, fitted to EvalScope's published sweep",
             model="gpt-oss-20b",
             # Printed by `python scripts/fit_profile.py`: the least fourth powers of the logs of fitted over
-            # published figures (4 concurrencies x RPS, mean latency, tok/s, mean TPOT and, weighted 3/8, mean TTFT).
+            # published figures (4 levels x RPS, mean latency, tok/s, mean TPOT and, weighted 3/8, mean TTFT).
             step_ms=5.745,
             sequence_ms=0.782,
             sequence_power=0.644,
