@@ -63,7 +63,7 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
     if len(known) < 2:
         return [
             f"{prefix}one level shows no trend; add levels around it, "
-            f"e.g. --parallel 1 {known[0][0].parallel} {known[0][0].parallel * 2}"
+            f"e.g. --parallel {' '.join(str(n) for n in sorted({1, known[0][0].parallel, known[0][0].parallel * 2}))}"
         ]
     top = max(rate for _, rate in known)
     (before, rate_before), (last, rate_last) = known[-2], known[-1]
@@ -113,4 +113,6 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
     if not thinking:
         return []
     levels = ", ".join(_where(p) for p in thinking)
-    return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA describes the others only"]
+    return [
+        f"{levels}: some replies were cut by --max-tokens before any answer; TTFA describes only those that were not"
+    ]

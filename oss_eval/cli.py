@@ -198,7 +198,12 @@ def _add_calibrate(commands: Any) -> None:
         description="Measure a server that logs when it really writes each token, and compare. About 1.5 minutes.",
     )
     calibrate.add_argument(
-        "--parallel", nargs="+", type=int, metavar="N", default=[1, 64, 256, 1024], help="streams"
+        "--parallel",
+        nargs="+",
+        type=int,
+        metavar="N",
+        default=[1, 64, 256, 1024],
+        help="streams (default 1 64 256 1024)",
     )
     calibrate.add_argument(
         "--token-rate", type=float, metavar="R", default=66.0, help="tokens/s a stream (default 66)"
@@ -268,6 +273,8 @@ def perf_command(arguments: argparse.Namespace) -> int:
     _show(made.path, given.get("json", False))
     if made.status == "failed":
         sys.stderr.write("oss-eval: every request failed\n")
+    elif made.status == "interrupted":
+        sys.stderr.write("oss-eval: interrupted; what was finished is stored\n")
     return EXIT_CODES[made.status]
 
 

@@ -192,6 +192,11 @@ def _own_words(error: urllib.error.HTTPError) -> str:
 
 def unreachable(endpoint: Endpoint, reason: str, timeout: float) -> EndpointError:
     """Nothing listens there, or not in time."""
+    if endpoint.base.scheme == "https" and "SSL" in reason:
+        return EndpointError(
+            f"{endpoint.url} does not answer in TLS: {reason}",
+            "if the server speaks plain HTTP, write http:// in --url",
+        )
     return EndpointError(
         f"can't reach {endpoint.url} within {timeout:g} s: {reason}",
         "start the server, or correct --url; oss-eval perf --url sim://gpt-oss-20b-h20 needs none",

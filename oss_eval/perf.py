@@ -338,6 +338,7 @@ def _client(point: Point, end: PointEnd) -> Client:
     waited = [w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds]
     return Client(
         workers=len(done),
+        cores=provenance.usable_cores(),
         slots=point.parallel,
         connections=sum(w.connections for w in done),
         reconnects=sum(w.reconnects for w in done),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -47,7 +48,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        with contextlib.suppress(OSError):  # whoever read these lines has gone; the run goes on
+            self.console.print(text, soft_wrap=True, markup=False)
 
     def start(self, point: Point) -> None:
         """A point begins."""
@@ -67,6 +69,8 @@ class Progress:
 
     def record(self, record: RequestRecord) -> None:
         """A request is over."""
+        if record.status == "cancelled":
+            return  # given up by us: neither done nor failed
         self._done += 1
         self._failed += record.status != "ok"
         if self.every and self._done % self.every == 0 and self._point and self._done < self._point.number:
@@ -114,8 +118,9 @@ class Progress:
         assert self._point is not None
         self._lined = time.monotonic()
         elapsed = self._lined - self._started
+        in_flight = min(self._in_flight, self._point.number - self._done)
         self.say(
-            f"  {self._title()}: {self._done}/{self._point.number} done, {self._in_flight} in flight, "
+            f"  {self._title()}: {self._done}/{self._point.number} done, {in_flight} in flight, "
             f"{self._tokens / elapsed if elapsed else 0:,.0f} tok/s, {self._failed} failed, {elapsed:.1f} s"
         )
 

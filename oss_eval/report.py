@@ -46,7 +46,8 @@ def print_report(report: RunReport, console: Console) -> None:
         console.print()
         console.print(table)
     console.print("\n[bold italic]Recommendations[/]")
-    for line in advise(report.points):
+    whole = [p for p in report.points if (p.metrics.get("requests") or 0) >= p.number]
+    for line in advise(whole or report.points):
         console.print(f"• {line}", highlight=False, markup=False)
 
 
@@ -206,7 +207,7 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
                 row.append(NOTHING)
                 continue
             p50, p90 = (_scaled(point.metrics.get(metric, q), SHOWN[metric][2]) for q in ("p50", "p90"))
-            row.append(f"{p50:>6} {p90:>6} {_tail(point, metric, notes):>7}")
+            row.append(f"{p50:>5} {p90:>5} {_tail(point, metric, notes):>6}")
         table.add_row(*row)
         per_chunk = point.metrics.get("tokens_per_chunk")
         if per_chunk is not None and per_chunk > 1.05:

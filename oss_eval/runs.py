@@ -78,7 +78,9 @@ def load_run(path: Path) -> RunReport:
                 reasoning_effort=planned.get("reasoning_effort"),
                 metrics=point_metrics(rows, iter_requests(path, planned["point_id"], _EVENTS)),
                 failures=failures,
-                token_sources=_distinct(rows["token_source"]),
+                token_sources=_distinct(
+                    rows.filter(pc.equal(rows["status"].cast("string"), "ok"))["token_source"]
+                ),
                 clock_sources=_distinct(rows["clock_source"]),
                 checks=_tuple(manifest.get("checks", {}).get(planned["point_id"])),
             )

@@ -248,7 +248,7 @@ def test_a_trickle_is_looked_at_once_a_millisecond_and_a_flood_at_once() -> None
 
 def metrics(**values: float) -> PointMetrics:
     named = {
-        "lag": ("client_lag_ms", "p99"), "ttft": ("ttft_ms", "p99"), "gap": ("itl_ms", "mean"),
+        "lag": ("client_lag_ms", "p99"), "ttft": ("ttft_ms", "p99"), "gap": ("itl_ms", "mean"), "median_lag": ("client_lag_ms", "p50"),
         "shared": ("shared_reads", "value"), "requests": ("requests", "value"),
     }  # fmt: skip
     return PointMetrics({named[k]: Metric(*named[k], v, None, None, 200, "") for k, v in values.items()})
@@ -256,7 +256,7 @@ def metrics(**values: float) -> PointMetrics:
 
 def client(**changes: float) -> Client:
     base = {
-        "workers": 2, "slots": 64, "connections": 64, "reconnects": 0, "wall_seconds": 10.0, "cpu_seconds": 5.0, "main_cpu_seconds": 1.0,
+        "workers": 2, "cores": 8, "slots": 64, "connections": 64, "reconnects": 0, "wall_seconds": 10.0, "cpu_seconds": 5.0, "main_cpu_seconds": 1.0,
         "waited_share": 0.01, "longest_stall_seconds": 0.004, "longest_flush_seconds": 0.0003, "held_back_seconds": 0.0,
     }  # fmt: skip
     return Client(**{**base, **changes})  # type: ignore[arg-type]
@@ -273,10 +273,10 @@ def test_a_quiet_client_is_clean() -> None:
 def test_lag_is_a_note_where_the_kernel_stamps_and_a_warning_where_tokens_merge() -> None:
     [found] = check_point(metrics(lag=41, ttft=512, gap=15, shared=0.001), client(), False, {})
     assert (found.level, found.message.split(";")[0]) == ("note", "client lag p99 was 41 ms, 8% of the TTFT p99")
-    found = check_point(metrics(lag=41, ttft=512, gap=15, shared=0.05), client(), False, {})
+    found = check_point(metrics(lag=41, median_lag=9, ttft=512, gap=15, shared=0.05), client(), False, {})
     assert kinds(found) == [("client_lag", "warn"), ("shared_reads", "warn")]
     assert found[0].message == "client lag p99 was 41 ms, 8% of the TTFT p99: use --workers 4 or another machine"
-    [found] = check_point(metrics(lag=1, ttft=512, gap=15, shared=0.5), client(), False, {})
+    [found] = check_point(metrics(lag=20, median_lag=0.1, ttft=512, gap=15, shared=0.5), client(), False, {})
     assert (found.level, "the server sends several at once" in found.message) == ("note", True)
 
 

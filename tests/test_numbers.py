@@ -208,4 +208,4 @@ def test_recommendations_follow_from_the_numbers() -> None:
     assert "the knee is at concurrency 10: beyond it, up to 1000, throughput stays within 5% of its best" in flat
     assert "while mean latency grows 2.0 times" in flat
     assert "throughput falls by up to 60%" in advice_of(100, 1000, 400)
-    assert "add levels around it, e.g. --parallel 1 1 2" in advice_of(100)
+    assert "add levels around it, e.g. --parallel 1 2" in advice_of(100)

@@ -20,6 +20,8 @@ TRICKLE, FLOOD = 4, 64
 """Sockets ready after a pause between which the next pause pays: fewer cost little, more come together anyway."""
 CROWD = 0.25
 """Share of all sockets ready within one pause above which waiting would merge a stream's tokens."""
+REGRET_SECONDS = 0.1
+"""How long no pause is tried after one that did not pay."""
 LOOKS = 8
 """Wake-ups over which it is judged whether they come faster than pauses would."""
 
@@ -34,6 +36,7 @@ class Poller:
         self._timer: asyncio.TimerHandle | None = None
         self._looks = 0
         self._since = time.monotonic()
+        self._not_before = 0.0
         if patient and hasattr(select, "epoll"):
             self._epoll = select.epoll()
             loop.add_reader(self._epoll.fileno(), self._ready)
@@ -70,9 +73,14 @@ class Poller:
         if self._looks < LOOKS:
             return
         now = time.monotonic()
-        often = now - self._since < LOOKS * PAUSE_SECONDS
+        often = self._not_before < now < self._since + LOOKS * PAUSE_SECONDS
         self._looks, self._since = 0, now
-        if often and self._epoll is not None and not self._epoll.closed:
+        if (
+            often
+            and CROWD * len(self._callbacks) >= TRICKLE
+            and self._epoll is not None
+            and not self._epoll.closed
+        ):
             self._loop.remove_reader(self._epoll.fileno())
             self._timer = self._loop.call_later(PAUSE_SECONDS, self._after_pause)
 
@@ -85,6 +93,7 @@ class Poller:
         else:
             self._timer = None
             self._looks, self._since = 0, time.monotonic()
+            self._not_before = self._since + REGRET_SECONDS
             self._loop.add_reader(self._epoll.fileno(), self._ready)
 
     def _look(self) -> int:

@@ -102,7 +102,7 @@ class Simulator:
 
     def _on_request(self, peer: Peer, body: bytes, received_ns: int) -> None:
         path = peer.url.split(b"?")[0].decode("latin-1").rstrip("/")
-        if peer.method == b"GET" and path.endswith("/models"):
+        if peer.method == b"GET" and path == "/v1/models":
             model = {
                 "id": self.profile.model,
                 "object": "model",
@@ -110,10 +110,10 @@ class Simulator:
                 "owned_by": "oss-eval",
             }
             peer.send_json("200 OK", {"object": "list", "data": [model]})
-        elif peer.method == b"GET" and path.endswith("/health"):
+        elif peer.method == b"GET" and path == "/health":
             peer.send_json("200 OK", {"status": "ok"})
-        elif peer.method == b"POST" and path.endswith("/completions"):
-            self._completion(peer, body, received_ns, chat=path.endswith("/chat/completions"))
+        elif peer.method == b"POST" and path in ("/v1/chat/completions", "/v1/completions"):
+            self._completion(peer, body, received_ns, chat=path == "/v1/chat/completions")
         else:
             self._refuse(peer, "404 Not Found", f"no such address: {path}")
 
