@@ -61,9 +61,10 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
     if not known:
         return []
     if len(known) < 2:
+        only = known[0][0].parallel
         return [
             f"{prefix}one level shows no trend; add levels around it, "
-            f"e.g. --parallel {' '.join(str(n) for n in sorted({1, known[0][0].parallel, known[0][0].parallel * 2}))}"
+            f"e.g. --parallel {' '.join(map(str, sorted({1, only, 2 * only})))}"
         ]
     top = max(rate for _, rate in known)
     (before, rate_before), (last, rate_last) = known[-2], known[-1]
@@ -113,6 +114,4 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
     if not thinking:
         return []
     levels = ", ".join(_where(p) for p in thinking)
-    return [
-        f"{levels}: some replies were cut by --max-tokens before any answer; TTFA describes only those that were not"
-    ]
+    return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA is that of the others"]

@@ -58,8 +58,8 @@ def check_point(
     more = f"use --workers {workers * 2} or another machine" if room else "use another machine"
     lag, ttft = metrics.get("client_lag_ms", "p99"), metrics.get("ttft_ms", "p99")
     shared = metrics.get("shared_reads") or 0.0
-    # Tokens meet in one read when the client is late by about a gap, or the server sends them together. The
-    # mean gap, because the median is 0 where most come in company; the median lag, because one late read is not it.
+    # Tokens meet in one read when the client is late by about a gap, or the server sends them together. The mean
+    # gap, because the median is 0 where most come in company; the median lag, because one late read is not it.
     late = (metrics.get("client_lag_ms", "p50") or 0.0) > (metrics.get("itl_ms", "mean") or 0.0) / 2
     merged = shared > SHARED_SHARE and (late or user_clock)
     if user_clock:

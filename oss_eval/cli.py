@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -318,9 +320,11 @@ def _show(path: Path, as_document: bool) -> None:
     if calibration:
         from oss_eval.calibrate import print_calibration
 
-        print_calibration(path, console)
+        show = partial(print_calibration, path)
     else:
-        print_report(report, console)
+        show = partial(print_report, report)
+    with contextlib.suppress(SystemExit):  # how rich ends when the reader of a pipe has seen enough
+        show(console)
     sys.stderr.write(f"stored in {path}\n")
 
 

@@ -49,7 +49,11 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays."""
         with contextlib.suppress(OSError):  # whoever read these lines has gone; the run goes on
-            self.console.print(text, soft_wrap=True, markup=False)
+            if self.live:
+                self.console.print(text, soft_wrap=True, markup=False)
+            else:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
 
     def start(self, point: Point) -> None:
         """A point begins."""

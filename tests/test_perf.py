@@ -547,3 +547,12 @@ def test_a_run_that_has_not_begun_to_measure_says_so(oss_eval: Command, tmp_path
     done = oss_eval("show", "r1")
     assert done.returncode == 2
     assert "has not begun to measure" in done.stderr
+
+
+@pytest.mark.parametrize("pipe", ["2>&1 | head -1", "| head -1"])
+def test_a_reader_that_leaves_early_does_not_spoil_the_run(tmp_path: Path, pipe: str) -> None:
+    line = f"set -o pipefail; {sys.executable} -m oss_eval perf --url sim://instant --parallel 2 --number 8 {pipe}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(only_run(tmp_path))["status"] == "finished"
