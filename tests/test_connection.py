@@ -174,7 +174,15 @@ def test_tokens_that_share_a_read_are_counted_under_tls_too() -> None:
     authority.issue_cert("localhost").configure_cert(server_side)
     client_side = ssl.create_default_context()
     authority.configure_trust(client_side)
-    steps = [SSE_HEAD, chunk(delta("a")), chunk(delta("b")), chunk(delta("c")), chunk(STOP + DONE) + LAST_CHUNK]
+    # The client's loop stands still from 0.1 s to 0.4 s; everything comes meanwhile.
+    steps = [
+        0.2,
+        SSE_HEAD,
+        chunk(delta("a")),
+        chunk(delta("b")),
+        chunk(delta("c")),
+        chunk(STOP + DONE) + LAST_CHUNK,
+    ]
     with ScriptedServer(answering(*steps), server_side) as server:
         [asked] = ask(server, context=client_side, host="localhost", during=lambda connection: time.sleep(0.3))
     assert asked.reply.text == "abc"
