@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -123,7 +124,10 @@ class ScriptedServer:
         return head + b"\r\n\r\n" + body
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
+        self._thread.join(5)
         for sock in self._open:
             sock.close()
 
