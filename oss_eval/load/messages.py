@@ -55,10 +55,7 @@ class Stop:
 
 @dataclass(slots=True)
 class Ready:
-    """Worker to main: connections are open, or why some are not."""
-
-    opened: int
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    """Worker to main: connections are open, as far as they could be; each slot tries again when it is its turn."""
 
 
 @dataclass(slots=True)

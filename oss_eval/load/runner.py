@@ -57,7 +57,6 @@ class PointEnd:
 
     workers: list[Done] = field(default_factory=list)
     main_cpu_seconds: float = 0.0
-    open_failures: list[tuple[str, str]] = field(default_factory=list)
     interrupted: bool = False
     server: str | None = None
     """The Server header of the replies."""
@@ -185,8 +184,8 @@ class Fleet:
         end = PointEnd()
         with _Interrupts() as interrupts:
             state = _PointState(self.run_id, point, model, listener, self._count_tokens, interrupts)
-            for _, ready in self._collect(used, Ready, state):
-                end.open_failures += ready.failures
+            for _ in self._collect(used, Ready, state):
+                pass
             for worker in used:
                 worker.send(Go())
             for _, done in self._collect(used, Done, state):

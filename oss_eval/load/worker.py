@@ -153,8 +153,8 @@ class Worker:
         ]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
         descriptors.allow(point.slots)
-        failures = [f for f in await asyncio.gather(*(self._open(c, gate) for c in self._connections)) if f]
-        self._outbox.put(Ready(point.slots - len(failures), failures[:3]))
+        await asyncio.gather(*(self._open(c, gate) for c in self._connections))
+        self._outbox.put(Ready())
         while not isinstance(message := await self._inbound.get(), Go):
             if message is None:
                 self._inbound.put_nowait(None)  # for `run`, which ends on it
@@ -187,13 +187,11 @@ class Worker:
             )
         )
 
-    async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> tuple[str, str] | None:
+    async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> None:
+        """Open a connection before the point begins; not tried when none of the first ones could be."""
         async with gate:
-            if not self._opened and self._unopened >= OPENING_AT_ONCE:
-                return "connect", "not tried, because none of the first connections could be opened"
-            failure = await self._connect(connection)
-            self._unopened += failure is not None
-            return failure
+            if self._opened or self._unopened < OPENING_AT_ONCE:
+                self._unopened += await self._connect(connection) is not None
 
     async def _connect(self, connection: Connection) -> tuple[str, str] | None:
         """Open a connection; why it could not be, as (kind, message). A stop ends the attempt."""
