@@ -1,3 +1,14 @@
-"""oss-eval: how fast and how good is a language model behind an OpenAI-compatible endpoint?"""
+"""oss-eval: how fast and how good a language model behind an OpenAI-compatible endpoint is, with error bars."""
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.2.0"
+__all__ = ["__version__", "run_bench", "run_perf"]
+
+
+def __getattr__(name: str) -> Any:
+    """`run_bench` and `run_perf`, imported when they are asked for: the command line answers at once without."""
+    if name in ("run_bench", "run_perf"):
+        return getattr(import_module("oss_eval.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

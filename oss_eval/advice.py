@@ -1,4 +1,4 @@
-"""What follows from a sweep's numbers, in sentences that carry the numbers."""
+"""What follows from the numbers, in sentences that carry the numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from oss_eval.runs import PointReport
+from oss_eval.scores import Comparison, Group
 from oss_eval.stats import P99_NEEDS
 
 RISING = 1.10
@@ -115,3 +116,39 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
         return []
     levels = ", ".join(_where(p) for p in thinking)
     return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA is that of the others"]
+
+
+def advise_scores(found: Sequence[Group], compared: Sequence[Comparison]) -> list[str]:
+    """What follows from a benchmark's scores. `found` has one group a task and effort."""
+    lines = [_compared(pair) for pair in compared]
+    for task, efforts in groupby(found, lambda group: group.task):
+        widths = [
+            group.score.high - group.score.low
+            for group in efforts
+            if group.score and group.score.high is not None and group.score.low is not None
+        ]
+        if widths and max(widths) > 0.1:
+            lines.append(
+                f"{task}: an interval is up to {max(widths):.2f} wide; more problems make it narrower, "
+                "more --repeats only in part"
+            )
+    return lines
+
+
+def _compared(pair: Comparison) -> str:
+    """Two efforts of one task side by side."""
+    less, more, gain = pair.less, pair.more, pair.difference
+    text = f"{less.task}: {more.effort} scores {gain.value:+.3f} over {less.effort}"
+    if gain.low is not None and gain.high is not None and gain.p is not None:
+        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f}, paired by problem, p {_p(gain.p)})"
+        if gain.low <= 0 <= gain.high:
+            text += ", which may be chance,"
+    if less.tokens and more.tokens and less.tokens.value:
+        text += f" for {more.tokens.value / less.tokens.value:.1f} times the tokens"
+    if less.latency_ms and more.latency_ms and less.latency_ms.value:
+        text += f" and {more.latency_ms.value / less.latency_ms.value:.1f} times the latency"
+    return text
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

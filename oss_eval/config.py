@@ -1,14 +1,14 @@
 """What the user asked for, validated once and frozen.
 
-A `PerfTask` has the same keys as the flags of `oss-eval perf` (with `_` for `-`), so a task file and a
-command line are merged key by key, and one set of messages serves both.
+A task has the same keys as the flags of its command (with `_` for `-`), so a task file and a command line are
+merged key by key, and one set of messages serves both.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,18 +37,14 @@ Positive = Annotated[int, Field(ge=1)]
 Ints = Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
 Seconds = Annotated[float, Field(gt=0)]
+Json = Annotated[dict[str, Any], BeforeValidator(_as_json)]
 
 
-class PerfTask(BaseModel):
-    """A load sweep: which requests, how many at a time, how often.
-
-    Lengths are tokens, timeouts seconds. `parallel` and `number` pair up, one pair a point; with efforts,
-    every effort runs every pair.
-    """
+class Task(BaseModel):
+    """What sweeps and benchmarks have in common: who is asked, and how. Timeouts are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["perf"] = "perf"
     name: str = ""
     description: str = ""
 
@@ -56,9 +52,30 @@ class PerfTask(BaseModel):
     api: Literal["openai", "chat", "completions"] = "openai"
     model: str | None = None
 
+    reasoning_effort: Names = ()
+    max_tokens: Positive | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stream: bool = True
+    extra_args: Json = Field(default_factory=dict)
+
+    connect_timeout: Seconds = 5.0
+    read_timeout: Seconds = 600.0
+    total_timeout: Seconds = 3600.0
+
+
+class PerfTask(Task):
+    """A load sweep: which requests, how many at a time, how often.
+
+    Lengths are tokens. `parallel` and `number` pair up, one pair a point; with efforts, every effort runs every
+    pair.
+    """
+
+    kind: Literal["perf"] = "perf"
+
     parallel: Ints = (1, 10, 50, 100)
     number: Ints | None = None
-    reasoning_effort: Names = ()
     warmup: Annotated[int, Field(ge=0)] = 0
     workers: Literal["auto"] | Positive = "auto"
 
@@ -70,17 +87,7 @@ class PerfTask(BaseModel):
     prefix_length: Annotated[int, Field(ge=0)] = 0
     tokenizer_path: str | None = None
 
-    max_tokens: Positive | None = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stream: bool = True
-    seed: int | None = None
-    extra_args: Annotated[dict[str, Any], BeforeValidator(_as_json)] = Field(default_factory=dict)
-
-    connect_timeout: Seconds = 5.0
-    read_timeout: Seconds = 600.0
-    total_timeout: Seconds = 3600.0
 
     @model_validator(mode="after")
     def _agree(self) -> PerfTask:
@@ -157,20 +164,90 @@ def grid(task: PerfTask, cores: int) -> list[Point]:
     return points
 
 
-def perf_task(values: dict[str, Any], where: str) -> PerfTask:
+PROMPTS = ("evalscope", "openai")
+SCORERS = ("integer", "math", "exact", "choice", "contains", "regex", "judge")
+
+
+class BenchTask(Task):
+    """A benchmark: which questions, how often each is asked, how answers are graded.
+
+    Either one of EvalScope's (`benchmark`), or the user's own (`dataset` with `prompt`, `target` and `scorer`).
+    """
+
+    kind: Literal["bench"] = "bench"
+
+    benchmark: str | None = None
+    """EvalScope's name of it."""
+    dataset: str | None = None
+    """A JSONL, CSV or Parquet file, or the id of a dataset on the hub."""
+    subset: str | None = None
+    split: str = "test"
+    data: str | None = None
+    """A local copy of the benchmark's data: a file or a folder."""
+    hub: Literal["auto", "modelscope", "huggingface"] = "auto"
+    prompt: str = "evalscope"
+    """`evalscope` or `openai` for EvalScope's benchmarks, else a template with {column} in it."""
+    system_prompt: str | None = None
+    target: str = "answer"
+    choices: str | None = None
+    scorer: Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"] | None = None
+    pattern: str | None = None
+    judge_model: str | None = None
+    judge_url: str | None = None
+    judge_prompt: str | None = None
+    """Own words for the judge, with {question}, {target}, {response}; asks for VERDICT: CORRECT or INCORRECT."""
+    dataset_args: Json = Field(default_factory=dict)
+    """More settings of EvalScope's, such as few_shot_num."""
+    subsets: dict[str, str] = Field(default_factory=dict)
+    """Names for ranges of samples, counted from 1: {"AIME2025-I": "1-15"}."""
+
+    repeats: Positive = 1
+    limit: Positive | None = None
+    parallel: Literal["auto"] | Positive = 16
+    retries: Annotated[int, Field(ge=0)] = 5
+    max_failures: Annotated[float, Field(ge=0, le=100)] = 5.0
+    """Per cent of the samples."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> BenchTask:
+        if (self.benchmark is None) == (self.dataset is None):
+            raise ValueError(
+                "a benchmark task has either `benchmark` (one of EvalScope's) or `dataset` (your own)"
+            )
+        if self.dataset is not None:
+            if self.prompt in PROMPTS:
+                raise ValueError('`prompt` is missing: a text with the columns of your dataset, like "{question}"')
+            if self.scorer is None:
+                raise ValueError(f"`scorer` is missing: one of {', '.join(SCORERS)}")
+        if self.benchmark is not None and self.prompt not in PROMPTS and "{question}" not in self.prompt:
+            raise ValueError(f"prompt {self.prompt!r}: give evalscope, openai or a text with {{question}} in it")
+        if self.scorer == "judge" and not self.judge_model:
+            raise ValueError("--scorer judge needs --judge-model NAME (and --judge-url URL if it runs elsewhere)")
+        if self.api == "completions":
+            raise ValueError("--api completions: benchmarks are conversations, which need the chat API")
+        for name, span in self.subsets.items():
+            if not re.fullmatch(r"\d+-\d+", span):
+                raise ValueError(f"subsets: {name}: {span!r} is no range like 1-15")
+        return self
+
+
+T = TypeVar("T", bound=Task)
+
+
+def validated(kind: type[T], values: dict[str, Any], where: str) -> T:
     """Validate merged task-file and command-line values.
 
-    Raises UsageError that names the flag, the value given and what it should be; `where` is the file or
-    command the values came from.
+    Raises UsageError that names the flag, the value given and what it should be; `where` is the command whose
+    help lists the flags.
     """
     try:
-        return PerfTask(**values)
+        return kind(**values)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors(include_url=False)]
+        lines = [_explain(item, kind) for item in error.errors(include_url=False)]
         raise UsageError("\n".join(lines), f"the flags and task keys are listed by `{where} --help`") from None
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, kind: type[Task]) -> str:
     """One pydantic finding in the words of the command line."""
     message = str(item["msg"]).removeprefix("Value error, ")
     if not item["loc"]:
@@ -179,7 +256,7 @@ def _explain(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         from difflib import get_close_matches
 
-        near = get_close_matches(key, PerfTask.model_fields, n=1)
+        near = get_close_matches(key, kind.model_fields, n=1)
         return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
     message = message.replace("Input should be", "must be")
     return f"--{key.replace('_', '-')} {item['input']!r}: {message}"

@@ -129,6 +129,18 @@ def _answers(endpoint: Endpoint) -> bool:
     return True
 
 
+def reach(endpoint: Endpoint, timeout: float) -> None:
+    """Raise EndpointError if nothing takes connections there: before data is loaded, not after."""
+    host, port = (
+        endpoint.base.hostname or "",
+        endpoint.base.port or (443 if endpoint.base.scheme == "https" else 80),
+    )
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError as error:
+        raise unreachable(endpoint, _reason(error), timeout) from None
+
+
 def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
     """The model to ask: the one wanted, or the only one served. Raises EndpointError listing several."""
     if wanted:

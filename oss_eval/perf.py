@@ -6,30 +6,28 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 from oss_eval import provenance
 from oss_eval.checks import Client, ClockWatch, check_point
 from oss_eval.config import STREAMS_A_WORKER, PerfTask, Point, grid
 from oss_eval.endpoints import (
-    SIMULATOR_URL,
-    Endpoint,
     choose_model,
-    find_endpoint,
     http_error,
     not_openai,
     parse_url,
     unreachable,
 )
 from oss_eval.errors import EndpointError
-from oss_eval.load.runner import Fleet, Limits, PointEnd, check_descriptors
+from oss_eval.load.process import Limits
+from oss_eval.load.runner import Fleet, PointEnd, check_descriptors
 from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
+from oss_eval.session import Made, Order, Server, introduce, whom_to_ask
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
 
@@ -37,34 +35,6 @@ PROBE_WORDS = (64, 192)
 """Lengths of the two prompts that show how the server counts words as tokens."""
 PROBE_TOKENS = 16
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a command adds to a task: where results go, what they are called, who may ask."""
-
-    out: Path = Path("results")
-    name: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    api_key: str | None = field(default=None, repr=False)
-    log_every: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who will be asked. `simulator` is the sim:// URL when nobody real is."""
-
-    endpoint: Endpoint
-    model: str
-    simulator: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A stored run: where it is, and whether it `finished`, was `interrupted`, or `failed` in every request."""
-
-    path: Path
-    status: str
 
 
 def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | None = None) -> Made:
@@ -79,8 +49,8 @@ def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | 
     if task.prompt is not None:
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
     check_descriptors(points)
-    progress = Progress(points, order.log_every)
-    simulator, endpoint = _whom_to_ask(task, order)
+    progress = Progress(order.log_every)
+    simulator, endpoint = whom_to_ask(task.url, task.api, order.api_key)
     with contextlib.ExitStack() as stack:
         if simulator:
             profile, _ = parse_sim_url(simulator)
@@ -112,14 +82,6 @@ def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | 
             raise
         sweep.store(status)
     return Made(writer.path, status)
-
-
-def _whom_to_ask(task: PerfTask, order: Order) -> tuple[str | None, Endpoint | None]:
-    """(simulator URL, None) or (None, endpoint)."""
-    if task.url and task.url.startswith("sim://"):
-        return task.url, None
-    endpoint = find_endpoint(task.url, task.api, order.api_key)
-    return (SIMULATOR_URL, None) if endpoint is None else (None, endpoint)
 
 
 class _Sweep:
@@ -155,7 +117,7 @@ class _Sweep:
             return
         self.measured += 1
         self.succeeded += record.status == "ok"
-        self.progress.record(record)
+        self.progress.done(record.status)
 
     def idle(self, in_flight: int, tokens: int) -> None:
         """Several times a second."""
@@ -185,12 +147,16 @@ class _Sweep:
                                   reasoning_effort=(task.reasoning_effort or (None,))[0])  # fmt: skip
                     self._check(fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self))
                 for point in self.points:
-                    self.progress.start(point)
+                    self.progress.start(self._title(point), point.number)
                     end = fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self)
                     self.progress.end()
                     self.clients[point.point_id] = _client(point, end)
                     self.writer.flush()
                     self._check(end)
+
+    def _title(self, point: Point) -> str:
+        effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
+        return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
 
     def _check(self, end: PointEnd) -> None:
         if end.interrupted:
@@ -231,14 +197,7 @@ class _Sweep:
 
     def _announce(self) -> None:
         task, server = self.task, self.server
-        if server.simulator:
-            why = "" if task.url else "no server answers on the usual local ports: "
-            self.progress.say(f"{why}SIMULATED by {server.simulator}, no model is run")
-        else:
-            found = f" (found: {server.endpoint.found})" if server.endpoint.found else ""
-            self.progress.say(
-                f"endpoint {server.endpoint.url}{found}, {server.endpoint.api} API, model {server.model}"
-            )
+        self.progress.say(introduce(server, bool(task.url)))
         if task.number is None:
             pairs = " ".join(str(number) for _, number in task.levels())
             self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")

@@ -11,28 +11,26 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from oss_eval.config import Point
-from oss_eval.records import RequestRecord
-
 LINE_SECONDS = 5.0
 DRAW_SECONDS = 0.25
 RATE_SECONDS = 3.0
 
 
 class Progress:
-    """Shows point k of n, requests done, in flight, tok/s, failures and the time left.
+    """Shows what is under way, requests done, in flight, tok/s, failures and the time left.
 
     `every` prints a line each time that many requests are done (EvalScope's --log-every-n-query).
     """
 
-    def __init__(self, points: list[Point], every: int | None = None) -> None:
-        self.points = points
+    def __init__(self, every: int | None = None) -> None:
         self.every = every
+        self.note = ""
+        """A few words beside the figures."""
         self.console = Console(stderr=True, highlight=False)
         self.live: Live | None = None
         if sys.stdout.isatty() and sys.stderr.isatty():
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._point: Point | None = None
+        self._title: str | None = None
         self._drawn = self._lined = 0.0
 
     def __enter__(self) -> Progress:
@@ -55,34 +53,34 @@ class Progress:
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()
 
-    def start(self, point: Point) -> None:
-        """A point begins."""
-        self._point = point
+    def start(self, title: str, number: int) -> None:
+        """A stretch of so many requests begins."""
+        self._title, self._number = title, number
         self._done = self._failed = self._in_flight = self._tokens = 0
         self._started = time.monotonic()
         self._lined = self._started
         self._samples: list[tuple[float, int]] = []
 
     def end(self) -> None:
-        """The point is over."""
-        if self._point is not None:
+        """It is over."""
+        if self._title is not None:
             self._in_flight = 0
             if self.live is None:
                 self._line()
-            self._point = None
+            self._title = None
 
-    def record(self, record: RequestRecord) -> None:
-        """A request is over."""
-        if record.status == "cancelled":
+    def done(self, status: str) -> None:
+        """A request, or a sample, is over."""
+        if status == "cancelled":
             return  # given up by us: neither done nor failed
         self._done += 1
-        self._failed += record.status != "ok"
-        if self.every and self._done % self.every == 0 and self._point and self._done < self._point.number:
+        self._failed += status != "ok"
+        if self.every and self._done % self.every == 0 and self._title and self._done < self._number:
             self._line()
 
     def idle(self, in_flight: int, tokens: int) -> None:
         """Called several times a second."""
-        if self._point is None:
+        if self._title is None:
             return
         self._in_flight, self._tokens = in_flight, tokens
         now = time.monotonic()
@@ -103,41 +101,33 @@ class Progress:
         (t0, n0), (t1, n1) = self._samples[0], self._samples[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
-    def _title(self) -> str:
-        point = self._point
-        assert point is not None
-        effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
-        return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
-
     def _left(self) -> str:
-        """Time left in this point, from its own pace; unknown before the first request is done."""
-        assert self._point is not None
+        """Time left, from its own pace; unknown before the first request is done."""
         if not self._done:
             return "?"
         elapsed = time.monotonic() - self._started
-        left = elapsed / self._done * (self._point.number - self._done)
+        left = elapsed / self._done * (self._number - self._done)
         return f"{left // 60:.0f}:{left % 60:02.0f}"
 
     def _line(self) -> None:
-        assert self._point is not None
         self._lined = time.monotonic()
         elapsed = self._lined - self._started
-        in_flight = min(self._in_flight, self._point.number - self._done)
+        in_flight = min(self._in_flight, self._number - self._done)
         self.say(
-            f"  {self._title()}: {self._done}/{self._point.number} done, {in_flight} in flight, "
+            f"  {self._title}: {self._done}/{self._number} done, {in_flight} in flight, "
             f"{self._tokens / elapsed if elapsed else 0:,.0f} tok/s, {self._failed} failed, {elapsed:.1f} s"
+            + (f", {self.note}" if self.note else "")
         )
 
     def _picture(self) -> Text:
         """One line, whatever the width: the bar takes what the words leave."""
-        assert self._point is not None
         words = (
-            f"{self._done}/{self._point.number}  {self._in_flight} in flight {self._rate():,.0f} tok/s "
-            f"{self._failed} failed {self._left()} left"
+            f"{self._done}/{self._number}  {self._in_flight} in flight {self._rate():,.0f} tok/s "
+            f"{self._failed} failed {self.note + ' ' if self.note else ''}{self._left()} left"
         )
-        title = self._title()
+        title = self._title or ""
         width = max(0, min(40, self.console.width - len(title) - len(words) - 4))
-        filled = round(self._done / self._point.number * width)
+        filled = round(self._done / self._number * width)
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(title, "bold").append("  " if width else " ")
         line.append("━" * filled, "green").append("━" * (width - filled), "bright_black")

@@ -58,3 +58,64 @@ class RequestRecord:
     text: str | None = field(default=None, repr=False)
     """The answer, kept only when asked for; not stored in the requests table."""
     reasoning_text: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class SampleRecord:
+    """One answer to one sample: what was asked, what came, how it was graded. Absent is None, never 0."""
+
+    run_id: str
+    point_id: str
+    request_id: str
+    """The request that gave the final answer, the last one in a conversation."""
+    task: str
+    subset: str
+    sample_id: str
+    """The sample's place in its subset, from 1."""
+    epoch: int
+    """From 1: the k-th time that this sample is asked."""
+    reasoning_effort: str | None
+    model: str
+    prompt: str
+    """Messages as JSON; of a conversation all of them, the answers included."""
+    target: str
+    response: str | None = None
+    reasoning: str | None = None
+    answer: str | None = None
+    """What was taken for the answer."""
+    score: float | None = None
+    """Unrounded; None for a sample that failed or could not be graded."""
+    correct: bool | None = None
+    """Whether the score is 1; None for scores that are neither right nor wrong."""
+    unscored_reason: str | None = None
+    route: str | None = None
+    """How the answer was found."""
+    second_score: float | None = None
+    """The second grader's verdict."""
+    leaked: bool | None = None
+    """Whether reasoning had leaked into the answer channel; it was taken out before grading."""
+    metrics: str | None = None
+    """JSON of all figures of a benchmark that has several."""
+    finish_reason: str | None = None
+    truncated: bool | None = None
+    attempts: int = 0
+    """Most attempts that one of its requests took: 1 where all went well."""
+    turns: int = 0
+    """Requests that were answered."""
+    waited_ms: float | None = None
+    """Time spent between attempts; in no other figure."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    ttft_ms: float | None = None
+    ttfa_ms: float | None = None
+    tpot_ms: float | None = None
+    latency_ms: float | None = None
+    """The last attempt's own; of a conversation the sum of its turns."""
+    start_ns: int | None = None
+    end_ns: int | None = None
+    status: str = "ok"
+    """`ok`: answered; `error` or `timeout`: it failed for good."""
+    error_kind: str | None = None
+    http_status: int | None = None
+    error_message: str | None = None

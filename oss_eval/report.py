@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -224,15 +226,26 @@ def _print_checks(report: RunReport, console: Console) -> None:
     if any(point.checks is None for point in report.points):
         console.print("Instrument: not checked, the run did not come to its end", highlight=False)
         return
-    lines = [("run", check) for check in report.manifest.get("run_checks", [])]
+    lines: list[tuple[str, dict[str, str]]] = []
     for point in report.points:
         where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
         lines += [(where, check) for check in point.checks or ()]
-    if not lines:
+    if not lines and not report.manifest.get("run_checks"):
         console.print("Instrument: [green]clean[/] at every point", highlight=False)
+    print_run_checks(report.manifest, console)
     for where, check in lines:
-        style = "yellow" if check["level"] == "warn" else "bright_black"
-        console.print(f"Instrument, {where}: {check['message']}", style=style, highlight=False, markup=False)
+        _print_check(where, check, console)
+
+
+def print_run_checks(manifest: dict[str, Any], console: Console) -> None:
+    """What the instrument found of a run as a whole."""
+    for check in manifest.get("run_checks", []):
+        _print_check("run", check, console)
+
+
+def _print_check(where: str, check: dict[str, str], console: Console) -> None:
+    style = "yellow" if check["level"] == "warn" else "bright_black"
+    console.print(f"Instrument, {where}: {check['message']}", style=style, highlight=False, markup=False)
 
 
 def _print_failures(report: RunReport, console: Console) -> None:

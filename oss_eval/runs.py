@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from oss_eval.errors import StoreError
 from oss_eval.metrics import PointMetrics, point_metrics
-from oss_eval.store import REQUESTS, iter_requests, read_manifest, read_requests
+from oss_eval.schema import REQUESTS
+from oss_eval.store import iter_requests, read_manifest, read_requests
 
 _SCALARS = [name for name in REQUESTS.names if name not in ("event_ns", "event_tokens")]
 _EVENTS = ["warmup", "status", "start_ns", "event_ns"]
@@ -106,7 +107,7 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
         {
             "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
             "task": manifest["task"]["name"], "model": manifest["model"],
-            "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
+            "subset": None, "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
             "number": point.number, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low,
             "ci_high": m.high, "n": m.n, "unit": m.unit,
         }

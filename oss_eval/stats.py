@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -136,3 +138,117 @@ def proportion(successes: int, total: int) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927), as scipy computes it."""
     interval = scipy_stats.binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / total, float(interval.low), float(interval.high))
+
+
+# -- scores of samples asked several times ----------------------------------------------------------------------
+
+
+class Score(NamedTuple):
+    """A mean score over problems with its clustered standard error and 95% interval."""
+
+    value: float
+    se: float | None
+    low: float | None
+    high: float | None
+    problems: int
+
+
+def clustered(means: ArrayLike, answers: int | None = None) -> Score:
+    """Mean over problems of each problem's mean score, with a standard error clustered by problem. `answers` is
+    how many there are in all (default: one a problem).
+
+    Epochs of one problem are not independent, so problems are what is counted: SE = sd(problem means) / sqrt(G)
+    with G - 1 in the standard deviation. With equal epochs that is the cluster-robust error with the G / (G - 1)
+    correction (Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640, section 2.2).
+
+    The interval of scores within [0, 1] is Wilson's with the effective number of answers p (1 - p) / SE^2, at most
+    as many as there are, the degrees of freedom accounted for as Korn and Graubard do (1998, Survey Methodology
+    24, 193-201). It stays within [0, 1], and where all is right, or all wrong, it counts each problem once. Other
+    scores get Student's t with G - 1 degrees of freedom. Needs at least one problem; one alone has no error.
+    """
+    values = np.asarray(means, dtype=np.float64)
+    groups = len(values)
+    value = float(values.mean())
+    if groups < 2:
+        return Score(value, None, None, None, groups)
+    se = float(values.std(ddof=1) / np.sqrt(groups))
+    quantile = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1))
+    if values.min() < 0 or values.max() > 1:
+        return Score(value, se, value - quantile * se, value + quantile * se, groups)
+    z = float(scipy_stats.norm.ppf((1 + CONFIDENCE) / 2))
+    spread, total = value * (1 - value), max(groups, answers or 0)
+    effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
+    low, high = _wilson(value, effective * (z / quantile) ** 2, z)
+    return Score(value, se, low, high, groups)
+
+
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval for a share p of n answers, n not necessarily whole."""
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(right: int, answers: int, k: int) -> float | None:
+    """Chance that one of k answers drawn without replacement is right: 1 - C(n-c, k) / C(n, k).
+
+    The unbiased estimator of Chen et al. 2021, Evaluating Large Language Models Trained on Code,
+    arXiv:2107.03374, section 2.1. None when there are fewer than k answers.
+    """
+    if answers < k:
+        return None
+    return 1.0 - comb(answers - right, k) / comb(answers, k)
+
+
+def majority(votes: Iterable[tuple[str | None, bool]]) -> float:
+    """maj@k of one problem: whether the most frequent answer is right; ties share. (answer, right) for each vote.
+
+    Answers that hold none (None) do not vote; without any vote the majority is wrong. (Wang et al. 2023,
+    Self-Consistency, arXiv:2203.11171.)
+    """
+    counts: dict[str, int] = {}
+    verdicts: dict[str, bool] = {}
+    for answer, right in votes:
+        if answer is not None:
+            counts[answer] = counts.get(answer, 0) + 1
+            verdicts[answer] = verdicts.get(answer, False) or right
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    leaders = [answer for answer, count in counts.items() if count == most]
+    return sum(verdicts[answer] for answer in leaders) / len(leaders)
+
+
+class Difference(NamedTuple):
+    """A mean difference of pairs with its 95% interval and the chance of one as large if there were none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    pairs: int
+
+
+PERMUTATIONS = 10_000
+
+
+def paired(differences: ArrayLike) -> Difference:
+    """Mean of one difference a problem: Student's t interval, and a sign-flip permutation p-value (two-sided).
+
+    Pairing takes the problems' difficulty out of the comparison (Miller 2024, arXiv:2411.00640, section 4.2). All
+    2^n flips of up to 13 pairs, else PERMUTATIONS random ones from a fixed seed, counted with the observed one
+    (Phipson and Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9, article 39).
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    n, value = len(values), float(values.mean())
+    if n < 2:
+        return Difference(value, None, None, None, n)
+    half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    observed = abs(values.sum()) - 1e-9
+    if n <= 13:
+        signs = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
+        p = float(np.mean(np.abs(signs @ values) >= observed))
+    else:
+        flips = np.random.default_rng(0).choice((-1.0, 1.0), size=(PERMUTATIONS, n))
+        p = float((1 + np.sum(np.abs(flips @ values) >= observed)) / (PERMUTATIONS + 1))
+    return Difference(value, value - half, value + half, p, n)

@@ -2,15 +2,19 @@
 
     results/<run_id>/manifest.json              what was asked, what was in force, where, with what
     results/<run_id>/requests/part-*.parquet    one row a request
+    results/<run_id>/samples/part-*.parquet     benchmarks: one row a sample, epoch and effort
     results/<run_id>/summary.parquet            one row a point and metric; recomputable from the requests
     results/<run_id>/truth.jsonl                simulated runs: the simulator's own account
 
-A part is written under a name that readers pass over (a leading dot) and renamed when it is whole.
+A part is written under a name that readers pass over (a leading dot) and renamed when it is whole. A graded
+sample may have cost minutes of a GPU, so it goes into a journal (`.samples.jsonl`) the moment it is finished;
+the journal is emptied when its rows are in a part.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -18,7 +22,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,42 +33,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oss_eval.errors import StoreError
-from oss_eval.records import RequestRecord
+from oss_eval.records import RequestRecord, SampleRecord
+from oss_eval.schema import REQUESTS, SAMPLES, SCHEMA_VERSION, SUMMARY
 
-SCHEMA_VERSION = 1
 PART_SECONDS = 1.0
 """At most this much finished work is unwritten."""
-
-_word = pa.dictionary(pa.int32(), pa.string())
-
-REQUESTS = pa.schema(
-    [
-        ("run_id", _word), ("point_id", _word), ("request_id", pa.string()), ("worker", pa.int16()),
-        ("warmup", pa.bool_()), ("attempt", pa.int16()),
-        ("model", _word), ("reasoning_effort", _word), ("parallel", pa.int32()), ("rate", pa.float64()),
-        ("scheduled_ns", pa.int64()), ("start_ns", pa.int64()), ("headers_ns", pa.int64()),
-        ("first_token_ns", pa.int64()), ("first_answer_ns", pa.int64()), ("last_token_ns", pa.int64()),
-        ("end_ns", pa.int64()),
-        ("event_ns", pa.list_(pa.int64())), ("event_tokens", pa.list_(pa.int32())),
-        ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()), ("reasoning_tokens", pa.int32()),
-        ("cached_tokens", pa.int32()), ("token_source", _word), ("n_events", pa.int32()), ("n_shared", pa.int32()),
-        ("status", _word), ("error_kind", _word), ("http_status", pa.int16()), ("error_message", pa.string()),
-        ("finish_reason", _word),
-        ("clock_source", _word), ("client_lag_p50_ns", pa.int64()), ("client_lag_max_ns", pa.int64()),
-        ("sample_id", _word), ("epoch", pa.int32()),
-    ],
-    metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
-)  # fmt: skip
-
-SUMMARY = pa.schema(
-    [
-        ("run_id", _word), ("point_id", _word), ("kind", _word), ("task", _word), ("model", _word),
-        ("reasoning_effort", _word), ("parallel", pa.int32()), ("rate", pa.float64()), ("number", pa.int32()),
-        ("metric", _word), ("stat", _word), ("value", pa.float64()), ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()), ("n", pa.int64()), ("unit", _word),
-    ],
-    metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
-)  # fmt: skip
 
 _COLUMNS = [name for name in REQUESTS.names if name in {f.name for f in fields(RequestRecord)}]
 
@@ -75,25 +48,61 @@ def new_run_id(kind: str, label: str) -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{clean}-{secrets.token_hex(2)}"
 
 
+SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
+JOURNAL = ".samples.jsonl"
+Key = tuple[str, str, str, int]
+"""Which answer a sample row is: point_id, subset, sample_id, epoch."""
+
+
 class RunWriter:
-    """Writes one run. Not for two processes at a time."""
+    """Writes one run; a lock keeps a second process from doing so at the same time."""
 
     def __init__(self, out: Path, run_id: str, manifest: dict[str, Any]) -> None:
         """Create the run's folder. Raises StoreError when that can't be done."""
-        self.run_id = run_id
-        self.path = out / run_id
-        self.manifest = {"schema_version": SCHEMA_VERSION, "run_id": run_id, "status": "running", **manifest}
-        self._rows: list[RequestRecord] = []
-        self._parts = 0
-        self._last = time.monotonic()
-        self._made_out = not out.exists()
+        path = out / run_id
+        made_out = not out.exists()
         try:
-            self.path.mkdir(parents=True)
-            (self.path / "requests").mkdir()
-            self.write_manifest()
+            path.mkdir(parents=True)
+            (path / "requests").mkdir()
         except OSError as error:
             raise StoreError(
                 f"can't write results to {out}: {error.strerror}", "choose another folder with --out DIR"
+            ) from None
+        self._begin(path, {"schema_version": SCHEMA_VERSION, "run_id": run_id, "status": "running", **manifest})
+        self._made_out = made_out
+        self.write_manifest()
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunWriter:
+        """Go on writing a stored run: what its journal holds becomes a part first. Raises StoreError."""
+        writer = cls.__new__(cls)
+        manifest = read_manifest(path)
+        writer._begin(path, manifest)
+        for folder in SCHEMAS:
+            _repair(path, folder)
+        recovered = read_journal(path)
+        writer._samples += recovered
+        writer.flush()
+        return writer
+
+    def _begin(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.run_id = manifest["run_id"]
+        self._made_out = False
+        self._rows: list[RequestRecord] = []
+        self._samples: list[SampleRecord] = []
+        self._last = time.monotonic()
+        self._journal: int | None = None
+        try:
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(f"can't write to {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however that ends
+        except OSError:
+            os.close(self._lock)
+            raise StoreError(
+                f"{path.name} is being written by another process", "wait until that run has ended, or stop it"
             ) from None
 
     def write_manifest(self, **changes: Any) -> None:
@@ -110,31 +119,61 @@ class RunWriter:
 
     def flush_due(self) -> None:
         """Write a part if the last one was long enough ago."""
-        if self._rows and time.monotonic() - self._last >= PART_SECONDS:
+        if (self._rows or self._samples) and time.monotonic() - self._last >= PART_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what is there as a part. Raises StoreError when the disk refuses; the rows are then kept."""
-        self._last = time.monotonic()
-        if not self._rows:
-            return
-        table = requests_table(self._rows)
+    def add_sample(self, record: SampleRecord) -> None:
+        """A finished sample; it survives this process from the moment this returns. Raises StoreError."""
+        line = json.dumps(asdict(record), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
         try:
-            _write_whole(table, self.path / "requests" / f"part-{self._parts:06d}.parquet")
+            if self._journal is None:
+                self._journal = os.open(self.path / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.write(self._journal, line)
+        except OSError as error:
+            raise StoreError(f"can't write to {self.path}: {error.strerror}") from None
+        self._samples.append(record)
+
+    def flush(self) -> None:
+        """Write what is there as parts. Raises StoreError when the disk refuses; the rows are then kept."""
+        self._last = time.monotonic()
+        try:
+            if self._rows:
+                _write_part(requests_table(self._rows), self.path / "requests")
+                self._rows.clear()
+            if self._samples:
+                _write_part(samples_table(self._samples), self.path / "samples")
+                self._samples.clear()
+                if (self.path / JOURNAL).exists():
+                    os.truncate(self.path / JOURNAL, 0)
         except OSError as error:
             raise StoreError(f"can't write to {self.path}: {error.strerror or error}") from None
-        self._parts += 1
-        self._rows.clear()
 
     def finish(self, status: str, **changes: Any) -> None:
         """Write the rest, join the parts into one, note the end in the manifest."""
         self.flush()
         with contextlib.suppress(OSError):  # many parts are as good as one, only slower to read
-            compact(self.path)
+            compact(self.path, "requests")
+            if (self.path / "samples").is_dir():
+                compact(self.path, "samples")
         self.write_manifest(status=status, **changes)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the run's files."""
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+        journal = self.path / JOURNAL
+        if journal.exists() and not journal.stat().st_size:
+            journal.unlink()
+        if self._lock >= 0:
+            os.close(self._lock)
+            (self.path / ".lock").unlink(missing_ok=True)
+            self._lock = -1
 
     def discard(self) -> None:
         """Remove the run's folder: nothing was measured."""
+        self.close()
         shutil.rmtree(self.path, ignore_errors=True)
         if self._made_out:
             with contextlib.suppress(OSError):
@@ -147,6 +186,24 @@ def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> 
     if add:
         table = pa.concat_tables([pq.read_table(file), table]).unify_dictionaries()
     _write_whole(table, file)
+
+
+def samples_table(records: list[SampleRecord]) -> pa.Table:
+    """Sample records as a table in the stored schema."""
+    columns = {name: [getattr(record, name) for record in records] for name in SAMPLES.names}
+    for name in ("prompt", "response", "reasoning", "answer", "error_message"):
+        # A model can be made to say half a surrogate pair, which no UTF-8 file can hold.
+        columns[name] = [
+            None if text is None else text.encode("utf-8", "replace").decode() for text in columns[name]
+        ]
+    return pa.Table.from_pydict(columns, schema=SAMPLES)
+
+
+def _write_part(table: pa.Table, folder: Path) -> None:
+    """A new part after those that are there."""
+    folder.mkdir(exist_ok=True)
+    number = max((int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.parquet")), default=-1) + 1
+    _write_whole(table, folder / f"part-{number:06d}.parquet")
 
 
 def requests_table(records: list[RequestRecord]) -> pa.Table:
@@ -174,20 +231,22 @@ def _write_whole(table: pa.Table, path: Path) -> None:
     temporary.replace(path)
 
 
-def compact(path: Path) -> None:
-    """Join a finished run's parts into one. A crash half-way loses nothing: see `_repair`."""
-    folder = path / "requests"
+def compact(path: Path, name: str) -> None:
+    """Join the parts of a finished run's table into one. A crash half-way loses nothing: see `_repair`."""
+    folder = path / name
     parts = sorted(folder.glob("part-*.parquet"))
     if len(parts) < 2:
         return
-    fresh, old = path / ".requests-new", path / ".requests-old"
+    fresh, old = path / f".{name}-new", path / f".{name}-old"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
         with (fresh / "part-000000.parquet").open("wb") as file:
-            with pq.ParquetWriter(file, REQUESTS, compression="zstd") as writer:
-                for part in parts:  # one part at a time, a row group each: memory does not grow with the run
-                    writer.write_table(pq.read_table(part, schema=REQUESTS))
+            with pq.ParquetWriter(file, SCHEMAS[name], compression="zstd") as writer:
+                # One part at a time, a row group each: memory does not grow with the run. Samples are few enough.
+                tables = (pq.read_table(part, schema=SCHEMAS[name]) for part in parts)
+                for table in [read_samples(path)] if name == "samples" else tables:
+                    writer.write_table(table)
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -198,10 +257,10 @@ def compact(path: Path) -> None:
     shutil.rmtree(old)
 
 
-def _repair(path: Path) -> None:
+def _repair(path: Path, name: str) -> None:
     """Put back the parts of a run that was interrupted between the two renames of `compact`."""
-    if not (path / "requests").exists() and (path / ".requests-old").exists():
-        (path / ".requests-old").rename(path / "requests")
+    if not (path / name).exists() and (path / f".{name}-old").exists():
+        (path / f".{name}-old").rename(path / name)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -251,7 +310,7 @@ def read_requests(path: Path, point_id: str | None = None, columns: list[str] | 
 
 def iter_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The same rows a row group at a time (a second's work), for what must not grow with the run."""
-    _repair(path)
+    _repair(path, "requests")
     wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
     for part in sorted((path / "requests").glob("part-*.parquet")):
         try:
@@ -264,3 +323,41 @@ def iter_requests(path: Path, point_id: str | None = None, columns: list[str] | 
                         yield table if columns is None else table.select(columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def read_samples(path: Path) -> pa.Table:
+    """Rows of a run's samples, the journal's included: one for each answer, the latest where one was asked again.
+
+    Raises StoreError naming a part that is damaged.
+    """
+    _repair(path, "samples")
+    tables: list[pa.Table] = []
+    for part in sorted((path / "samples").glob("part-*.parquet")):
+        try:
+            tables.append(pq.read_table(part, schema=SAMPLES))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+    journal = read_journal(path)
+    if journal:
+        tables.append(samples_table(journal))
+    if not tables:
+        return SAMPLES.empty_table()
+    table = pa.concat_tables(tables).unify_dictionaries()
+    keys = zip(*(table[name].to_pylist() for name in ("point_id", "subset", "sample_id", "epoch")), strict=True)
+    latest: dict[Key, int] = {key: row for row, key in enumerate(keys)}
+    return table if len(latest) == table.num_rows else table.take(sorted(latest.values()))
+
+
+def read_journal(path: Path) -> list[SampleRecord]:
+    """Samples that are finished and in no part yet; a last line that a crash cut short is passed over."""
+    try:
+        lines = (path / JOURNAL).read_bytes().split(b"\n")
+    except OSError:
+        return []
+    names = {field.name for field in fields(SampleRecord)}
+    found: list[SampleRecord] = []
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            values = json.loads(line.decode("utf-8", "surrogatepass"))
+            found.append(SampleRecord(**{key: value for key, value in values.items() if key in names}))
+    return found

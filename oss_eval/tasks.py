@@ -49,8 +49,11 @@ def find_task(name: str, local: Path | None = None) -> Path:
     return files[name]
 
 
-def read_task(path: Path) -> dict[str, Any]:
-    """Keys and values of a task file, `name` added. Raises TaskError when it can't be read or is no mapping."""
+def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """Keys and values of a task file, `name` added.
+
+    Raises TaskError when it can't be read, is no mapping, or is not of the `kind` wanted.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -66,4 +69,7 @@ def read_task(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise TaskError(f"the task file {path} must hold `key: value` lines", "tasks/sweep.yaml is an example")
     values = {key.replace("-", "_"): value for key, value in values.items()}
+    other = values.get("kind", kind)
+    if kind is not None and other != kind and other in ("perf", "bench"):
+        raise TaskError(f"the task {path.stem} is for oss-eval {other}", f"oss-eval {other} {path.stem}")
     return {"name": path.stem, **values}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from oss_eval import endpoints
-from oss_eval.config import PerfTask, Point, grid, perf_task
+from oss_eval.config import BenchTask, PerfTask, Point, grid, validated
 from oss_eval.endpoints import find_endpoint, parse_url
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, TaskError, UsageError
 from oss_eval.load.shared import Budget, Deck, write_deck
@@ -27,7 +27,8 @@ from tests.scripted import MODELS, ScriptedServer, answering, json_reply
 
 def test_every_shipped_task_is_valid() -> None:
     for name, path in task_files(Path("nowhere")).items():
-        task = perf_task(read_task(path), "oss-eval perf")
+        values = read_task(path)
+        task = validated(PerfTask if values["kind"] == "perf" else BenchTask, values, "oss-eval")
         assert task.name == name
         assert task.description
 
@@ -36,7 +37,7 @@ def test_a_local_task_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "sweep.yaml").write_text("kind: perf\nparallel: 3\nreasoning-effort: low\n")
     monkeypatch.chdir(tmp_path)
-    task = perf_task(read_task(find_task("sweep")), "oss-eval perf")
+    task = validated(PerfTask, read_task(find_task("sweep")), "oss-eval perf")
     assert (task.parallel, task.reasoning_effort) == ((3,), ("low",))
     assert find_task("stress").parent == shipped_dir()
 
@@ -65,7 +66,7 @@ def test_bad_task_files(tmp_path: Path, text: str, words: str) -> None:
 )
 def test_any_mapping_is_a_task_or_a_message(values: dict[str, object]) -> None:
     try:
-        task = perf_task(values, "oss-eval perf")
+        task = validated(PerfTask, values, "oss-eval perf")
     except OssEvalError as error:
         task = error.message
     assert task
@@ -100,7 +101,7 @@ def test_efforts_are_an_axis() -> None:
 )
 def test_messages_name_the_flag_and_the_value(values: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError) as error:
-        perf_task(values, "oss-eval perf")
+        validated(PerfTask, values, "oss-eval perf")
     assert words in error.value.message
     assert "oss-eval perf --help" in error.value.hint
 
@@ -310,4 +311,4 @@ def test_keys_are_blotted_out_of_the_command() -> None:
 def test_the_readme_task_example_is_valid() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     example = text.partition("```yaml\n")[2].partition("```")[0]
-    assert perf_task({"name": "x", **yaml.safe_load(example)}, "oss-eval perf").parallel
+    assert validated(PerfTask, {"name": "x", **yaml.safe_load(example)}, "oss-eval perf").parallel

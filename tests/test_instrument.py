@@ -121,7 +121,7 @@ def bodies_by_tag(server: ScriptedServer) -> dict[bytes, bytes]:
 def test_requests_do_not_depend_on_the_number_of_workers(oss_eval: Command, tmp_path: Path) -> None:
     sent = []
     for workers in ("1", "3"):
-        with ScriptedServer(answering(GOOD)) as server:
+        with ScriptedServer(answering(0.01, GOOD)) as server:
             done = oss_eval("perf", "--url", server.url, "--parallel", "7", "--number", "50", "--seed", "4",
                             "--workers", workers, "--out", workers)  # fmt: skip
             assert done.returncode == 0, done.stderr

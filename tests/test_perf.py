@@ -406,7 +406,11 @@ def test_help_and_lists(oss_eval: Command) -> None:
     assert "load sweep" in oss_eval("--help").stdout
     assert "--reasoning-effort" in oss_eval("perf", "--help").stdout
     lines = oss_eval("tasks").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["effort", "gpt_oss_1k", "stress", "sweep"]
+    kinds = dict(line.split()[:2] for line in lines)
+    assert {name for name, kind in kinds.items() if kind == "perf"} == {"effort", "gpt_oss_1k", "stress", "sweep"}
+    assert {"aime24", "aime25", "demo", "gpqa_diamond", "gsm8k", "ifeval", "math_500", "template"} == {
+        name for name, kind in kinds.items() if kind == "bench"
+    }
     assert oss_eval("show", "last").returncode == 2
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from oss_eval import store
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord
-from oss_eval.store import REQUESTS, RunWriter, find_run, new_run_id, read_manifest, read_requests, requests_table
+from oss_eval.schema import REQUESTS
+from oss_eval.store import RunWriter, find_run, new_run_id, read_manifest, read_requests, requests_table
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -47,6 +47,15 @@ class Go:
 
 
 @dataclass(slots=True)
+class Ask:
+    """Main to worker, outside of points: send this one request now, over whichever connection is free."""
+
+    tag: int
+    request_id: str
+    body: bytes
+
+
+@dataclass(slots=True)
 class Stop:
     """Main to worker: take no further request; with `abort`, give up those in flight."""
 

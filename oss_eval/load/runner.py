@@ -6,11 +6,8 @@ progress bar: instants were taken by the kernel, and the workers go on meanwhile
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import signal
-import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -19,26 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from oss_eval import children
 from oss_eval.config import Point
 from oss_eval.errors import OssEvalError, UsageError
-from oss_eval.load.messages import Batch, Done, Go, Inbox, Prepare, Ready, Setup, Stop, encode
+from oss_eval.load.messages import Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.process import Limits, WorkerProcess
+from oss_eval.load.replies import Replies
 from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe import descriptors
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
-
-MODULE = "oss_eval.load.worker"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds."""
-
-    connect: float
-    read: float
-    total: float
 
 
 class Listener(Protocol):
@@ -89,40 +76,6 @@ class _Interrupts:
             raise KeyboardInterrupt
 
 
-class _Worker:
-    """A child process and its end of the socket pair."""
-
-    def __init__(self, number: int, setup: Setup) -> None:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-        self.number = number
-        self.socket = ours
-        self.inbox = Inbox()
-        self.process = subprocess.Popen(
-            children.command(MODULE, str(theirs.fileno())),
-            env=children.environment(),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is the main process's to handle
-        )
-        theirs.close()
-        self.send(setup)
-
-    def send(self, message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self.socket.sendall(encode(message))
-
-    def close(self) -> None:
-        self.socket.close()
-        try:
-            self.process.wait(3)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
 def check_descriptors(points: list[Point]) -> None:
     """Raise UsageError if a point needs more connections a process than this system lets it open files."""
     for point in points:
@@ -150,7 +103,8 @@ class Fleet:
         self.run_id = run_id
         self._count_tokens = count_tokens
         self._workers = [
-            _Worker(n, Setup(n, target, run_id, limits.connect, limits.read, limits.total)) for n in range(workers)
+            WorkerProcess(n, Setup(n, target, run_id, limits.connect, limits.read, limits.total))
+            for n in range(workers)
         ]
         self._selector = selectors.DefaultSelector()
         for worker in self._workers:
@@ -197,7 +151,9 @@ class Fleet:
         end.main_cpu_seconds = time.process_time() - cpu
         return end
 
-    def _collect(self, used: list[_Worker], kind: type, state: _PointState) -> Iterator[tuple[_Worker, Any]]:
+    def _collect(
+        self, used: list[WorkerProcess], kind: type, state: _PointState
+    ) -> Iterator[tuple[WorkerProcess, Any]]:
         """One message of `kind` from each worker; batches that come meanwhile are decoded."""
         waiting = set(used)
         next_idle = 0.0
@@ -219,14 +175,14 @@ class Fleet:
                     )
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
-                        state.take(worker.number, message)
+                        state.replies.take(worker.number, message)
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
             now = time.monotonic()
             if now >= next_idle:
                 next_idle = now + 0.1
-                state.listener.idle(len(state.decoders), state.tokens)
+                state.listener.idle(len(state.replies), state.replies.tokens)
 
 
 class _PointState:
@@ -244,13 +200,12 @@ class _PointState:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener
         self.count_tokens = count_tokens
-        self.decoders: dict[int, ResponseDecoder] = {}
-        self.tokens = 0
+        self.replies = Replies(self._begin, self._end)
         self.interrupts = interrupts
         self.stopped = False
         self.server: str | None = None
 
-    def _decoder(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
+    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
         point = self.point
         record = RequestRecord(
             run_id=self.run_id,
@@ -268,24 +223,6 @@ class _PointState:
         )
         return ResponseDecoder(record, count_tokens=self.count_tokens)
 
-    def take(self, worker: int, batch: Batch) -> None:
-        """Starts before reads before ends: within a batch a request may have all three."""
-        for tag, attempt, start_ns in batch.started:
-            self.decoders[tag] = self._decoder(worker, tag, attempt, start_ns)
-        view, offset = memoryview(batch.data), 0
-        decoders = self.decoders
-        for tag, kernel_ns, seen_ns, length in zip(
-            batch.tags, batch.kernel_ns, batch.seen_ns, batch.lengths, strict=True
-        ):
-            end = offset + length
-            self.tokens += decoders[tag].feed(kernel_ns, seen_ns, view[offset:end])
-            offset = end
-        for tag, attempt, sent_ns, ended_ns, kind, message in batch.ended:
-            if sent_ns is None:  # no connection, so nothing was sent
-                decoders[tag] = self._decoder(worker, tag, attempt, None)
-            decoder = decoders.pop(tag)
-            record = decoder.finish(kind, message)
-            if kind is not None:
-                record.end_ns = ended_ns
-            self.server = decoder.reply.server or self.server
-            self.listener.record(record)
+    def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
+        self.server = decoder.reply.server or self.server
+        self.listener.record(record)

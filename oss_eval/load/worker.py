@@ -20,7 +20,7 @@ from typing import Any
 
 import uvloop
 
-from oss_eval.load.messages import Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Stop, encode
+from oss_eval.load.messages import Ask, Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Stop, encode
 from oss_eval.load.shared import Budget, Deck
 from oss_eval.probe import descriptors, stamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
@@ -90,6 +90,9 @@ class Worker:
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
         self._connecting: set[asyncio.Task[Any]] = set()
+        self._idle: list[Connection] = []
+        self._asked: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         self.setup: Setup
         self.target: Target
@@ -113,9 +116,15 @@ class Worker:
             message = await self._inbound.get()
             if message is None:
                 break
-            if isinstance(message, Prepare):
+            if isinstance(message, Exception):
+                raise message  # the main process learns of it by this one's end
+            if isinstance(message, Ask):
+                self._ask_at_once(message)
+            elif isinstance(message, Prepare):
                 await self._point(message)
         ticker.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _on_control(self) -> None:
         try:
@@ -223,7 +232,8 @@ class Worker:
             tag = budget.take(point.number)
             if tag is None:
                 return
-            ended = await self._ask(connection, point.point_id, tag, deck[tag])
+            request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
+            ended = await self._ask(connection, request_id, tag, deck[tag])
             self._batch.ended.append(ended)
             # A server that refuses connections would eat the whole budget within milliseconds.
             refused = ended[2] is None
@@ -231,14 +241,13 @@ class Worker:
             if pause:
                 await asyncio.sleep(pause)
 
-    async def _ask(self, connection: Connection, point_id: str, tag: int, body: bytes) -> Ended:
+    async def _ask(self, connection: Connection, request_id: str, tag: int, body: bytes) -> Ended:
         for attempt in (1, 2):
             failure = None if connection.is_open else await self._connect(connection)
             if failure is None and self._stopping:
                 failure = "cancelled", STOPPED
             if failure is not None:
                 return tag, attempt, None, time.time_ns(), *failure
-            request_id = f"{self.setup.run_id}/{point_id}/{tag}"
             request = b"%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
                 self._head, request_id.encode(), len(body), body,
             )  # fmt: skip
@@ -248,6 +257,33 @@ class Worker:
                 continue
             break
         return tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message
+
+    # -- single requests -------------------------------------------------------------------------------
+
+    def _ask_at_once(self, ask: Ask) -> None:
+        """A request outside of any point: how many there are at a time is the main process's to say."""
+        if self._asking is None:
+            self._asking = self._loop.create_task(self._watch())
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            connection = Connection(self._loop, self._poller, self.target, self._context, self._on_read)
+            self._connections.append(connection)
+            descriptors.allow(len(self._connections))
+        task = self._loop.create_task(self._answer(connection, ask))
+        self._asked.add(task)
+        task.add_done_callback(self._on_answered)
+
+    def _on_answered(self, task: asyncio.Task[None]) -> None:
+        self._asked.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._inbound.put_nowait(task.exception())
+
+    async def _answer(self, connection: Connection, ask: Ask) -> None:
+        ended = await self._ask(connection, ask.request_id, ask.tag, ask.body)
+        self._batch.ended.append(ended)
+        self._idle.append(connection)
+        self._flush()  # someone waits for this answer before they ask the next question
 
     # -- what arrives ----------------------------------------------------------------------------------
 

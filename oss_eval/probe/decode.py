@@ -6,13 +6,13 @@ import re
 import zlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 import orjson
 
-from oss_eval.probe.dialects import Template, count, error_text, learn, read_event
+from oss_eval.probe.dialects import Template, count, error_text, learn, merge_tool_calls, read_event
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
 
@@ -31,6 +31,9 @@ class Reply:
     reasoning: str = ""
     server: str | None = None
     content_type: str = ""
+    retry_after: str | None = None
+    """The header of that name: when the server wants to be asked again."""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 class ResponseDecoder:
@@ -104,6 +107,8 @@ class ResponseDecoder:
             self.reply.content_type = text.lower()
         elif key == b"server":
             self.reply.server = text
+        elif key == b"retry-after":
+            self.reply.retry_after = text
         elif key == b"content-encoding" and text.lower() in ("gzip", "deflate"):
             # Refused in the request, sent all the same by some proxies. 32: gzip or zlib, found by itself.
             self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
@@ -163,6 +168,8 @@ class ResponseDecoder:
             self._usage = delta.usage
         if delta.finish_reason:
             self.record.finish_reason = delta.finish_reason
+        if self._keep and delta.tool_calls:
+            merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
         if not delta.is_token:
             return
         self._token(delta.is_answer)
@@ -227,6 +234,8 @@ class ResponseDecoder:
         self._stream_error, self._usage = delta.error, delta.usage
         self.record.finish_reason = delta.finish_reason
         self._text, self._reasoning = [delta.text], [delta.reasoning]
+        if delta.tool_calls:
+            merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
         self._answered = delta.is_token
 
     def _tokens(self) -> None:

@@ -60,6 +60,8 @@ class Delta:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
+    tool_calls: list[Any] | None = None
+    """Pieces of tool calls, as the server sent them."""
 
 
 def read_event(payload: Any) -> Delta:
@@ -93,8 +95,11 @@ def read_event(payload: Any) -> Delta:
         if answer and isinstance(answer, str):
             delta.is_token = delta.is_answer = True
             delta.text += answer
-        elif _calls_tool(part.get("tool_calls")):
-            delta.is_token = delta.is_answer = True
+        calls = part.get("tool_calls")
+        if isinstance(calls, list) and calls:
+            delta.tool_calls = calls
+            if _calls_tool(calls):
+                delta.is_token = delta.is_answer = True
         if reasoning and isinstance(reasoning, str):
             delta.is_token = True
             delta.reasoning += reasoning
@@ -125,7 +130,9 @@ class Template:
 
 def learn(event: bytes, delta: Delta) -> Template | None:
     """The template of an event that has been read, proven by putting another text in its place."""
-    if delta.usage is not None or delta.error or delta.finish_reason or bool(delta.text) == bool(delta.reasoning):
+    if delta.usage is not None or delta.error or delta.finish_reason or delta.tool_calls:
+        return None
+    if bool(delta.text) == bool(delta.reasoning):
         return None
     text = orjson.dumps(delta.text or delta.reasoning)
     before, quoted, after = event.partition(text)
@@ -145,10 +152,29 @@ def learn(event: bytes, delta: Delta) -> Template | None:
     return Template(before, after, delta.is_answer) if again == expected else None
 
 
-def _calls_tool(calls: Any) -> bool:
+def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[Any]) -> None:
+    """Add a delta's pieces to whole tool calls: a piece names its call by `index`, its arguments are appended.
+
+    Source: https://platform.openai.com/docs/guides/function-calling#streaming.
+    """
+    for position, piece in enumerate(pieces):
+        if not isinstance(piece, dict):
+            continue
+        index = piece.get("index")
+        index = index if isinstance(index, int) and 0 <= index <= len(calls) else min(position, len(calls))
+        if index == len(calls):
+            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        call = calls[index]
+        call["id"] = piece.get("id") or call["id"]
+        function = piece.get("function")
+        if isinstance(function, dict):
+            for key in ("name", "arguments"):
+                if isinstance(function.get(key), str):
+                    call["function"][key] += function[key]
+
+
+def _calls_tool(calls: list[Any]) -> bool:
     """Whether a delta carries arguments of a tool call; its name alone is no token event."""
-    if not calls or not isinstance(calls, list):
-        return False
     functions = [call.get("function") for call in calls if isinstance(call, dict)]
     return any(isinstance(function, dict) and function.get("arguments") for function in functions)
 

@@ -57,7 +57,7 @@ def parse_sim_url(url: str) -> tuple[Profile, float]:
 
 
 @contextlib.contextmanager
-def running(url: str, truth: Path | None = None) -> Iterator[str]:
+def running(url: str, truth: Path | None = None, answers: Path | None = None) -> Iterator[str]:
     """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
     process = subprocess.Popen(
         children.command(MODULE),
@@ -69,7 +69,7 @@ def running(url: str, truth: Path | None = None) -> Iterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        settings = {"url": url, "truth": str(truth) if truth else None}
+        settings = {"url": url, "truth": truth and str(truth), "answers": answers and str(answers)}
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.flush()
         line = process.stdout.readline()
@@ -87,13 +87,21 @@ def running(url: str, truth: Path | None = None) -> Iterator[str]:
         process.stdout.close()
 
 
-def serve(profile: Profile, speed: float, truth: Path | None, host: str, port: int, announce: Any) -> None:
+def serve(
+    profile: Profile,
+    speed: float,
+    truth: Path | None,
+    host: str,
+    port: int,
+    announce: Any,
+    answers: Path | None = None,
+) -> None:
     """Run a simulator in this process until it is interrupted; `announce(port)` is called when it listens."""
     import uvloop
 
     from oss_eval.simulate.server import Simulator
 
-    simulator = Simulator(profile, speed, truth)
+    simulator = Simulator(profile, speed, truth, answers)
     listener = simulator.listen(host, port)
     # A collection would stop every stream at once; nothing on the server's path makes cycles.
     gc.freeze()
@@ -113,7 +121,7 @@ def serve(profile: Profile, speed: float, truth: Path | None, host: str, port: i
 
 def _child() -> None:
     settings = json.loads(sys.stdin.readline())
-    truth = Path(settings["truth"]) if settings["truth"] else None
+    truth, answers = (Path(settings[key]) if settings[key] else None for key in ("truth", "answers"))
 
     def announce(port: int) -> None:
         sys.stdout.write(f"{port}\n")
@@ -125,7 +133,7 @@ def _child() -> None:
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
 
-    serve(*parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce)
+    serve(*parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce, answers)
 
 
 if __name__ == "__main__":

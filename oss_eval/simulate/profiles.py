@@ -45,6 +45,11 @@ class Profile:
     """Median length of the reasoning before the answer, by effort; lengths are log-normal (sigma 0.3)."""
     answer_tokens: float = 400.0
     """Median length of an answer."""
+    solution_tokens: float = 120.0
+    """Median length of an answer to a question of an answer key."""
+    solve_rate: dict[str, float] = field(default_factory=lambda: {"low": 0.371, "medium": 0.721, "high": 0.917})
+    """Mean share of right answers to such questions, by effort: gpt-oss-20b's on AIME 2025 without tools
+    (the gpt-oss model card, https://arxiv.org/abs/2508.10925)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from oss_eval.probe import descriptors, stamps
+from oss_eval.simulate.answers import AnswerKey, prompt_text, solution
 from oss_eval.simulate.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
@@ -45,10 +47,13 @@ class Job:
 class Simulator:
     """Serves one profile on a listening socket until the loop ends."""
 
-    def __init__(self, profile: Profile, speed: float = 1.0, truth: Path | None = None) -> None:
+    def __init__(
+        self, profile: Profile, speed: float = 1.0, truth: Path | None = None, answers: Path | None = None
+    ) -> None:
         self.profile = profile
         self.speed = speed
         self.truth = TruthLog(truth)
+        self.key = AnswerKey(answers)
         self.engine = engine_for(profile)
         self.jobs: dict[Sequence, Job] = {}
         self._next_step = 0.0
@@ -129,7 +134,7 @@ class Simulator:
         truth = Truth(given.decode("latin-1") if given else None, received_ns)
         try:
             request = orjson.loads(body)
-            prompt = _prompt_text(request["messages"] if chat else request["prompt"])
+            prompt = prompt_text(request["messages"] if chat else request["prompt"])
             limit = request.get("max_completion_tokens") or request.get("max_tokens")
             limit = None if limit is None else int(limit)
             floor = int(request.get("min_tokens") or 0)
@@ -144,9 +149,20 @@ class Simulator:
             return
         effort = request.get("reasoning_effort")
         seed = zlib.crc32(prompt.encode()) ^ zlib.crc32(str(request.get("seed", "")).encode())
-        reasoning, answer = lengths(self.profile, effort, seed)
+        known = self.key.find(prompt)
+        said: Iterator[str] = words(seed)
+        if known is None:
+            reasoning, answer = lengths(self.profile, effort, seed)
+        else:
+            # Without a seed every attempt is another one, as with a model that samples.
+            reasoning, text = solution(
+                self.profile, known, prompt, effort, request.get("seed") or truth.request_id or self._served
+            )
+            answer = len(text)
         if not chat:
             reasoning = 0
+        if known is not None:
+            said = chain(islice(said, reasoning), text, said)
         natural = max(reasoning + answer, floor)
         if request.get("ignore_eos") and limit is not None:
             natural = limit
@@ -169,7 +185,7 @@ class Simulator:
             reasoning=min(reasoning, output),
             cut=limit is not None and (natural > limit or bool(request.get("ignore_eos"))),
             head=orjson.dumps(described)[:-1],
-            words=words(seed), text=[], prompt_tokens=prompt_tokens,
+            words=said, text=[], prompt_tokens=prompt_tokens,
         )  # fmt: skip
         sequence = Sequence(prompt_tokens, output)
         self.jobs[sequence] = job
@@ -215,6 +231,7 @@ class Simulator:
 
     def _emit(self, sequence: Sequence, job: Job) -> None:
         word = next(job.words)
+        quoted = orjson.dumps(word)[1:-1]
         thinking = sequence.emitted <= job.reasoning
         if not job.stream:
             job.truth.token_ns.append(time.time_ns())
@@ -222,10 +239,10 @@ class Simulator:
         elif job.chat:
             key = b"reasoning_content" if thinking else b"content"
             payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
-            job.truth.token_ns.append(self._send_event(job, job.head + payload % (key, word.encode())))
+            job.truth.token_ns.append(self._send_event(job, job.head + payload % (key, quoted)))
         else:
             payload = b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}'
-            job.truth.token_ns.append(self._send_event(job, job.head + payload % word.encode()))
+            job.truth.token_ns.append(self._send_event(job, job.head + payload % quoted))
         if sequence.finished:
             self._finish(sequence, job)
 
@@ -271,16 +288,3 @@ class Simulator:
         del self.jobs[sequence]
         job.peer.on_gone = None
         self.truth.write(job.truth)
-
-
-def _prompt_text(prompt: Any) -> str:
-    """All text of a prompt or of chat messages; whitespace-separated words are the simulator's tokens."""
-    if isinstance(prompt, str):
-        return prompt
-    parts: list[str] = []
-    for item in prompt:
-        content = item.get("content") if isinstance(item, dict) else item
-        if isinstance(content, list):
-            content = " ".join(str(piece.get("text", "")) for piece in content if isinstance(piece, dict))
-        parts.append(str(content))
-    return " ".join(parts)

@@ -1,0 +1,101 @@
+"""oss-eval from Python: the commands as functions that return the stored run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oss_eval.session import Made, Order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run."""
+
+    path: Path
+    status: str
+    """`finished`, `interrupted` or `failed`."""
+    kind: str
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a sample, epoch and effort (bench), or one a request (perf)."""
+        return self.samples() if self.kind == "bench" else self.requests()
+
+    def samples(self) -> pd.DataFrame:
+        """One row a sample, epoch and effort; see docs/benchmarks.md for the columns."""
+        from oss_eval.store import read_samples
+
+        return read_samples(self.path).to_pandas()
+
+    def requests(self) -> pd.DataFrame:
+        """One row a request; see docs/measures.md for the columns."""
+        from oss_eval.store import read_requests
+
+        return read_requests(self.path).to_pandas()
+
+    def summary(self) -> pd.DataFrame:
+        """One row a point, metric and statistic, with 95% intervals."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "summary.parquet")
+
+    def manifest(self) -> dict[str, Any]:
+        """What was asked, what was in force, where, with what."""
+        from oss_eval.store import read_manifest
+
+        return read_manifest(self.path)
+
+
+def run_perf(
+    task: str = "sweep",
+    *,
+    out: str | Path = "results",
+    name: str | None = None,
+    labels: dict[str, str] | None = None,
+    api_key: str | None = None,
+    **settings: Any,
+) -> Run:
+    """A load sweep: a task by name or path, and the flags of `oss-eval perf` as keywords. Raises OssEvalError."""
+    from oss_eval.config import PerfTask, validated
+    from oss_eval.perf import run
+    from oss_eval.tasks import find_task, read_task
+
+    values = read_task(find_task(task), "perf")
+    if "parallel" in settings and "number" not in settings:
+        values.pop("number", None)
+    made = run(validated(PerfTask, {**values, **settings}, "oss-eval perf"), _order(out, name, labels, api_key))
+    return _run(made, "perf")
+
+
+def run_bench(
+    *tasks: str,
+    out: str | Path = "results",
+    name: str | None = None,
+    labels: dict[str, str] | None = None,
+    api_key: str | None = None,
+    resume: str | None = None,
+    **settings: Any,
+) -> Run:
+    """Benchmarks by name or path, and the flags of `oss-eval bench` as keywords. Raises OssEvalError."""
+    from oss_eval.bench import resume as resuming
+    from oss_eval.bench.plans import plans
+    from oss_eval.bench.run import run
+    from oss_eval.store import find_run, read_manifest
+
+    if resume is None:
+        return _run(run(plans(list(tasks), settings), _order(out, name, labels, api_key)), "bench")
+    stored = find_run(resume, Path(out))
+    made = run(resuming.plans(read_manifest(stored), settings), _order(out, name, labels, api_key), stored)
+    return _run(made, "bench")
+
+
+def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> Order:
+    return Order(out=Path(out), name=name, labels=labels or {}, api_key=api_key)
+
+
+def _run(made: Made, kind: str) -> Run:
+    return Run(made.path, made.status, kind)

@@ -1,0 +1,1 @@
+"""Quality: benchmarks asked through the probe, graded, stored with their timings."""

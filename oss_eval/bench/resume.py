@@ -1,0 +1,89 @@
+"""Going on with a stored run: what it was asked to do, what has changed, what it still lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from oss_eval.bench.jobs import Job, Plan, Point
+from oss_eval.config import BenchTask, validated
+from oss_eval.errors import StoreError, UsageError
+
+MAY_CHANGE = frozenset(
+    "url repeats limit reasoning_effort parallel retries max_failures connect_timeout read_timeout total_timeout "
+    "description data hub judge_url folder".split()
+)
+"""Settings that leave the answers alike: how many there are, who carries them, how long they are waited for."""
+
+
+def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
+    """The stored run's tasks with what was typed now.
+
+    Raises UsageError for a change that would mix unlike answers, showing it, and StoreError for a run that is no
+    benchmark.
+    """
+    if manifest.get("kind") != "bench" or "tasks" not in manifest:
+        raise StoreError(f"{manifest['run_id']} is no benchmark run", "oss-eval bench --resume goes on with those")
+    found: list[Plan] = []
+    for name, stored in manifest["tasks"].items():
+        values = {key: stored[key] for key in BenchTask.model_fields if key in stored}
+        if "url" not in typed and manifest["endpoint"].get("simulator"):
+            values["url"] = manifest["endpoint"]["simulator"] if not values.get("url") else values["url"]
+        values["model"] = manifest["model"]
+        task = validated(BenchTask, {**values, **typed}, "oss-eval bench")
+        before = validated(BenchTask, values, "oss-eval bench")
+        lines = [
+            f"  {name}: --{key.replace('_', '-')} was {getattr(before, key)!r}, now {getattr(task, key)!r}"
+            for key in BenchTask.model_fields
+            if key not in MAY_CHANGE and getattr(before, key) != getattr(task, key)
+        ]
+        if task.repeats < before.repeats:
+            lines.append(f"  {name}: --repeats was {before.repeats}, now {task.repeats}: it can only grow")
+        if task.limit is not None and (before.limit is None or task.limit < before.limit):
+            lines.append(f"  {name}: --limit was {before.limit}, now {task.limit}: it can only grow")
+        if lines:
+            raise UsageError(
+                f"{manifest['run_id']} can't go on with other settings, its answers would not be alike:\n"
+                + "\n".join(lines),
+                "leave the flag out, or begin a run of its own without --resume",
+            )
+        efforts = tuple(dict.fromkeys([*before.reasoning_effort, *task.reasoning_effort]))
+        folder = stored.get("folder")
+        found.append(Plan(task.model_copy(update={"reasoning_effort": efforts}), folder and Path(folder)))
+    return found
+
+
+def stored_points(manifest: dict[str, Any]) -> list[Point]:
+    """The points of a stored run."""
+    names = Point.__dataclass_fields__
+    return [Point(**{key: value for key, value in point.items() if key in names}) for point in manifest["points"]]
+
+
+def missing(path: Path, jobs: list[Job]) -> list[Job]:
+    """The jobs without an answer in the stored run; failed samples are asked again.
+
+    Raises UsageError when a stored sample is not the question that would be asked now.
+    """
+    from oss_eval.store import read_samples
+
+    columns = ["point_id", "subset", "sample_id", "epoch", "status", "target", "prompt", "turns"]
+    stored = {
+        (row["point_id"], row["subset"], row["sample_id"], row["epoch"]): row
+        for row in read_samples(path).select(columns).to_pylist()
+    }
+    left: list[Job] = []
+    for job in jobs:
+        question = job.question
+        row = stored.get((job.point_id, question.subset, question.sample_id, job.epoch))
+        if row is None or row["status"] != "ok":
+            left.append(job)
+            continue
+        same = row["turns"] > 1 or json.loads(row["prompt"]) == json.loads(json.dumps(question.messages))
+        if not same or row["target"] != question.target:
+            raise UsageError(
+                f"{path.name}: {job.task.name} {question.subset}/{question.sample_id} was another question:\n"
+                f"  then: {row['prompt'][:200]}\n  now:  {json.dumps(question.messages)[:200]}",
+                "the data has changed: begin a run of its own without --resume",
+            )
+    return left

@@ -1,0 +1,334 @@
+"""A benchmark run: every sample, epoch and effort asked, graded and stored; or what a stored run still lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from oss_eval import provenance
+from oss_eval.bench import answer_key, resume
+from oss_eval.bench.custom import CustomBenchmark
+from oss_eval.bench.gate import Gate, Tuner
+from oss_eval.bench.grader import Grader
+from oss_eval.bench.grading import sample_record
+from oss_eval.bench.jobs import Course, Job, Plan, Point, jobs, points, samples_hash, settings
+from oss_eval.bench.questions import Benchmark
+from oss_eval.bench.voice import Channel, Stopped, Voice
+from oss_eval.checks import ClockWatch
+from oss_eval.endpoints import choose_model, http_error, parse_url, reach
+from oss_eval.errors import EndpointError, OssEvalError
+from oss_eval.load.asker import Asker
+from oss_eval.load.process import Limits
+from oss_eval.progress import Progress
+from oss_eval.records import RequestRecord, SampleRecord
+from oss_eval.session import Made, Order, Server, introduce, whom_to_ask
+from oss_eval.simulate.process import parse_sim_url, running
+from oss_eval.simulate.profiles import SERVER
+
+SPARE_THREADS = 32
+"""Samples beyond those in flight: graded, judged or waiting for another attempt, while others are asked."""
+GONE = 10
+"""Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How the run is going."""
+
+    scored: int = 0
+    points: float = 0.0
+    failed: int = 0
+    done: int = 0
+    unreachable: int = 0
+    """Samples in a row that could not be asked."""
+    answered: bool = False
+    fatal: OssEvalError | None = None
+    """Why the run can't go on."""
+
+
+def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
+    """Carry out benchmarks and store them as one run; with `resumed`, add what that stored run lacks.
+
+    Raises OssEvalError for what the user can put right before anything is asked. Ctrl-C ends the run early with
+    every finished sample stored, or is raised on when there is none.
+    """
+    from oss_eval.store import RunWriter, new_run_id, read_manifest
+
+    first = plans[0].task
+    simulator, endpoint = whom_to_ask(first.url, first.api, order.api_key)
+    with contextlib.ExitStack() as stack:
+        if simulator:
+            model = first.model or parse_sim_url(simulator)[0].model
+        else:
+            assert endpoint is not None
+            reach(endpoint, first.connect_timeout)
+            model = choose_model(endpoint, first.model)
+        grader = Grader()
+        stack.callback(grader.close)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oss-eval-bench-")))
+        courses: list[Course] = []
+        for plan in plans:
+            benchmark = _open(plan, model, grader, order, scratch)
+            stack.callback(benchmark.close)
+            courses.append(Course(plan, benchmark, benchmark.questions()))
+        stored = [] if resumed is None else resume.stored_points(read_manifest(resumed))
+        found = points(courses, stored)
+        todo = jobs(courses, found)
+        if resumed is not None:
+            todo = resume.missing(resumed, todo)
+            writer = RunWriter.reopen(resumed)
+        else:
+            writer = RunWriter(order.out, new_run_id("bench", order.name or model), {"kind": "bench"})
+        bench: _Bench | None = None
+        try:
+            if simulator:
+                key = writer.path / "answers.jsonl"
+                answer_key.write(key, [question for course in courses for question in course.questions])
+                url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
+                endpoint = parse_url(url, first.api)
+            assert endpoint is not None
+            bench = _Bench(courses, order, Server(endpoint, model, simulator), writer, grader, found)
+            writer.write_manifest(status="running", **bench.manifest(resumed is not None))
+            status = bench.ask(todo)
+        except BaseException as error:
+            if resumed is None and (bench is None or not bench.tally.done):
+                writer.discard()
+            else:
+                writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+        status = bench.store(status)
+    return Made(writer.path, status)
+
+
+def _open(plan: Plan, model: str, grader: Grader, order: Order, scratch: Path) -> Benchmark:
+    task = plan.task
+    if task.benchmark is None:
+        return CustomBenchmark(task, plan.folder, grader, order.api_key)
+    from oss_eval.bench.suite import SuiteBenchmark
+
+    return SuiteBenchmark(task, model, grader, order.api_key, scratch / task.name)
+
+
+class _Bench:
+    """One run under way."""
+
+    def __init__(
+        self,
+        courses: list[Course],
+        order: Order,
+        server: Server,
+        writer: Any,
+        grader: Grader,
+        found: list[Point],
+    ) -> None:
+        self.courses, self.order, self.server = courses, order, server
+        self.writer, self.grader, self.points = writer, grader, found
+        self.first = courses[0].plan.task
+        self.progress = Progress(order.log_every)
+        self.tally = _Tally()
+        self.clock = ClockWatch()
+        self.gate = Gate(Tuner.START if self.first.parallel == "auto" else self.first.parallel)
+        self.tuner: Tuner | None = None
+        self._results: queue.Queue[SampleRecord | RequestRecord | BaseException] = queue.Queue()
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def ask(self, todo: list[Job]) -> str:
+        """Get all answers; the run's status. Every finished sample is stored when this returns."""
+        task, server = self.first, self.server
+        self.progress.say(introduce(server, bool(task.url)))
+        self._announce(todo)
+        limits = Limits(task.connect_timeout, task.read_timeout, task.total_timeout)
+        most = Tuner.MOST if task.parallel == "auto" else task.parallel
+        target = server.endpoint.target()
+        with Asker(self.writer.run_id, target, limits) as asker, self.progress:
+            channel = Channel(
+                asker, self.gate, task.retries, server.model, self.writer.run_id, seen=self._results.put
+            )
+            if task.parallel == "auto":
+                self.tuner = Tuner(self.gate, lambda: asker.tokens)
+                channel.refused = self.tuner.refused
+            pool = ThreadPoolExecutor(most + SPARE_THREADS, thread_name_prefix="sample")
+            interrupted = False
+            try:
+                self.progress.start(self._title(), len(todo))
+                for job in todo:
+                    pool.submit(self._one, job, channel)
+                self._collect(len(todo), asker)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                channel.stopping.set()
+                asker.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._take(self._results.get_nowait())
+                self.progress.end()
+        self._note_server(channel.server)
+        if self.tally.fatal is not None and not self.tally.answered:
+            raise self.tally.fatal
+        if interrupted:
+            if not self.tally.done:
+                raise KeyboardInterrupt
+            return "interrupted"
+        if self.tally.fatal is not None:
+            self.progress.say(f"stopped: {self.tally.fatal.message}")
+            return "failed"
+        return "finished"
+
+    def _collect(self, expected: int, asker: Asker) -> None:
+        left = expected
+        while left and self.tally.fatal is None:
+            with contextlib.suppress(queue.Empty):
+                item = self._results.get(timeout=0.1)
+                left -= not isinstance(item, RequestRecord)
+                self._take(item)
+            if self.tuner is not None:
+                self.tuner.look()
+            self.clock.look(time.monotonic(), time.time(), time.monotonic())
+            self.writer.flush_due()
+            self.progress.idle(self.gate.inside, asker.tokens)
+
+    def _take(self, item: SampleRecord | RequestRecord | BaseException) -> None:
+        """A request or a sample is over; the only place that writes."""
+        tally = self.tally
+        if isinstance(item, RequestRecord):
+            item.text = item.reasoning_text = None  # the sample holds them
+            self.writer.add(item)
+            tally.answered |= item.status == "ok"
+            if not tally.answered and item.http_status in (401, 403, 404):
+                tally.fatal = http_error(self.server.endpoint, item.http_status, item.error_message or "")
+        elif isinstance(item, SampleRecord):
+            self.writer.add_sample(item)
+            tally.done += 1
+            tally.failed += item.status != "ok"
+            if item.score is not None:
+                tally.scored += 1
+                tally.points += item.score
+            gone = item.error_kind in ("connect", "timeout_connect")
+            tally.unreachable = tally.unreachable + 1 if gone else 0
+            if tally.unreachable >= GONE:
+                tally.fatal = EndpointError(
+                    f"{self.server.endpoint.url} can't be reached any more: {item.error_message}",
+                    "start it again, then go on with --resume",
+                )
+            self.progress.note = f"score {tally.points / tally.scored:.1%}" if tally.scored else ""
+            self.progress.done(item.status)
+        else:
+            raise item
+
+    def _one(self, job: Job, channel: Channel) -> None:
+        """A sample from question to grade, in its own thread."""
+        try:
+            record = self._sample(job, channel)
+        except Stopped:
+            return
+        except BaseException as error:  # noqa: BLE001 (raised on in the main thread)
+            self._results.put(error)
+            return
+        self._results.put(record)
+
+    def _sample(self, job: Job, channel: Channel) -> SampleRecord:
+        if channel.stopping.is_set():
+            raise Stopped
+        question = job.question
+        fields = settings(job.task, channel.model, job.effort, job.epoch)
+        name = f"{question.subset}/{question.sample_id}"
+        voice = Voice(channel, job.point_id, name, question.sample_id, job.epoch, job.effort, fields)
+        said, failure = None, None
+        try:
+            said = job.benchmark.answer(question, voice)
+        except (Stopped, OssEvalError):
+            raise
+        except Exception as error:  # noqa: BLE001 (the server's or a benchmark's own: the sample failed, not the run)
+            failure = error
+        return sample_record(job, channel.run_id, channel.model, voice, said, failure, self.grader)
+
+    # -- words -----------------------------------------------------------------------------------------
+
+    def _announce(self, todo: list[Job]) -> None:
+        for point in self.points:
+            effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
+            times = f" x {point.repeats}" if point.repeats > 1 else ""
+            left = sum(job.point_id == point.point_id for job in todo)
+            rest = f", {left} still to ask" if left != point.number else ""
+            self.progress.say(f"{point.task}{effort}: {point.samples} samples{times}{rest}")
+
+    def _title(self) -> str:
+        return " ".join(dict.fromkeys(point.task for point in self.points))
+
+    def _note_server(self, header: str | None) -> None:
+        """What the server calls itself; a simulator can't be taken for a model."""
+        if header is None:
+            return
+        entry = {**self.writer.manifest["endpoint"], "server": header}
+        if header.startswith(SERVER) and not self.server.simulator:
+            entry |= {"simulated": True, "simulator": f"sim://{header.removeprefix(SERVER)}"}
+        self.writer.write_manifest(endpoint=entry)
+
+    def manifest(self, goes_on: bool) -> dict[str, Any]:
+        """What was asked, what was in force, where, with what."""
+        order, server = self.order, self.server
+        session = {"started": datetime.now(UTC).isoformat(), "command": provenance.command_line()}
+        before = self.writer.manifest
+        new: dict[str, Any] = {
+            "model": server.model,
+            "task": {"name": self._title()},
+            "tasks": {
+                course.plan.task.name: {
+                    **course.plan.task.model_dump(mode="json"),
+                    "url": course.plan.task.url and provenance.public_url(course.plan.task.url),
+                    "folder": course.plan.folder and str(course.plan.folder),
+                    "source": course.benchmark.source,
+                    "samples": len(course.questions),
+                    "samples_hash": samples_hash(course.questions),
+                }
+                for course in self.courses
+            },
+            "endpoint": {
+                "url": server.endpoint.url, "api": server.endpoint.api, "server": None,
+                "simulated": server.simulator is not None, "simulator": server.simulator,
+                "found": server.endpoint.found or None,
+            },
+            "points": [{**asdict(point), "number": point.number} for point in self.points],
+            "environment": provenance.environment(),
+            "sessions": [*before.get("sessions", []), session],
+        }  # fmt: skip
+        if not goes_on:
+            new |= {"name": order.name, "labels": order.labels, "created": session["started"],
+                    "command": session["command"]}  # fmt: skip
+        return new
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def store(self, status: str) -> str:
+        """Close the run's files and write its summary; the final status."""
+        from oss_eval.scores import OVERALL, groups, summary_rows
+        from oss_eval.store import read_samples, write_summary
+
+        self.writer.flush()
+        found = groups(read_samples(self.writer.path))
+        limits = {course.plan.task.name: course.plan.task.max_failures for course in self.courses}
+        whole = [group for group in found if group.subset == OVERALL]
+        if any(group.failed > group.samples * limits.get(group.task, 100) / 100 for group in whole):
+            status = "failed" if status == "finished" else status
+        self.writer.finish(
+            status,
+            finished=datetime.now(UTC).isoformat(),
+            parallel={
+                "asked": self.first.parallel,
+                "most_in_flight": self.gate.most,
+                "levels": self.tuner.levels if self.tuner else None,
+            },
+            run_checks=[asdict(finding) for finding in self.clock.findings()],
+        )
+        write_summary(self.writer.path, summary_rows(self.writer.manifest, found))
+        return status

@@ -1,0 +1,168 @@
+"""One sample's voice: asks its requests through the gate, again where that may help, and keeps what it learned."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from oss_eval.bench.gate import Gate
+from oss_eval.load.asker import Answer, Asker
+from oss_eval.records import RequestRecord
+
+LONGEST_WAIT = 600.0
+"""Seconds: a server that asks for more patience has failed the request."""
+BACKOFF = 1.0
+"""Seconds before the first repetition, doubled each time, up to LONGEST_BACKOFF."""
+LONGEST_BACKOFF = 60.0
+FINAL_STATUS = (400, 401, 403, 404, 405, 413, 422)
+"""HTTP statuses after which the same request would fail again."""
+
+
+class Failed(Exception):
+    """A request failed for good; `record` is its last attempt's."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        super().__init__(record.error_message or record.error_kind or "failed")
+        self.record = record
+
+
+class Stopped(Exception):
+    """The run is being stopped: this sample is not finished and leaves no row."""
+
+
+@dataclass(slots=True)
+class Channel:
+    """What all samples of a run share: the way to the server, and what is known of it by now."""
+
+    asker: Asker
+    gate: Gate
+    retries: int
+    model: str
+    run_id: str
+    refused: Callable[[], None] = lambda: None
+    """Called when the server asked for fewer requests."""
+    seen: Callable[[RequestRecord], None] = lambda record: None
+    """Called for every request that is over, failed attempts too; from any thread."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    server: str | None = None
+    """What the server calls itself, once it has answered."""
+
+
+class Voice:
+    """Asks for one sample, epoch and effort. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        point_id: str,
+        name: str,
+        sample_id: str,
+        epoch: int,
+        effort: str | None,
+        settings: dict[str, Any],
+    ) -> None:
+        """`name` tells the sample from others in a request's id; `settings` are fields of every request."""
+        self._channel, self._settings = channel, settings
+        self._point_id, self._name = point_id, name
+        self._sample_id, self._epoch, self._effort = sample_id, epoch, effort
+        self.answers: list[Answer] = []
+        """The answered requests, in order."""
+        self.attempts = 0
+        """Most attempts that a request took."""
+        self.waited = 0.0
+        """Seconds between attempts."""
+        self.request_id = ""
+        """The latest request's."""
+
+    def ask(self, body: dict[str, Any]) -> Answer:
+        """An answer to a request; `body` is added to the run's settings, which win. Raises Failed and Stopped.
+
+        429 and 503 wait as long as Retry-After says (RFC 9110, section 10.2.3), other failures that may pass an
+        exponential time with full jitter (Brooker 2015, Exponential Backoff And Jitter, AWS Architecture Blog).
+        """
+        channel = self._channel
+        request = orjson.dumps({**body, **self._settings})
+        turn = len(self.answers) + 1
+        for attempt in range(1, channel.retries + 2):
+            self.attempts = max(self.attempts, attempt)
+            with channel.gate.passing():
+                if channel.stopping.is_set():
+                    raise Stopped
+                sent = self._record(turn, attempt)
+                self.request_id = sent.request_id
+                future: Future[Answer] = channel.asker.ask(sent, request)
+                answer = future.result()
+            record = answer.record
+            channel.seen(record)
+            channel.server = answer.reply.server or channel.server
+            if record.status == "ok":
+                self.answers.append(answer)
+                return answer
+            if record.status == "cancelled":
+                raise Stopped
+            if record.http_status in (429, 503):
+                channel.refused()
+            if record.http_status in FINAL_STATUS or attempt > channel.retries:
+                raise Failed(record)
+            self._wait(answer, attempt)
+        raise AssertionError("unreachable")
+
+    def _record(self, turn: int, attempt: int) -> RequestRecord:
+        request_id = f"{self._point_id}/{self._name}/{self._epoch}"
+        request_id += f"/t{turn}" if turn > 1 else ""
+        return RequestRecord(
+            run_id=self._channel.run_id,
+            point_id=self._point_id,
+            request_id=f"{request_id}/a{attempt}" if attempt > 1 else request_id,
+            worker=0,
+            warmup=False,
+            attempt=attempt,
+            model=self._channel.model,
+            reasoning_effort=self._effort,
+            parallel=self._channel.gate.limit,
+            rate=None,
+            scheduled_ns=None,
+            start_ns=None,
+            sample_id=self._sample_id,
+            epoch=self._epoch,
+        )
+
+    def _wait(self, answer: Answer, attempt: int) -> None:
+        """Between attempts, outside of the gate. Raises Stopped, or Failed when asked for too much patience."""
+        pause = None
+        if answer.record.http_status in (429, 503):
+            pause = retry_after(answer.reply.retry_after)
+        if pause is None:
+            pause = random.uniform(0, min(LONGEST_BACKOFF, BACKOFF * 2 ** (attempt - 1)))
+        elif pause > LONGEST_WAIT:
+            raise Failed(answer.record)
+        begun = time.monotonic()
+        stopped = self._channel.stopping.wait(pause)
+        self.waited += time.monotonic() - begun
+        if stopped:
+            raise Stopped
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as a date; None when it says nothing."""
+    if not header:
+        return None
+    if re.fullmatch(r"\s*\d{1,9}(\.\d*)?\s*", header):
+        return float(header)
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())

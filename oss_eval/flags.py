@@ -1,0 +1,347 @@
+"""What can be typed: every command's flags and their help. Imports nothing heavy: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from oss_eval import __version__
+from oss_eval.errors import UsageError
+
+PERF_EPILOG = """examples:
+  oss-eval perf --parallel 1 10 50 100                          what answers on this machine, else the simulator
+  oss-eval perf --url http://gpu1:8000/v1 --parallel 1 64 256   a server
+  oss-eval perf --url sim://gpt-oss-20b-h20                     the simulator
+  oss-eval perf stress --url http://gpu1:8000                   a task file, see `oss-eval tasks`
+  oss-eval perf --parallel 16 --reasoning-effort low medium high
+"""
+
+
+BENCH_EPILOG = """examples:
+  oss-eval bench demo --url sim://gpt-oss-20b-h20 --reasoning-effort low medium high    no GPU, no network
+  oss-eval bench aime25 --url http://gpu1:8000/v1                                       the task file's settings
+  oss-eval bench aime25 gsm8k --repeats 8 --parallel 64 --limit 10 --data ./data
+  oss-eval bench mine.yaml                                                              your own questions
+  oss-eval bench mmlu_pro --limit 20                                                    any of EvalScope's
+  oss-eval bench --resume last                                                          what is still missing
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line with the next step, instead of the whole usage. No abbreviated flags: a key given as
+    `--api-k` would not be recognised as one when the command is stored."""
+
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """argparse: the arguments can't be understood."""
+        raise UsageError(message, f"{self.prog} --help lists the flags")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole surface."""
+    parser = Parser(prog="oss-eval", description="Evaluate language models behind any OpenAI-compatible endpoint.")
+    parser.add_argument("--version", action="version", version=f"oss-eval {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_perf(commands)
+    _add_bench(commands)
+    tasks = commands.add_parser("tasks", help="list the task files, one line each")
+    tasks.add_argument("--all", action="store_true", help="EvalScope's benchmarks too")
+    tasks.set_defaults(run="tasks", parser=tasks)
+    show = commands.add_parser("show", help="print a stored run's table again")
+    show.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
+    show.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
+    )
+    show.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    show.add_argument("--grid", action="store_true", help="of a benchmark, the grid of problems and epochs too")
+    show.set_defaults(run="show", parser=show)
+    _add_calibrate(commands)
+    _add_simulate(commands)
+    commands.add_parser("evalscope", help="EvalScope's own command, with the probe as --eval-type oss_eval")
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Arguments of a command line. Raises UsageError; for an unknown flag it names a near one."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["evalscope"]:  # its flags are not ours to read
+        return argparse.Namespace(command="evalscope", run="evalscope", words=words[1:])
+    arguments, unknown = build_parser().parse_known_args(words)
+    if unknown:
+        from difflib import get_close_matches
+
+        flags = [flag for action in arguments.parser._actions for flag in action.option_strings]
+        near = get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"oss-eval {arguments.command} does not know {' '.join(unknown)}",
+            f"{hint}oss-eval {arguments.command} --help lists the flags",
+        )
+    return arguments
+
+
+def _add_perf(commands: Any) -> None:
+    perf = commands.add_parser(
+        "perf",
+        help="load sweep: TTFT, TPOT, latency, throughput",
+        description="Measure TTFT, TPOT, latency and throughput at one or several concurrencies.",
+        epilog=PERF_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # what is not typed must not override the task file
+    )
+    perf.add_argument(
+        "task",
+        nargs="?",
+        metavar="TASK",
+        help="a task by name or a YAML file (default: sweep); flags override it",
+    )
+    _add_server(perf, APIS)
+    load = perf.add_argument_group("how much")
+    load.add_argument(
+        "--parallel",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="requests in flight, one point each (default 1 10 50 100)",
+    )
+    load.add_argument(
+        "-n",
+        "--number",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="requests a point: one for each --parallel, or one for all",
+    )
+    _add_effort(load)
+    load.add_argument(
+        "--workers",
+        type=lambda text: text if text == "auto" else int(text),
+        metavar="auto|N",
+        help="processes that hold the connections (default auto: by level and cores)",
+    )
+    load.add_argument(
+        "--warmup",
+        "--warmup-num",
+        type=int,
+        metavar="N",
+        help="requests before the first point, stored but not counted (default 0)",
+    )
+    what = perf.add_argument_group("what is sent")
+    what.add_argument("--prompt", metavar="TEXT|@FILE", help="one prompt for all requests")
+    what.add_argument(
+        "--dataset", metavar="NAME", help="random (default), or one of EvalScope's: openqa, line_by_line, ..."
+    )
+    what.add_argument("--dataset-path", metavar="PATH", help="local file or folder of an EvalScope dataset")
+    what.add_argument("--min-prompt-length", type=int, metavar="TOKENS", help="random prompts: shortest")
+    what.add_argument("--max-prompt-length", type=int, metavar="TOKENS", help="random prompts: longest")
+    what.add_argument(
+        "--prefix-length",
+        type=int,
+        metavar="TOKENS",
+        help="random prompts: common beginning, on top of the length",
+    )
+    what.add_argument(
+        "--tokenizer-path",
+        metavar="PATH|ID",
+        help="tokenizer for prompt lengths and for counting replies without usage",
+    )
+    what.add_argument("--min-tokens", type=int, metavar="TOKENS", help="shortest reply (vLLM, SGLang)")
+    _add_generation(what)
+    _add_patience(perf)
+    _add_results(perf, "every N requests")
+    perf.set_defaults(run="perf", parser=perf)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="benchmarks: graded answers with effort, epochs and error bars",
+        description="Ask a benchmark's questions, grade the answers, and say how sure the score is.",
+        epilog=BENCH_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    bench.add_argument(
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="tasks by name, YAML files, or any of EvalScope's benchmarks; flags override them",
+    )
+    _add_server(bench, ("openai", "chat"))
+    load = bench.add_argument_group("how much")
+    _add_effort(load)
+    load.add_argument("--repeats", type=int, metavar="K", help="answers to each sample (epochs)")
+    load.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each subset")
+    load.add_argument(
+        "--parallel",
+        type=lambda text: text if text == "auto" else int(text),
+        metavar="N|auto",
+        help="requests in flight (default 16); auto grows while the server gains from it and shrinks on HTTP 429",
+    )
+    load.add_argument(
+        "--retries", type=int, metavar="N", help="repetitions of a request that failed in passing (default 5)"
+    )
+    load.add_argument(
+        "--max-failures",
+        type=float,
+        metavar="PERCENT",
+        help="failed samples above which the run failed (default 5)",
+    )
+    what = bench.add_argument_group("what is sent")
+    _add_generation(what)
+    what.add_argument(
+        "--prompt", metavar="NAME|TEXT", help="evalscope (default), openai, or a text with {question} in it"
+    )
+    what.add_argument("--system-prompt", metavar="TEXT", help="a system message before the question")
+    data = bench.add_argument_group("data and grading")
+    data.add_argument(
+        "--data", metavar="PATH", help="a local copy: a file, a folder, or one with a folder for each task"
+    )
+    data.add_argument("--hub", choices=["auto", "modelscope", "huggingface"], help="where data comes from else")
+    data.add_argument(
+        "--dataset-args", metavar="JSON", help="settings of EvalScope's benchmark, e.g. '{\"few_shot_num\": 0}'"
+    )
+    data.add_argument(
+        "--scorer", choices=["integer", "math", "exact", "choice", "contains", "regex", "judge"],
+        help="instead of the task's own",
+    )  # fmt: skip
+    data.add_argument("--pattern", metavar="REGEX", help="for --scorer regex: its last group is the answer")
+    data.add_argument("--judge-model", metavar="NAME", help="the model that grades, where a model does")
+    data.add_argument("--judge-url", metavar="URL", help="where it answers (key from OSS_EVAL_JUDGE_KEY)")
+    _add_patience(bench)
+    _add_results(bench, "every N samples")
+    bench.add_argument("--grid", action="store_true", help="print the grid of problems and epochs")
+    bench.add_argument(
+        "--resume", metavar="RUN", help="go on with a stored run: ask what it lacks, or more (--repeats, --limit, "
+        "--reasoning-effort)",
+    )  # fmt: skip
+    bench.set_defaults(run="bench", parser=bench)
+
+
+# -- groups that perf and bench share ---------------------------------------------------------------------------
+
+APIS = ("openai", "chat", "completions")
+
+
+def _add_server(parser: Any, apis: tuple[str, ...]) -> None:
+    who = parser.add_argument_group("who is asked")
+    who.add_argument(
+        "--url",
+        help="server: host root, .../v1, or a full path to an API; sim://PROFILE for the simulator "
+        "(default: OPENAI_BASE_URL, else the usual local ports)",
+    )
+    who.add_argument("--model", help="model name (default: the only one the server lists)")
+    who.add_argument(
+        "--api",
+        choices=apis,
+        help="API to use (openai: as the URL's path says, else chat)",
+    )
+    who.add_argument(
+        "--api-key", help="better given as OPENAI_API_KEY: a flag can be seen by other users of the machine"
+    )
+
+
+def _add_effort(load: Any) -> None:
+    load.add_argument(
+        "--reasoning-effort",
+        nargs="+",
+        metavar="EFFORT",
+        help="efforts to sweep: low medium high, or what the server takes",
+    )
+
+
+def _add_generation(what: Any) -> None:
+    what.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest reply, reasoning included")
+    what.add_argument("--temperature", type=float)
+    what.add_argument("--top-p", type=float)
+    what.add_argument(
+        "--seed", type=int, help="makes prompts repeatable and is sent along (default: new ones each run)"
+    )
+    what.add_argument(
+        "--stream",
+        action=argparse.BooleanOptionalAction,
+        help="stream replies (default), needed for TTFT and TPOT",
+    )
+    what.add_argument(
+        "--extra-args", metavar="JSON", help="more fields of the request, e.g. '{\"ignore_eos\": true}'"
+    )
+
+
+def _add_patience(parser: Any) -> None:
+    patience = parser.add_argument_group("patience, in seconds")
+    patience.add_argument("--connect-timeout", type=float, metavar="S", help="for a connection (default 5)")
+    patience.add_argument(
+        "--read-timeout", type=float, metavar="S", help="without a byte of a reply (default 600)"
+    )
+    patience.add_argument("--total-timeout", type=float, metavar="S", help="for a whole reply (default 3600)")
+
+
+def _add_results(parser: Any, every: str) -> None:
+    result = parser.add_argument_group("results")
+    result.add_argument(
+        "--out", "--outputs-dir", type=Path, metavar="DIR", help="results folder (default results/)"
+    )
+    result.add_argument("--name", help="a name for the run")
+    result.add_argument(
+        "--label", action="append", metavar="KEY=VALUE", help="noted with the run; may be repeated"
+    )
+    result.add_argument(
+        "--json", action="store_true", help="one JSON document on standard output, all else on standard error"
+    )
+    result.add_argument("--log-every-n-query", type=int, metavar="N", help=f"a progress line {every}")
+
+
+def _add_calibrate(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="how far this machine's numbers can be trusted",
+        description="Measure a server that logs when it really writes each token, and compare. About 1.5 minutes.",
+    )
+    calibrate.add_argument(
+        "--parallel",
+        nargs="+",
+        type=int,
+        metavar="N",
+        default=[1, 64, 256, 1024],
+        help="streams (default 1 64 256 1024)",
+    )
+    calibrate.add_argument(
+        "--token-rate", type=float, metavar="R", default=66.0, help="tokens/s a stream (default 66)"
+    )
+    calibrate.add_argument("--out", type=Path, metavar="DIR", default=Path("results"), help="default results/")
+    calibrate.add_argument("--name", help="a name for the run")
+    calibrate.add_argument("--label", action="append", metavar="KEY=VALUE", help="noted with the run")
+    calibrate.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    calibrate.set_defaults(run="calibrate", parser=calibrate)
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="run the simulator as a server",
+        description="An OpenAI-compatible server whose timing follows a stated model of a real deployment. "
+        "No model is run.",
+    )
+    simulate.add_argument(
+        "--profile", default="gpt-oss-20b-h20", help="which deployment (default gpt-oss-20b-h20)"
+    )
+    simulate.add_argument("--port", type=int, default=8801, help="default 8801; 0 for any free one")
+    simulate.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
+    simulate.add_argument("--speed", type=float, default=1.0, help="times faster than the deployment (default 1)")
+    simulate.add_argument(
+        "--truth-log",
+        type=Path,
+        metavar="FILE",
+        help="append when each request came and each token was written",
+    )
+    simulate.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="an answer key, as sim:// benchmark runs leave one: its questions are answered as the profile states",
+    )
+    simulate.set_defaults(run="simulate", parser=simulate)

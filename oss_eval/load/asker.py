@@ -1,0 +1,132 @@
+"""Single requests, asked by any thread and answered with text and record: the probe for benchmarks.
+
+The socket is read in a worker process, as in a load sweep, so grading, storing and the threads that wait for
+answers can't hold up a stamp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from oss_eval.errors import OssEvalError
+from oss_eval.load.messages import Ask, Batch, Setup, Stop
+from oss_eval.load.process import Limits, WorkerProcess
+from oss_eval.load.replies import Replies
+from oss_eval.probe.decode import Reply, ResponseDecoder
+from oss_eval.probe.target import Target
+from oss_eval.records import RequestRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request: its record, and what the response said."""
+
+    record: RequestRecord
+    reply: Reply
+
+
+@dataclass(slots=True)
+class _Pending:
+    record: RequestRecord
+    answer: Future[Answer]
+
+
+class Asker:
+    """One worker process that sends what it is given. Safe to use from any thread."""
+
+    def __init__(
+        self, run_id: str, target: Target, limits: Limits, count_tokens: Callable[[str], int] | None = None
+    ) -> None:
+        setup = Setup(0, target, run_id, limits.connect, limits.read, limits.total)
+        self._worker = WorkerProcess(0, setup)
+        self._count = count_tokens
+        self._lock = threading.Lock()
+        self._pending: dict[int, _Pending] = {}
+        self._tag = 0
+        self._closed = self._stopped = False
+        self._replies = Replies(self._begin, self._end)
+        self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
+        self._reader.start()
+
+    @property
+    def tokens(self) -> int:
+        """Token events received so far, of all requests."""
+        return self._replies.tokens
+
+    def ask(self, record: RequestRecord, body: bytes) -> Future[Answer]:
+        """Send a request at once. `record` says which one it is; instants and counts are filled in.
+
+        A failed request is an answer too: its record says why. The future holds OssEvalError if the worker
+        process is gone.
+        """
+        answer: Future[Answer] = Future()
+        with self._lock:
+            if self._closed or self._stopped:
+                record.status, record.error_kind, record.error_message = "cancelled", "cancelled", "stopped"
+                answer.set_result(Answer(record, Reply()))
+                return answer
+            self._tag += 1
+            self._pending[self._tag] = _Pending(record, answer)
+            with contextlib.suppress(OSError):  # a worker that died: the reader says so
+                self._worker.send(Ask(self._tag, f"{record.run_id}/{record.request_id}", body))
+        return answer
+
+    def stop(self) -> None:
+        """Give up what is in flight: its answers come as cancelled, and so does whatever is asked later."""
+        with self._lock:
+            if not self._stopped:
+                self._stopped = True
+                self._worker.send(Stop(abort=True))
+
+    def close(self) -> None:
+        """End the worker process."""
+        with self._lock:
+            self._closed = True
+        self._worker.socket.shutdown(2)
+        self._worker.close()
+        self._reader.join()
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- the reader's thread ---------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._worker.socket.recv(1 << 20)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            for message in self._worker.inbox.feed(data):
+                if isinstance(message, Batch):
+                    self._replies.take(0, message)
+        with self._lock:
+            left, self._pending = list(self._pending.values()), {}
+            died, self._closed = not self._closed, True
+        for pending in left:
+            if died:
+                pending.answer.set_exception(
+                    OssEvalError("the worker process ended unexpectedly", "what was finished is stored; resume")
+                )
+            else:
+                pending.record.status, pending.record.error_kind = "cancelled", "cancelled"
+                pending.answer.set_result(Answer(pending.record, Reply()))
+
+    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
+        record = self._pending[tag].record
+        record.worker, record.start_ns = worker, start_ns
+        return ResponseDecoder(record, keep_text=True, count_tokens=self._count)
+
+    def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
+        with self._lock:
+            pending = self._pending.pop(tag)
+        pending.answer.set_result(Answer(record, decoder.reply))

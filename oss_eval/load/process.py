@@ -1,0 +1,59 @@
+"""A worker process as the main process sees it: started, told, and gone when it is no longer needed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from oss_eval import children
+from oss_eval.load.messages import Inbox, Setup, encode
+
+MODULE = "oss_eval.load.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds."""
+
+    connect: float
+    read: float
+    total: float
+
+
+class WorkerProcess:
+    """A child process and its end of the socket pair."""
+
+    def __init__(self, number: int, setup: Setup) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        self.number = number
+        self.socket = ours
+        self.inbox = Inbox()
+        self.process = subprocess.Popen(
+            children.command(MODULE, str(theirs.fileno())),
+            env=children.environment(),
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the main process's to handle
+        )
+        theirs.close()
+        self.send(setup)
+
+    def send(self, message: Any) -> None:
+        """Hand over a message; a process that is gone is noticed when it is read from."""
+        with contextlib.suppress(BrokenPipeError):
+            self.socket.sendall(encode(message))
+
+    def close(self) -> None:
+        """End the process: it leaves when its end of the socket pair closes, or is killed after 3 s."""
+        self.socket.close()
+        try:
+            self.process.wait(3)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,86 @@
+"""EvalScope with the probe: importing this registers the model API `oss_eval` with EvalScope.
+
+    import oss_eval.plugin
+    from evalscope import run_task, TaskConfig
+
+    run_task(TaskConfig(eval_type="oss_eval", model="m", api_url="http://gpu1:8000/v1", datasets=["ifeval"]))
+
+Every answer then carries the probe's timings, in `message.perf_metrics` and in `metadata["oss_eval"]`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+from typing import Any
+
+from evalscope.api.messages import ChatMessage
+from evalscope.api.model import GenerateConfig, ModelAPI, ModelOutput
+from evalscope.api.registry import register_model_api
+from evalscope.api.tool import ToolChoice, ToolInfo
+
+from oss_eval.bench.gate import Gate
+from oss_eval.bench.model_api import model_output, request_fields
+from oss_eval.bench.voice import Channel, Failed, Voice
+from oss_eval.endpoints import parse_url
+from oss_eval.load.asker import Asker
+from oss_eval.load.process import Limits
+
+UNLIMITED = 1 << 20
+"""EvalScope's own pool says how many requests are in flight."""
+RETRIES = 5
+
+
+@register_model_api("oss_eval")
+class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
+    """A model behind an OpenAI-compatible endpoint, asked through the probe."""
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig | None = None,
+        **model_args: Any,
+    ) -> None:
+        """`model_args` are fields of every request. Raises UsageError for a URL that is none."""
+        super().__init__(model_name, base_url, api_key, config or GenerateConfig())
+        key = None if api_key in (None, "", "EMPTY") else api_key
+        self._endpoint = parse_url(base_url or "", "chat", key)
+        self._fields = model_args
+        self._lock = threading.Lock()
+        self._asker: Asker | None = None
+        self._count = 0
+
+    def _channel(self) -> Channel:
+        """The way to the server; its process is started with the first request and ends with this one."""
+        with self._lock:
+            if self._asker is None:
+                config = self.config
+                limits = Limits(5.0, config.timeout or 600.0, max(3600.0, config.timeout or 0.0))
+                self._asker = Asker("evalscope", self._endpoint.target(), limits)
+                atexit.register(self.close)
+            self._count += 1
+            retries = RETRIES if self.config.retries is None else self.config.retries
+            return Channel(self._asker, Gate(UNLIMITED), retries, self.model_name, "evalscope")
+
+    def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        """An answer with its timings. Raises RuntimeError for a request that failed for good."""
+        channel = self._channel()
+        fields = {**self._fields, "stream": True, "stream_options": {"include_usage": True}}
+        voice = Voice(channel, "evalscope", str(self._count), "", 1, config.reasoning_effort, fields)
+        try:
+            answer = voice.ask(request_fields(self.model_name, input, tools, tool_choice, config))
+        except Failed as error:
+            raise RuntimeError(f"{self._endpoint.url}: {error.record.error_kind}: {error}") from None
+        return model_output(self.model_name, answer, tools)
+
+    def close(self) -> None:
+        """End the worker process."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._asker is not None:
+                self._asker.close()
+            self._asker = None
