@@ -78,12 +78,12 @@ def bench_command(arguments: argparse.Namespace) -> int:
     order, typed = _order(arguments), _typed(arguments)
     stored: Path | None = None
     if "resume" in vars(arguments):
-        if arguments.tasks:
+        if vars(arguments).get("tasks"):
             raise UsageError("--resume goes on with the tasks of the stored run", "leave the task names out")
         stored = find_run(arguments.resume, order.out)
         todo = resume.plans(read_manifest(stored), typed)
     else:
-        todo = plans(arguments.tasks, typed)
+        todo = plans(vars(arguments).get("tasks", []), typed)
     made = run(todo, order, stored)
     _show(made.path, vars(arguments).get("json", False), vars(arguments).get("grid", False))
     if made.status != "finished":
@@ -181,12 +181,13 @@ def tasks_command(arguments: argparse.Namespace) -> int:
 
 
 def evalscope_command(arguments: argparse.Namespace) -> int:
-    """`oss-eval evalscope`: EvalScope's own command line, our model API registered."""
-    import oss_eval.plugin  # noqa: F401
-
-    sys.argv = ["evalscope", *arguments.words]
+    """`oss-eval evalscope`: EvalScope's own command line, its requests sent through the probe."""
     from evalscope.cli.cli import run_cmd
 
+    from oss_eval.plugin import take_over
+
+    take_over()
+    sys.argv = ["evalscope", *arguments.words]
     run_cmd()
     return 0
 

@@ -49,6 +49,10 @@ class Endpoint:
         """Headers that carry the key, if there is one."""
         return (("Authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 
+    def hide(self, text: str) -> str:
+        """A server's words without the key, which some repeat."""
+        return text.replace(self.api_key, "***") if self.api_key else text
+
     def target(self) -> Target:
         """The measured request's destination, addresses resolved."""
         tls = self.base.scheme == "https"
@@ -225,7 +229,7 @@ def not_openai(endpoint: Endpoint, reason: str) -> EndpointError:
 
 def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
     """The server refused a request."""
-    said = f": {words}" if words else ""
+    said = f": {endpoint.hide(words)}" if words else ""
     if status in (401, 403):
         hint = "set OPENAI_API_KEY to a valid key" if not endpoint.api_key else "check the key in OPENAI_API_KEY"
         return AccessRefused(f"{endpoint.url} refused access (HTTP {status}){said}", hint)

@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.set_defaults(run="show", parser=show)
     _add_calibrate(commands)
     _add_simulate(commands)
-    commands.add_parser("evalscope", help="EvalScope's own command, with the probe as --eval-type oss_eval")
+    commands.add_parser("evalscope", help="EvalScope's own command, its requests timed by the probe")
     return parser
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 CLOSE, RESET = "close", "reset"
 Step = bytes | float | str
@@ -141,3 +143,32 @@ class ScriptedServer:
 def answering(*reply: Step) -> Script:
     """Models for GET, the same reply for every POST."""
     return lambda number, request: [MODELS] if request.startswith(b"GET") else list(reply)
+
+
+def saying(text: str, reasoning: str = "", finish: str = "stop", tokens: tuple[int, int] = (10, 20)) -> bytes:
+    """A whole streamed chat completion."""
+    pieces = [{"reasoning_content": reasoning}] if reasoning else []
+    pieces += [{"content": text}] if text else []
+    events = [{"choices": [{"index": 0, "delta": piece}]} for piece in pieces]
+    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    events.append({"choices": [], "usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}})
+    body = b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events) + DONE
+    return SSE_HEAD + chunk(body) + LAST_CHUNK
+
+
+def body_of(request: bytes) -> dict[str, Any]:
+    """The JSON of a request."""
+    found: dict[str, Any] = json.loads(request.partition(b"\r\n\r\n")[2])
+    return found
+
+
+def talking(answer: Callable[[dict[str, Any]], Sequence[Step] | bytes]) -> Script:
+    """Models for GET; what `answer` makes of a POST's JSON."""
+
+    def script(number: int, request: bytes) -> Sequence[Step]:
+        if request.startswith(b"GET"):
+            return [MODELS]
+        reply = answer(body_of(request))
+        return [reply] if isinstance(reply, bytes) else reply
+
+    return script

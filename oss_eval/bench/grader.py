@@ -58,6 +58,15 @@ class Grader:
         except GraderError:
             return None
 
+    def warm_up(self) -> None:
+        """Start the process now, aside: the first answer should not have to wait for it."""
+
+        def start() -> None:
+            with self._lock, contextlib.suppress(OSError, EOFError, TimeoutError):
+                self._running()
+
+        threading.Thread(target=start, daemon=True).start()
+
     def close(self) -> None:
         """End the process."""
         with self._lock:

@@ -72,10 +72,11 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             model = choose_model(endpoint, first.model)
         grader = Grader()
         stack.callback(grader.close)
+        grader.warm_up()
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oss-eval-bench-")))
         courses: list[Course] = []
         for plan in plans:
-            benchmark = _open(plan, model, grader, order, scratch)
+            benchmark = open_benchmark(plan, model, grader, order.api_key, scratch)
             stack.callback(benchmark.close)
             courses.append(Course(plan, benchmark, benchmark.questions()))
         stored = [] if resumed is None else resume.stored_points(read_manifest(resumed))
@@ -98,7 +99,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             writer.write_manifest(status="running", **bench.manifest(resumed is not None))
             status = bench.ask(todo)
         except BaseException as error:
-            if resumed is None and (bench is None or not bench.tally.done):
+            if resumed is None and (bench is None or not bench.tally.answered):
                 writer.discard()
             else:
                 writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
@@ -107,13 +108,14 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     return Made(writer.path, status)
 
 
-def _open(plan: Plan, model: str, grader: Grader, order: Order, scratch: Path) -> Benchmark:
+def open_benchmark(plan: Plan, model: str, grader: Grader, api_key: str | None, scratch: Path) -> Benchmark:
+    """The benchmark of a task. Raises OssEvalError for what it lacks."""
     task = plan.task
     if task.benchmark is None:
-        return CustomBenchmark(task, plan.folder, grader, order.api_key)
+        return CustomBenchmark(task, plan.folder, grader, api_key)
     from oss_eval.bench.suite import SuiteBenchmark
 
-    return SuiteBenchmark(task, model, grader, order.api_key, scratch / task.name)
+    return SuiteBenchmark(task, model, grader, api_key, scratch / task.name)
 
 
 class _Bench:
@@ -150,7 +152,13 @@ class _Bench:
         target = server.endpoint.target()
         with Asker(self.writer.run_id, target, limits) as asker, self.progress:
             channel = Channel(
-                asker, self.gate, task.retries, server.model, self.writer.run_id, seen=self._results.put
+                asker,
+                self.gate,
+                task.retries,
+                server.model,
+                self.writer.run_id,
+                hide=server.endpoint.hide,
+                seen=self._results.put,
             )
             if task.parallel == "auto":
                 self.tuner = Tuner(self.gate, lambda: asker.tokens)

@@ -51,6 +51,8 @@ class Channel:
     run_id: str
     refused: Callable[[], None] = lambda: None
     """Called when the server asked for fewer requests."""
+    hide: Callable[[str], str] = str
+    """Takes the key out of a server's words."""
     seen: Callable[[RequestRecord], None] = lambda record: None
     """Called for every request that is over, failed attempts too; from any thread."""
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -103,6 +105,8 @@ class Voice:
                 future: Future[Answer] = channel.asker.ask(sent, request)
                 answer = future.result()
             record = answer.record
+            if record.error_message:
+                record.error_message = channel.hide(record.error_message)
             channel.seen(record)
             channel.server = answer.reply.server or channel.server
             if record.status == "ok":

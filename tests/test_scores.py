@@ -1,0 +1,192 @@
+"""Scores and their errors, against worked examples, exhaustive search and statsmodels."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from oss_eval import stats
+from oss_eval.records import SampleRecord
+from oss_eval.scores import OVERALL, Group, busy_seconds, comparisons, groups, summary_rows
+from oss_eval.store import samples_table
+
+RIGHT_OF_EIGHT = [1, 4, 7, 7, 7, 7, *[8] * 24]
+"""AIME 2025's size: 30 problems, 8 answers each."""
+
+
+def sample(problem: int, epoch: int, score: float | None, **changes: object) -> SampleRecord:
+    values: dict[str, object] = {
+        "run_id": "r", "point_id": "00-t", "request_id": f"{problem}/{epoch}", "task": "t", "subset": "default",
+        "sample_id": str(problem), "epoch": epoch, "reasoning_effort": None, "model": "m", "prompt": "[]",
+        "target": "1", "answer": "1" if score else "0", "score": score,
+        "correct": None if score is None else score == 1.0, "truncated": False, "attempts": 1, "turns": 1,
+        "completion_tokens": 100 + problem, "reasoning_tokens": 60, "ttft_ms": 10.0, "latency_ms": 100.0,
+        "start_ns": 10**9 * epoch, "end_ns": 10**9 * epoch + 5 * 10**8,
+    }  # fmt: skip
+    return SampleRecord(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def only(records: list[SampleRecord]) -> Group:
+    [group] = groups(samples_table(records))
+    return group
+
+
+def test_the_worked_example() -> None:
+    group = only([sample(p, e, float(e <= right)) for p, right in enumerate(RIGHT_OF_EIGHT) for e in range(1, 9)])
+    assert group.score is not None
+    assert group.score.value == 0.9375
+    assert round(group.score.se or 0, 4) == 0.0332
+    assert group.pass_at[8].value == 1.0
+    assert group.pass_at[1].value == pytest.approx(0.9375)
+    assert (group.problems, group.epochs, group.samples, group.scored) == (30, 8, 240, 240)
+    assert group.subset == OVERALL
+    low, high = group.score.low, group.score.high
+    assert low is not None
+    assert high is not None
+    assert low < 0.9375 < high <= 1.0
+
+
+def test_the_clustered_error_is_that_of_statsmodels() -> None:
+    rng = np.random.default_rng(5)
+    chances = rng.beta(0.5, 0.5, size=40)
+    scores = (rng.random((40, 6)) < chances[:, None]).astype(float)
+    found = stats.clustered(scores.mean(axis=1), scores.size)
+    fit = sm.OLS(scores.ravel(), np.ones(scores.size)).fit(
+        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(40), 6), "use_correction": True}
+    )
+    assert found.value == pytest.approx(fit.params[0])
+    assert found.se == pytest.approx(fit.bse[0], rel=1e-9)
+    assert found.se == pytest.approx(scipy_stats.sem(scores.mean(axis=1)))
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(11)
+    hits = 0
+    for _ in range(1000):
+        chances = np.clip(rng.beta(4, 0.8, size=30), 0, 1)  # mean 0.833, as an easy benchmark has
+        scores = rng.random((30, 8)) < chances[:, None]
+        found = stats.clustered(scores.mean(axis=1), scores.size)
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 4 / 4.8 <= found.high
+    assert 0.93 <= hits / 1000 <= 0.99
+
+
+def test_intervals_at_the_ends() -> None:
+    perfect = stats.clustered([1.0] * 30, 240)
+    assert perfect.high == 1.0
+    assert perfect.low is not None
+    assert 0.85 < perfect.low < 0.9  # 30 problems, however often each was asked
+    assert stats.clustered([0.0] * 30, 240).low == pytest.approx(0.0, abs=1e-12)
+    alone = stats.clustered([0.5], 8)
+    assert (alone.se, alone.low, alone.high) == (None, None, None)
+    even = stats.clustered([0.5] * 30, 240)  # no spread, but 240 answers are not infinitely many
+    assert even.low is not None
+    assert 0.4 < even.low < 0.46
+
+
+def test_points_get_a_t_interval() -> None:
+    found = stats.clustered([3.0, 7.0, 8.0, 4.0])
+    expected = scipy_stats.t.interval(0.95, 3, loc=5.5, scale=scipy_stats.sem([3, 7, 8, 4]))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("right", "answers"), [(0, 5), (1, 5), (3, 7), (7, 7), (2, 8)])
+def test_pass_at_k_by_exhaustive_search(right: int, answers: int) -> None:
+    votes = [True] * right + [False] * (answers - right)
+    for k in range(1, answers + 1):
+        draws = list(combinations(votes, k))
+        assert stats.pass_at_k(right, answers, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+    assert stats.pass_at_k(right, answers, answers + 1) is None
+
+
+def test_majority() -> None:
+    assert stats.majority([("70", True), ("70", True), ("71", False)]) == 1.0
+    assert stats.majority([("70", True), ("71", False), ("71", False)]) == 0.0
+    assert stats.majority([("70", True), ("71", False)]) == 0.5
+    assert stats.majority([("70", True), ("71", False), ("72", False)]) == pytest.approx(1 / 3)
+    assert stats.majority([(None, False), (None, False), ("70", True)]) == 1.0
+    assert stats.majority([(None, False)]) == 0.0
+
+
+def test_failed_and_unscored_samples_are_counted_not_dropped() -> None:
+    records = [sample(p, 1, 1.0) for p in range(8)]
+    records.append(sample(8, 1, None, status="error", error_kind="http_5xx", error_message="boom", truncated=None))
+    records.append(sample(9, 1, None, unscored_reason="the grader raised"))
+    group = only(records)
+    assert group.score is not None
+    assert group.of_all is not None
+    assert (group.samples, group.scored, group.failed, group.unscored) == (10, 8, 1, 1)
+    assert (group.score.value, group.of_all.value) == (1.0, 0.8)
+    assert group.failures == {"http_5xx": (1, "boom")}
+    assert group.unscored_reasons == {"the grader raised": 1}
+    stored = {(r["metric"], r["stat"]): r["value"] for r in summary_rows({"run_id": "r", "model": "m"}, [group])}
+    assert stored["score", "of_all"] == 0.8
+    assert stored["failed", "value"] == 1
+
+
+def test_problems_weigh_the_same_however_often_they_were_answered() -> None:
+    records = [sample(0, e, 1.0) for e in range(1, 9)] + [sample(1, 1, 0.0)]
+    group = only(records)
+    assert group.score is not None
+    assert group.score.value == 0.5
+    assert group.pass_at[8].problems == 1
+
+
+def test_subsets_and_disagreements() -> None:
+    records = [sample(p, 1, 1.0, subset="I", second_score=1.0) for p in range(3)]
+    records += [sample(p, 1, 0.0, subset="II", second_score=1.0) for p in range(3)]
+    found = groups(samples_table(records))
+    assert [(g.subset, g.score.value if g.score else None, g.disagreements) for g in found] == [
+        ("I", 1.0, 0), ("II", 0.0, 3), (OVERALL, 0.5, 3),
+    ]  # fmt: skip
+
+
+def test_efforts_are_compared_problem_by_problem() -> None:
+    rng = np.random.default_rng(3)
+    low, high = (rng.random(30) < 0.5).astype(float), (rng.random(30) < 0.9).astype(float)
+    records = [
+        sample(p, 1, float(v), point_id=point, reasoning_effort=effort)
+        for point, effort, values in (("00-t-low", "low", low), ("01-t-high", "high", high))
+        for p, v in enumerate(values)
+    ]
+    table = samples_table(records)
+    [pair] = comparisons(table, groups(table))
+    reference = scipy_stats.ttest_rel(high, low)
+    interval = reference.confidence_interval(0.95)
+    assert pair.difference.value == pytest.approx((high - low).mean())
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((interval.low, interval.high))
+    permutation = scipy_stats.permutation_test(
+        (high, low), lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=20_000, rng=1
+    )
+    assert pair.difference.p == pytest.approx(permutation.pvalue, abs=0.01)
+
+
+def test_all_flips_of_few_pairs() -> None:
+    differences = [0.5, 0.25, -0.125, 0.75, 0.0]
+    reference = scipy_stats.permutation_test(
+        (differences, [0.0] * 5), lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=np.inf
+    )
+    assert stats.paired(differences).p == pytest.approx(reference.pvalue)
+
+
+def test_busy_time_leaves_out_pauses() -> None:
+    second = 10**9
+    assert busy_seconds([(0, 2 * second), (1 * second, 3 * second), (10 * second, 11 * second)]) == 4.0
+    assert busy_seconds([(None, 5), (5, None)]) is None
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
+def test_an_interval_holds_its_score_and_stays_in_bounds(means: list[float]) -> None:
+    found = stats.clustered(means)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= 1
