@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oss_eval.advice import advise_scores
+from oss_eval.errors import StoreError
 from oss_eval.report import NOTHING, number, print_run_checks
 from oss_eval.scores import OVERALL, Group, comparisons, groups
 from oss_eval.stats import Estimate, Score
@@ -26,7 +27,7 @@ RIGHT, WRONG, CUT, FAILED, UNSCORED, PART, PENDING = "●", "·", "✂", "✗", 
 
 def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     """Scores with intervals, what they cost, and whatever has to be known about them."""
-    manifest, samples = read_manifest(path), read_samples(path)
+    manifest, samples = _manifest(path), read_samples(path)
     simulated = manifest.get("endpoint", {}).get("simulated")
     mark = "  SIMULATED: no model was run" if simulated else ""
     title = Text(f"Benchmark of {manifest['model']}{mark}")
@@ -54,6 +55,13 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
         console.print("\n[bold italic]What follows from it[/]")
         for line in lines:
             console.print(f"• {line}", highlight=False, markup=False)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    if "tasks" not in manifest:
+        raise StoreError(f"{path.name} holds nothing yet: it has not begun to ask", "look again in a moment")
+    return manifest
 
 
 def _print_basics(manifest: dict[str, Any], console: Console) -> None:
@@ -302,7 +310,7 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
 
 def as_json(path: Path) -> dict[str, Any]:
     """One document for programs."""
-    manifest = read_manifest(path)
+    manifest = _manifest(path)
     return {
         "run_id": manifest["run_id"],
         "path": str(path),

@@ -308,6 +308,13 @@ def test_keys_are_blotted_out_of_the_command() -> None:
     assert public_url("https://h/v1?api-version=2025-01-01&sig=x") == "https://h/v1?api-version=2025-01-01&sig=***"
 
 
+def test_the_documented_benchmark_is_valid() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    assert len(example.splitlines()) <= 15
+    assert validated(BenchTask, {"name": "x", **yaml.safe_load(example)}, "oss-eval bench").scorer == "integer"
+
+
 def test_the_readme_task_example_is_valid() -> None:
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     example = text.partition("```yaml\n")[2].partition("```")[0]
