@@ -145,6 +145,18 @@ def reach(endpoint: Endpoint, timeout: float) -> None:
         raise unreachable(endpoint, _reason(error), timeout) from None
 
 
+def server_header(endpoint: Endpoint, timeout: float) -> str | None:
+    """What the server calls itself, asked by a call that costs it nothing; None when it does not say."""
+    address = f"{endpoint.base.scheme}://{_location(endpoint.base)}{endpoint.base.path}/models"
+    try:
+        with _direct.open(urllib.request.Request(address, headers=dict(endpoint.headers)), timeout=timeout) as got:
+            return str(got.headers.get("Server") or "") or None
+    except urllib.error.HTTPError as error:
+        return str(error.headers.get("Server") or "") or None
+    except Exception:  # noqa: BLE001 (whatever is wrong will be said by the first question)
+        return None
+
+
 def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
     """The model to ask: the one wanted, or the only one served. Raises EndpointError listing several."""
     if wanted:

@@ -278,7 +278,11 @@ class _Sweep:
             "created": datetime.now(UTC).isoformat(),
             "command": provenance.command_line(),
             "model": server.model,
-            "task": {**task.model_dump(mode="json"), "url": task.url and provenance.public_url(task.url)},
+            "task": {
+                **task.model_dump(mode="json"),
+                "url": task.url and provenance.public_url(task.url),
+                "extra_args": provenance.public_values(task.extra_args),
+            },
             "asked": sorted(task.model_fields_set),
             "workload": _workload_text(task),
             "prompt_lengths_by": self.lengths or None,

@@ -63,7 +63,9 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
                 atexit.register(self.close)
             self._count += 1
             retries = RETRIES if self.config.retries is None else self.config.retries
-            return Channel(self._asker, Gate(UNLIMITED), retries, self.model_name, "evalscope")
+            return Channel(
+                self._asker, Gate(UNLIMITED), retries, self.model_name, "evalscope", hide=self._endpoint.hide
+            )
 
     def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig

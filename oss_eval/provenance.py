@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ import oss_eval
 
 PACKAGES = ("evalscope", "httptools", "numpy", "orjson", "pyarrow", "scipy", "uvloop")
 SECRET_FLAGS = ("--api-key",)
+JSON_FLAGS = ("--extra-args", "--dataset-args")
 
 
 def environment() -> dict[str, Any]:
@@ -53,7 +55,12 @@ def command_line(argv: list[str] | None = None) -> list[str]:
                 shown[index + 1] = "***"
             elif word.startswith(flag + "="):
                 shown[index] = f"{flag}=***"
-        if "://" in word:
+        flag, equals, value = word.partition("=")
+        if index and shown[index - 1] in JSON_FLAGS:
+            shown[index] = _public_json(word)
+        elif equals and flag in JSON_FLAGS:
+            shown[index] = f"{flag}={_public_json(value)}"
+        elif "://" in word:
             shown[index] = public_url(word)
     return shown
 
@@ -67,6 +74,22 @@ def public_url(url: str) -> str:
     secret = r"(?i)([?&](?:[\w-]*(?:key|token|secret|sig|password)[\w-]*))=[^&]*"
     path = re.sub(secret, r"\1=***", path)
     return f"{scheme}://{place}{slash}{path}"
+
+
+def public_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Free-form settings without what their names call secret."""
+    secret = re.compile(r"(?i)key|token|secret|password|authorization")
+    return {
+        key: "***" if secret.search(key) and isinstance(value, str) else value for key, value in values.items()
+    }
+
+
+def _public_json(text: str) -> str:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps(public_values(values)) if isinstance(values, dict) else text
 
 
 def _cpu_name() -> str:

@@ -80,9 +80,10 @@ class RunWriter:
         writer._begin(path, manifest)
         for folder in SCHEMAS:
             _repair(path, folder)
-        recovered = read_journal(path)
-        writer._samples += recovered
+        writer._samples += read_journal(path)
         writer.flush()
+        if (path / JOURNAL).exists():
+            os.truncate(path / JOURNAL, 0)  # half a line would swallow the next one
         return writer
 
     def _begin(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -125,13 +126,14 @@ class RunWriter:
     def add_sample(self, record: SampleRecord) -> None:
         """A finished sample; it survives this process from the moment this returns. Raises StoreError."""
         line = json.dumps(asdict(record), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        self._samples.append(record)
         try:
             if self._journal is None:
                 self._journal = os.open(self.path / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.write(self._journal, line)
+            while line:
+                line = line[os.write(self._journal, line) :]
         except OSError as error:
             raise StoreError(f"can't write to {self.path}: {error.strerror}") from None
-        self._samples.append(record)
 
     def flush(self) -> None:
         """Write what is there as parts. Raises StoreError when the disk refuses; the rows are then kept."""

@@ -22,12 +22,13 @@ from oss_eval.bench.gate import Gate, Tuner
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.voice import retry_after
 from oss_eval.errors import OssEvalError
+from oss_eval.records import SampleRecord
 from oss_eval.schema import SAMPLES
 from oss_eval.simulate.answers import prompt_text, solve_chance
 from oss_eval.simulate.process import running
 from oss_eval.simulate.profiles import PROFILES
 from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_samples
+from oss_eval.store import RunWriter, read_manifest, read_samples
 from tests.conftest import ROOT, Command
 from tests.scripted import (
     CLOSE,
@@ -162,7 +163,8 @@ def test_openai_prompt_and_a_data_file(oss_eval: Command, tmp_path: Path) -> Non
     done = oss_eval("bench", "aime25", "--url", SIM, "--data", str(DATA / "aime25" / "test.jsonl"), "--prompt",
                     "openai", "--repeats", "1", "--limit", "3")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    prompt = json.loads(rows(tmp_path / "results")[0]["prompt"])[0]["content"]
+    first = next(row for row in rows(tmp_path / "results") if row["sample_id"] == "1")
+    prompt = json.loads(first["prompt"])[0]["content"]
     assert prompt.startswith("\nFind the sum")
     assert prompt.endswith("final answer within \\boxed{}.\n")
     assert sorted(path.name for path in (DATA / "aime25").iterdir()) == given  # data is only read
@@ -343,7 +345,10 @@ def test_a_judge_for_ones_own_questions(oss_eval: Command, tmp_path: Path, sums:
     ("text", "message"),
     [
         ("dataset: none.jsonl\nprompt: '{question}'\nscorer: integer", "there is no dataset file 'none.jsonl'"),
-        ("dataset: sums.jsonl\nprompt: '{quest}'\nscorer: integer", "has no 'quest'"),
+        ("dataset: sums.jsonl\nprompt: '{quest}'\nscorer: integer", "names no column"),
+        ("dataset: sums.jsonl\nprompt: '{question} {answer}'\nscorer: integer", "would tell the answer"),
+        ("dataset: sums.jsonl\nprompt: '{question}'\ntarget: reply\nscorer: integer", "has no 'reply'"),
+        ("dataset: sums.jsonl\nprompt: '{question}'\nscorer: choice", "is none of the options"),
         ("dataset: sums.jsonl\nprompt: '{question}'", "`scorer` is missing"),
         ("dataset: sums.jsonl\nscorer: integer", "`prompt` is missing"),
         ("dataset: sums.jsonl\nprompt: '{question}'\nscorer: integr", "'integr'"),
@@ -487,6 +492,50 @@ def test_marks(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
     assert "✂" in done.stdout
 
 
+def test_a_cut_answer_is_not_read_by_evalscope_either(oss_eval: Command, tmp_path: Path) -> None:
+    (tmp_path / "g").mkdir()
+    lines = [{"question": f"What is {n} + {n}?", "answer": f"so\n#### {2 * n}"} for n in range(1, 7)]
+    (tmp_path / "g" / "test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "mine.yaml").write_text("kind: bench\nbenchmark: gsm8k\ndataset_args: {few_shot_num: 0}\n")
+
+    def answer(body: dict[str, Any]) -> bytes:
+        number = 2 * int(question_of(body).split()[2])
+        texts = {2: "and so it is 2", 4: "\\boxed{4} but let me check wheth", 6: "\\boxed{6"}
+        return saying(texts.get(number, f"\\boxed{{{number}}}"), finish="length" if number in texts else "stop")
+
+    with ScriptedServer(talking(answer)) as server:
+        done = oss_eval("bench", "./mine.yaml", "--url", server.url, "--data", "g")
+    assert done.returncode == 0, done.stderr
+    found = {int(row["sample_id"]): row for row in rows(tmp_path / "results")}
+    assert [found[n]["score"] for n in range(1, 7)] == [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    assert [found[n]["route"] for n in range(1, 4)] == ["truncated", "evalscope", "cut box"]
+
+
+def test_what_has_no_answers_of_its_own_has_no_majority(oss_eval: Command, sums: Path) -> None:
+    turn: Counter[str] = Counter()
+
+    def answer(body: dict[str, Any]) -> bytes:
+        turn[question_of(body)] += 1
+        return saying(str(add(body)) if turn[question_of(body)] == 1 else "no idea")
+
+    with ScriptedServer(talking(answer)) as server:
+        done = oss_eval(
+            "bench", str(sums), "--url", server.url, "--scorer", "contains", "--repeats", "4", "--json"
+        )
+    [group] = json.loads(done.stdout)["groups"]
+    assert group["majority"] is None
+    assert group["pass_at"]["4"]["value"] == 1.0
+
+
+def test_counts_that_cannot_be(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    with ScriptedServer(
+        talking(lambda body: saying(f"\\boxed{{{add(body)}}}", tokens=(10, 9_999_999_999)))
+    ) as server:
+        done = oss_eval("bench", str(sums), "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "results")[0]["score"] == 1.0
+
+
 def test_unscored_is_not_wrong(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
     text = (tmp_path / "sums.jsonl").read_text().replace('"answer": 2}', '"answer": "two"}')
     (tmp_path / "sums.jsonl").write_text(
@@ -496,6 +545,23 @@ def test_unscored_is_not_wrong(oss_eval: Command, tmp_path: Path, sums: Path) ->
         done = oss_eval("bench", str(sums), "--url", server.url, "--json")
     [group] = json.loads(done.stdout)["groups"]
     assert (group["score"]["value"], group["of_all"]["value"], group["unscored"]) == (1.0, 0.95, 1)
+
+
+def test_keys_in_other_peoples_words(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    def judge(body: dict[str, Any]) -> bytes:
+        return json_reply(b'{"error":{"message":"bad key judge-key-55"}}', "401 Unauthorized")
+
+    with ScriptedServer(talking(right)) as server, ScriptedServer(talking(judge)) as judging:
+        address = judging.url.replace("http://", "http://user:hunter2@")
+        done = oss_eval("bench", str(sums), "--url", server.url, "--scorer", "judge", "--judge-model", "j", "--judge-url",
+                        address, "--retries", "0", "--extra-args", '{"api_key": "sk-extra-9"}',
+                        OSS_EVAL_JUDGE_KEY="judge-key-55")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file())
+    for secret in (b"judge-key-55", b"hunter2", b"sk-extra-9"):
+        assert secret not in everything + done.stdout.encode() + done.stderr.encode(), secret
+    refused = oss_eval("bench", "--resume", "last")
+    assert "without its secret part" in refused.stderr
 
 
 # -- concurrency ------------------------------------------------------------------------------------------------
@@ -527,6 +593,61 @@ def test_a_slow_sample_idles_nobody(oss_eval: Command, sums: Path) -> None:
     # 8 slow answers of 3 s, all of them begun early: beside them 152 quick ones must not wait in line behind them.
     assert np.mean(levels) > 6
     assert took < 20
+
+
+def test_those_who_wait_make_room(oss_eval: Command, sums: Path) -> None:
+    """More samples are told to wait than there are spare threads; the others are asked meanwhile."""
+    seen: Counter[str] = Counter()
+    lock = threading.Lock()
+    instants: list[float] = []
+
+    def answer(body: dict[str, Any]) -> bytes:
+        with lock:
+            seen[question_of(body)] += 1
+            instants.append(time.monotonic())
+            first = seen[question_of(body)] <= 3
+        if add(body) <= 30 and first:  # 15 of 20 questions, each three times
+            return json_reply(b'{"error":"later"}', "429 Too Many Requests", b"Retry-After: 4\r\n")
+        return right(body)
+
+    with ScriptedServer(talking(answer)) as server:
+        done = oss_eval("bench", str(sums), "--url", server.url, "--repeats", "6", "--parallel", "4")
+    assert done.returncode == 0, done.stderr
+    begun = min(instants)
+    assert sum(instant - begun < 3 for instant in instants) >= 120
+
+
+def test_a_worker_that_dies_ends_the_run(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    with ScriptedServer(
+        talking(lambda body: json_reply(b'{"error":"later"}', "429 Too Many", b"Retry-After: 3\r\n"))
+    ) as server:
+        process = start("bench", str(sums), "--url", server.url, "--limit", "2", cwd=tmp_path)
+        deadline = time.monotonic() + 20
+        while len(server.requests) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        listed = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "load.worker"], capture_output=True, text=True
+        )
+        os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "worker process ended unexpectedly" in errors.decode()
+
+
+def test_ctrl_c_does_not_wait_for_a_judge(tmp_path: Path, sums: Path) -> None:
+    with (
+        ScriptedServer(talking(right)) as server,
+        ScriptedServer(talking(lambda body: [60.0, json_reply(b"{}")])) as judging,
+    ):
+        process = start("bench", str(sums), "--url", server.url, "--scorer", "judge", "--judge-model", "j", "--judge-url",
+                        judging.url, cwd=tmp_path)  # fmt: skip
+        deadline = time.monotonic() + 20
+        while not judging.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert process.returncode == 130
 
 
 def test_the_gate_is_fair_and_never_overfull() -> None:
@@ -584,7 +705,9 @@ def test_auto_shrinks_when_the_server_says_so() -> None:
     server = Bottleneck(10_000)
     server.run(12)
     before = server.gate.limit
-    server.tuner.refused()
+    for _ in range(8):  # a burst: all of it was sent before the first refusal came
+        server.tuner.refused()
+        server.tuner.look()
     server.run(1)
     assert server.gate.limit == before // 2
     server.run(30)
@@ -760,6 +883,40 @@ def test_failed_samples_are_asked_again_on_resume(oss_eval: Command, tmp_path: P
     assert all(row["score"] == 1.0 for row in found)
     assert len(pd.read_parquet(run_of(tmp_path / "results") / "samples")) == 20
     assert len(pd.read_parquet(run_of(tmp_path / "results") / "requests")) == 25
+
+
+def test_real_and_simulated_answers_are_not_mixed(
+    oss_eval: Command, tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    made = oss_eval("bench", "demo", "--url", SIM, "--limit", "4", "--repeats", "1")
+    assert made.returncode == 0, made.stderr
+    with ScriptedServer(talking(lambda body: saying("\\boxed{1}"))) as server:
+        to_real = oss_eval("bench", "--resume", "last", "--limit", "8", "--url", server.url)
+        assert to_real.returncode == 2
+        assert "simulated, and a real server would be asked now" in to_real.stderr
+        assert not [request for request in server.requests if request.startswith(b"POST")]
+        real = oss_eval("bench", "demo", "--limit", "4", "--repeats", "1", OPENAI_BASE_URL=server.url)
+        assert real.returncode == 0, real.stderr
+    gone = oss_eval("bench", "--resume", "last", "--limit", "8")  # found by a variable that is not set any more
+    assert gone.returncode == 2
+    assert "can't reach" in gone.stderr
+    to_simulated = oss_eval("bench", "--resume", "last", "--limit", "8", "--url", served[0])
+    assert to_simulated.returncode == 2
+    assert "from a real server, and a simulator would be asked now" in to_simulated.stderr
+    assert read_manifest(sorted((tmp_path / "results").iterdir())[-1])["status"] == "finished"
+
+
+def test_half_a_line_in_the_journal(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, "r1", {"kind": "bench"})
+    writer.close()
+    (tmp_path / "r1" / ".samples.jsonl").write_bytes(b'{"run_id": "r1", "point')
+    again = RunWriter.reopen(tmp_path / "r1")
+    again.add_sample(
+        SampleRecord(run_id="r1", point_id="p", request_id="q", task="t", subset="s", sample_id="1", epoch=1,
+                     reasoning_effort=None, model="m", prompt="[]", target="1", score=1.0)
+    )  # fmt: skip
+    assert read_samples(tmp_path / "r1").num_rows == 1  # not flushed: the journal alone holds it
+    again.close()
 
 
 def test_one_writer_at_a_time(oss_eval: Command, tmp_path: Path, served: tuple[str, Path]) -> None:

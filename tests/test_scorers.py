@@ -47,6 +47,23 @@ RIGHT = {
     r"\boxed{000}": "0",
     r"\boxed{-5}": "-5",
     r"\boxed {70}": "70",
+    r"\boxed{\$18}": "18",
+    r"\boxed{\$1{,}000.00}": "1000",
+    r"\boxed{1,\!176}": "1176",
+    "**Answer**: 70": "70",
+    r"\boxed{n \equiv 70 \pmod{1000}}": "70",
+    "The answer is 70 (mod 1000)": "70",
+    r"\boxed{(70)}": "70",
+    r"\boxed{\bf 70}": "70",
+    r"\boxed{\text{Answer: }70}": "70",
+    r"\boxed{€70}": "70",
+    "The answer is: 70。": "70",
+    "答案：70": "70",
+    "The final answer is 70, which is even": "70",
+    "Answer: 70, since 70 = 21 + 49": "70",
+    "She has **70** apples.": "70",
+    r"\boxed{70}. Check \boxed{}": "70",
+    "**Final Answer**\n70": "70",
 }
 
 
@@ -69,7 +86,13 @@ WRONG = [
     (r"\boxed{70 \text{ or } 71}", False, "box, no integer"),
     ("There are 70 ways to begin, and so on, which leads nowhere in the end.", False, "none"),
     ("", False, "none"),
-    (r"\boxed{}", False, "box, no integer"),
+    (r"\boxed{}", False, "none"),
+    (r"\boxed{70!}", False, "box, no integer"),
+    (r"\boxed{70x}", False, "box, no integer"),
+    (r"\boxed{70\sqrt{3}}", False, "box, no integer"),
+    (r"\boxed{70e3}", False, "box, no integer"),
+    (r"\boxed{70 \pi}", False, "box, no integer"),
+    ("Answer: 70 or 71", False, "answer line, no integer"),
 ]
 
 
@@ -110,6 +133,13 @@ def test_choice() -> None:
     for answer in ("ANSWER: B", "The answer is (B).", r"\boxed{\text{B}}", "**B**", "B", "Answer: **B) Paris**"):
         assert choice(answer, "B", False, {}).score == 1.0, answer
         assert choice(answer, "C", False, {}).score == 0.0, answer
+    for answer in ("Answer: B\n\nThis answer is a good one", "B. Paris", "b", "Option B is correct.", 'Answer: "B"',
+                   "The answer is B. A is wrong because it answers another question.", "答案：B", r"\boxed{\text{(b)}}",
+                   "The correct choice is B.", "**Answer**: B", "Answer:\nB", "Answer: Ｂ"):  # fmt: skip
+        assert choice(answer, "B", False, {}).score == 1.0, answer
+    for answer in (r"\boxed{A, B}", "**A** **B** **C** I cannot decide", "Answer: I think B", "It could be B"):
+        assert choice(answer, "B", False, {}).answer is None, answer
+    assert choice("Answer: D\n\nNote: the answer B would be right if x", "D", False, {}).score == 1.0
     assert choice("I think A at first.\nAnswer: B", "B", False, {}).score == 1.0
     assert choice("Answer: B", "B", True, {}).route == "truncated"
 
@@ -118,6 +148,16 @@ def test_texts() -> None:
     assert exact(" The Cat. ", "the cat", False, {}).score == 1.0
     assert exact("The cat sat", "the cat", False, {}).score == 0.0
     assert exact("Well.\nAnswer: the cat", "The Cat", False, {}).score == 1.0
+    for answer in (
+        r"\boxed{\text{The Cat}}",
+        "**Answer**: the cat",
+        "**Final Answer:**\nthe cat",
+        "“the cat”",
+        "the cat。",
+    ):
+        assert exact(answer, "the cat", False, {}).score == 1.0, answer
+    assert exact("", "", False, {}).score is None
+    assert contains("the cat", "the cat", True, {}).score == 0.0
     assert contains("Surely THE  cat did it", "the cat", False, {}).score == 1.0
     assert contains("the dog", "the cat", False, {}).score == 0.0
     assert regex("code: X-12 then X-34", "34", False, {"pattern": r"X-(\d+)"}).score == 1.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from oss_eval.bench.questions import Message, Question, Said
 from oss_eval.bench.scorers import Grade
 from oss_eval.bench.voice import Voice
 from oss_eval.config import BenchTask
-from oss_eval.errors import OssEvalError, TaskError
+from oss_eval.errors import TaskError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -38,55 +41,43 @@ class CustomBenchmark:
         """One a row. Raises TaskError naming a column that is missing, or why the data can't be read."""
         task = self._task
         rows = self._rows()
-        needed = {task.target, *_COLUMN.findall(task.prompt), *([task.choices] if task.choices else [])} - {
-            "choices"
-        }
+        columns = list(rows[0])
+        used = [name for name in _COLUMN.findall(task.prompt) if name in columns]
+        if not used:
+            listed = ", ".join(f"{{{name}}}" for name in columns)
+            raise TaskError(f"the prompt names no column of {task.dataset}", f"there are {listed}")
+        if task.target in used:
+            raise TaskError(f"the prompt would tell the answer: it holds {{{task.target}}}, the target")
+        if task.choices is None and "choices" in _COLUMN.findall(task.prompt) and "choices" not in columns:
+            raise TaskError("the prompt holds {choices}, and `choices` names no column")
         questions: list[Question] = []
         for number, row in enumerate(rows, 1):
-            missing = sorted(name for name in needed if row.get(name) is None)
+            where = f"row {number} of {task.dataset}"
+            missing = [name for name in dict.fromkeys([task.target, *used]) if row.get(name) is None]
             if missing:
-                columns = ", ".join(row)
                 raise TaskError(
-                    f"row {number} of {task.dataset} has no {' and no '.join(repr(m) for m in missing)}",
-                    f"its columns are {columns}; name them in `prompt`, `target` and `choices`",
+                    f"{where} has no {' and no '.join(map(repr, missing))}",
+                    f"its columns are {', '.join(columns)}; name them in `prompt`, `target` and `choices`",
                 )
-            options = [str(option) for option in row[task.choices]] if task.choices else []
-            texts = {name: str(value) for name, value in row.items()}
-            texts["choices"] = "\n".join(
-                f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=False)
-            )
-            prompt = _filled(task.prompt, texts)
-            messages: list[Message] = [{"role": "user", "content": prompt}]
+            options = _options(row.get(task.choices), task.choices, where) if task.choices else []
+            texts = {name: str(row[name]) for name in used}
+            if options:
+                texts["choices"] = "\n".join(f"{a}) {text}" for a, text in zip(LETTERS, options, strict=False))
+            messages: list[Message] = [{"role": "user", "content": _filled(task.prompt, texts)}]
             if task.system_prompt:
                 messages.insert(0, {"role": "system", "content": task.system_prompt})
-            target = _letter(row[task.target], options) if task.scorer == "choice" else str(row[task.target])
+            target = (
+                _letter(row[task.target], options, where) if task.scorer == "choice" else str(row[task.target])
+            )
             form = FORMS.get(task.scorer or "", "plain")
-            questions.append(Question("default", str(number), messages, target, None, form, len(options)))
+            subset = named_subset(task.subsets, number) or "default"
+            questions.append(Question(subset, str(number), messages, target, None, form, len(options)))
         return questions
 
     def _rows(self) -> list[dict[str, Any]]:
         task = self._task
-        import datasets
-
-        datasets.disable_progress_bars()
         try:
-            if self._path is not None:
-                settings = {"delimiter": "\t"} if self._path.suffix == ".tsv" else {}
-                loaded = datasets.load_dataset(
-                    FORMATS[self._path.suffix], data_files=str(self._path), split="train", **settings
-                )
-            elif task.hub == "modelscope":
-                from modelscope import MsDataset
-
-                loaded = MsDataset.load(task.dataset, subset_name=task.subset, split=task.split)
-            else:
-                loaded = datasets.load_dataset(task.dataset, task.subset, split=task.split)
-            limit = task.limit or len(loaded)
-            rows = [dict(row) for row in loaded.select(range(min(limit, len(loaded))))]
-            if self._path is None:
-                self.source["fingerprint"] = getattr(loaded, "_fingerprint", None)
-        except OssEvalError:
-            raise
+            rows = _from_file(self._path) if self._path is not None else self._from_hub()
         except Exception as error:  # noqa: BLE001 (every format and hub has its own errors)
             lines = str(getattr(error, "__cause__", None) or error).strip().splitlines() or [type(error).__name__]
             raise TaskError(
@@ -95,7 +86,21 @@ class CustomBenchmark:
             ) from None
         if not rows:
             raise TaskError(f"the dataset {task.dataset} has no rows")
-        return rows
+        return rows[: task.limit]
+
+    def _from_hub(self) -> list[dict[str, Any]]:
+        task = self._task
+        if task.hub == "modelscope":
+            from modelscope import MsDataset
+
+            loaded = MsDataset.load(task.dataset, subset_name=task.subset, split=task.split)
+        else:
+            import datasets
+
+            datasets.disable_progress_bars()
+            loaded = datasets.load_dataset(task.dataset, task.subset, split=task.split)
+        self.source["fingerprint"] = getattr(loaded, "_fingerprint", None)
+        return [dict(row) for row in loaded.select(range(min(task.limit or len(loaded), len(loaded))))]
 
     def answer(self, question: Question, voice: Voice) -> Said:
         """One request."""
@@ -128,14 +133,66 @@ def _local(task: BenchTask, folder: Path | None) -> Path | None:
     return None
 
 
+def _from_file(path: Path) -> list[dict[str, Any]]:
+    """Rows as they stand in the file: nothing is taken for a date, a number or a missing value."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return found
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix in (".csv", ".tsv"):
+        return list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
+    rows = (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [json.loads(x) for x in text.splitlines() if x.strip()]
+    )
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its rows are no JSON objects")
+    return list(rows)
+
+
 def _filled(template: str, texts: dict[str, str]) -> str:
     """A template with its columns. Not str.format: prompts are full of LaTeX, whose braces mean something else."""
     return _COLUMN.sub(lambda match: texts.get(match.group(1), match.group()), template)
 
 
-def _letter(target: Any, options: list[str]) -> str:
-    """The letter of the right option: given as a letter, as its text, or as its place from 0."""
-    if isinstance(target, int) and 0 <= target < max(len(options), 1):
-        return LETTERS[target]
+def _options(value: Any, column: str, where: str) -> list[str]:
+    """The options of a question: a list, ARC's {text, label}, or a JSON list as text. Raises TaskError."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value = value["text"]
+    if not isinstance(value, list) or len(value) < 2 or len(value) > len(LETTERS):
+        raise TaskError(f"{where}: {column!r} holds no list of options", 'such as ["Lima", "Paris"]')
+    return [str(option) for option in value]
+
+
+def _letter(target: Any, options: list[str], where: str) -> str:
+    """The letter of the right option: given as a letter, as its text, or as its place from 0. Raises TaskError."""
     text = str(target).strip()
-    return LETTERS[options.index(text)] if text in options else text.upper()
+    letters = LETTERS[: len(options)] if options else LETTERS
+    if text in options:
+        return LETTERS[options.index(text)]
+    bare = text.strip("().: ").upper()
+    if len(bare) == 1 and bare in letters:
+        return bare
+    if text.isdigit() and int(text) < len(letters):
+        return LETTERS[int(text)]
+    raise TaskError(
+        f"{where}: the target {text!r} is none of the options",
+        "give a letter, an option's text, or its place from 0",
+    )
+
+
+def named_subset(subsets: dict[str, str], place: int) -> str | None:
+    """The name of the range that a sample is in, counted from 1."""
+    for name, span in subsets.items():
+        first, last = map(int, span.split("-"))
+        if first <= place <= last:
+            return name
+    return None

@@ -87,6 +87,7 @@ class Tuner:
         self._begun: float | None = None
         self._first: tuple[float, int] | None = None
         self._hold_until = 0.0
+        self._shrunk = float("-inf")
         self._refused = threading.Event()
         self.levels: list[tuple[int, float]] = []
         """(limit, token events per second) of every level that was measured."""
@@ -100,9 +101,13 @@ class Tuner:
         now = self._clock()
         if self._refused.is_set():
             self._refused.clear()
-            self._set(max(1, self._gate.limit // 2), now)
-            self._best = None
-            self._hold_until = now + PATIENCE_SECONDS
+            if (
+                now >= self._shrunk + SETTLE_SECONDS
+            ):  # one burst of refusals is one: they were sent before the last cut
+                self._shrunk = now
+                self._set(max(1, self._gate.limit // 2), now)
+                self._best = None
+                self._hold_until = now + PATIENCE_SECONDS
             return
         if now < self._hold_until or not self._gate.full:
             self._begun = self._first = None

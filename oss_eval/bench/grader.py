@@ -101,7 +101,11 @@ class Grader:
                 process_group=0,  # Ctrl-C is the main process's to handle
             )
             assert self._process.stdout is not None
-            _read(self._process.stdout, START)
+            try:
+                _read(self._process.stdout, START)
+            except BaseException:
+                self._end()  # its late answer would be taken for the next one's
+                raise
         return self._process
 
     def _end(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.questions import Benchmark, Question, Said
-from oss_eval.bench.scorers import Grade, final_text
+from oss_eval.bench.scorers import Grade, final_text, last_box
 from oss_eval.bench.voice import Failed, Voice
 from oss_eval.config import BenchTask
 from oss_eval.records import RequestRecord, SampleRecord
@@ -21,6 +21,10 @@ NS_PER_MS = 1e6
 
 def grade(task: BenchTask, benchmark: Benchmark, question: Question, said: Said, grader: Grader) -> Grade:
     """The benchmark's verdict and, beside it, the second grader's. Never raises for what a grader does."""
+    if said.truncated:
+        cut = _cut_short(task, question, said)
+        if cut is not None:
+            return cut
     try:
         verdict = benchmark.grade(question, said)
     except Exception as error:  # noqa: BLE001 (a grader that raises leaves the sample unscored)
@@ -29,6 +33,21 @@ def grade(task: BenchTask, benchmark: Benchmark, question: Question, said: Said,
         return verdict
     second = grader.second_opinion(said.response, question.target)
     return replace(verdict, second=second)
+
+
+def _cut_short(task: BenchTask, question: Question, said: Said) -> Grade | None:
+    """The verdict on a cut answer that holds no whole box, where something would otherwise be read out of it.
+
+    Our own scorers see to it themselves. What asks for no box and no letter (an essay with instructions) can be
+    judged by what there is.
+    """
+    if task.scorer is not None or question.form == "plain":
+        return None
+    box, cut = last_box(said.response)
+    if box is not None and not cut:
+        said.response = f"\\boxed{{{box}}}"
+        return None
+    return Grade(0.0, None, "cut box" if cut else "truncated")
 
 
 def _mathematical(task: BenchTask, question: Question) -> bool:

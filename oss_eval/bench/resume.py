@@ -28,9 +28,17 @@ def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
     found: list[Plan] = []
     for name, stored in manifest["tasks"].items():
         values = {key: stored[key] for key in BenchTask.model_fields if key in stored}
-        if "url" not in typed and manifest["endpoint"].get("simulator"):
-            values["url"] = manifest["endpoint"]["simulator"] if not values.get("url") else values["url"]
+        if not values.get("url"):  # it was found; looking again might find another one
+            endpoint = manifest["endpoint"]
+            started = endpoint["simulator"] if endpoint.get("started") else None
+            values["url"] = started or endpoint["url"]
         values["model"] = manifest["model"]
+        hidden = [key for key, value in {**values, **typed}.items() if "***" in str(value)]
+        if hidden:
+            flags = ", ".join(f"--{key.replace('_', '-')}" for key in hidden)
+            raise UsageError(
+                f"{manifest['run_id']} holds {flags} without its secret part", f"give {flags} again with --resume"
+            )
         task = validated(BenchTask, {**values, **typed}, "oss-eval bench")
         before = validated(BenchTask, values, "oss-eval bench")
         lines = [
@@ -52,6 +60,17 @@ def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
         folder = stored.get("folder")
         found.append(Plan(task.model_copy(update={"reasoning_effort": efforts}), folder and Path(folder)))
     return found
+
+
+def check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
+    """Raise UsageError rather than mix a model's answers with a simulator's."""
+    before = bool(manifest["endpoint"].get("simulated"))
+    if before != simulated:
+        raise UsageError(
+            f"the answers of {manifest['run_id']} are {'simulated' if before else 'from a real server'}, and "
+            f"{'a real server' if before else 'a simulator'} would be asked now",
+            "say who is to be asked with --url, or begin a run of its own without --resume",
+        )
 
 
 def stored_points(manifest: dict[str, Any]) -> list[Point]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +14,19 @@ from typing import Any
 
 from oss_eval import provenance
 from oss_eval.bench import answer_key, resume
+from oss_eval.bench.crew import Crew
 from oss_eval.bench.custom import CustomBenchmark
 from oss_eval.bench.gate import Gate, Tuner
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.grading import sample_record
 from oss_eval.bench.jobs import Course, Job, Plan, Point, jobs, points, samples_hash, settings
+from oss_eval.bench.judge import KEY as JUDGE_KEY
 from oss_eval.bench.questions import Benchmark
 from oss_eval.bench.voice import Channel, Stopped, Voice
 from oss_eval.checks import ClockWatch
-from oss_eval.endpoints import choose_model, http_error, parse_url, reach
+from oss_eval.endpoints import Endpoint, choose_model, http_error, parse_url, reach, server_header
 from oss_eval.errors import EndpointError, OssEvalError
+from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
 from oss_eval.load.process import Limits
 from oss_eval.progress import Progress
@@ -32,8 +35,10 @@ from oss_eval.session import Made, Order, Server, introduce, whom_to_ask
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
 
+STOP_SECONDS = 3.0
+"""What is being graded when the run is stopped may end within this time."""
 SPARE_THREADS = 32
-"""Samples beyond those in flight: graded, judged or waiting for another attempt, while others are asked."""
+"""Samples beyond those in flight: being graded while others are asked."""
 GONE = 10
 """Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
 
@@ -59,7 +64,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     Raises OssEvalError for what the user can put right before anything is asked. Ctrl-C ends the run early with
     every finished sample stored, or is raised on when there is none.
     """
-    from oss_eval.store import RunWriter, new_run_id, read_manifest
+    from oss_eval.store import RunWriter, new_run_id
 
     first = plans[0].task
     simulator, endpoint = whom_to_ask(first.url, first.api, order.api_key)
@@ -70,42 +75,63 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             assert endpoint is not None
             reach(endpoint, first.connect_timeout)
             model = choose_model(endpoint, first.model)
-        grader = Grader()
-        stack.callback(grader.close)
-        grader.warm_up()
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oss-eval-bench-")))
-        courses: list[Course] = []
-        for plan in plans:
-            benchmark = open_benchmark(plan, model, grader, order.api_key, scratch)
-            stack.callback(benchmark.close)
-            courses.append(Course(plan, benchmark, benchmark.questions()))
-        stored = [] if resumed is None else resume.stored_points(read_manifest(resumed))
-        found = points(courses, stored)
-        todo = jobs(courses, found)
-        if resumed is not None:
-            todo = resume.missing(resumed, todo)
-            writer = RunWriter.reopen(resumed)
-        else:
-            writer = RunWriter(order.out, new_run_id("bench", order.name or model), {"kind": "bench"})
+        writer = None if resumed is None else RunWriter.reopen(resumed)  # locked from here on
+        before = None if writer is None else dict(writer.manifest)
         bench: _Bench | None = None
         try:
+            known = simulator
+            if endpoint is not None:
+                known = _simulator_behind(endpoint, first.connect_timeout)
+            if writer is not None:
+                resume.check_simulated(writer.manifest, known is not None)
+            grader = Grader()
+            stack.callback(grader.close)
+            grader.warm_up()
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oss-eval-bench-")))
+            courses: list[Course] = []
+            for plan in plans:
+                benchmark = open_benchmark(plan, model, grader, order.api_key, scratch)
+                stack.callback(benchmark.close)
+                courses.append(Course(plan, benchmark, benchmark.questions()))
+            found = points(courses, [] if writer is None else resume.stored_points(writer.manifest))
+            todo = jobs(courses, found)
+            if writer is None:
+                writer = RunWriter(order.out, new_run_id("bench", order.name or model), {"kind": "bench"})
+            else:
+                todo = resume.missing(writer.path, todo)
             if simulator:
                 key = writer.path / "answers.jsonl"
                 answer_key.write(key, [question for course in courses for question in course.questions])
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
                 endpoint = parse_url(url, first.api)
             assert endpoint is not None
-            bench = _Bench(courses, order, Server(endpoint, model, simulator), writer, grader, found)
-            writer.write_manifest(status="running", **bench.manifest(resumed is not None))
+            bench = _Bench(courses, order, Server(endpoint, model, known), writer, grader, found)
+            writer.write_manifest(status="running", **bench.manifest(resumed is not None, simulator is not None))
             status = bench.ask(todo)
         except BaseException as error:
-            if resumed is None and (bench is None or not bench.tally.answered):
-                writer.discard()
-            else:
-                writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            _abandon(writer, before, bench, isinstance(error, KeyboardInterrupt))
             raise
         status = bench.store(status)
     return Made(writer.path, status)
+
+
+def _simulator_behind(endpoint: Endpoint, timeout: float) -> str | None:
+    """The sim:// URL of a server that calls itself our simulator: it must not be taken for a model."""
+    header = server_header(endpoint, timeout) or ""
+    return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
+
+
+def _abandon(writer: Any, before: dict[str, Any] | None, bench: _Bench | None, interrupted: bool) -> None:
+    """Whatever went wrong, answers stay; a run without any goes, or is again what it was before it was resumed."""
+    if writer is None:
+        return
+    if bench is not None and bench.tally.answered:
+        writer.finish("interrupted" if interrupted else "failed")
+    elif before is None:
+        writer.discard()
+    else:
+        writer.manifest = before
+        writer.finish(before["status"])
 
 
 def open_benchmark(plan: Plan, model: str, grader: Grader, api_key: str | None, scratch: Path) -> Benchmark:
@@ -163,19 +189,18 @@ class _Bench:
             if task.parallel == "auto":
                 self.tuner = Tuner(self.gate, lambda: asker.tokens)
                 channel.refused = self.tuner.refused
-            pool = ThreadPoolExecutor(most + SPARE_THREADS, thread_name_prefix="sample")
-            interrupted = False
+            crew = Crew[Job](most + SPARE_THREADS, lambda job: self._one(job, channel))
+            channel.resting = crew.resting
             try:
-                self.progress.start(self._title(), len(todo))
-                for job in todo:
-                    pool.submit(self._one, job, channel)
-                self._collect(len(todo), asker)
-            except KeyboardInterrupt:
-                interrupted = True
+                with Interrupts() as interrupts:
+                    self.progress.start(self._title(), len(todo))
+                    crew.start(todo)
+                    self._collect(len(todo), asker, interrupts)
+                    interrupted = interrupts.count > 0
             finally:
                 channel.stopping.set()
                 asker.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
+                crew.stop(STOP_SECONDS)
                 with contextlib.suppress(queue.Empty):
                     while True:
                         self._take(self._results.get_nowait())
@@ -192,9 +217,9 @@ class _Bench:
             return "failed"
         return "finished"
 
-    def _collect(self, expected: int, asker: Asker) -> None:
+    def _collect(self, expected: int, asker: Asker, interrupts: Interrupts) -> None:
         left = expected
-        while left and self.tally.fatal is None:
+        while left and self.tally.fatal is None and not interrupts.count:
             with contextlib.suppress(queue.Empty):
                 item = self._results.get(timeout=0.1)
                 left -= not isinstance(item, RequestRecord)
@@ -238,6 +263,8 @@ class _Bench:
         try:
             record = self._sample(job, channel)
         except Stopped:
+            if not channel.stopping.is_set():
+                self._results.put(OssEvalError("a request was given up, and nobody had asked for it"))
             return
         except BaseException as error:  # noqa: BLE001 (raised on in the main thread)
             self._results.put(error)
@@ -258,7 +285,20 @@ class _Bench:
             raise
         except Exception as error:  # noqa: BLE001 (the server's or a benchmark's own: the sample failed, not the run)
             failure = error
-        return sample_record(job, channel.run_id, channel.model, voice, said, failure, self.grader)
+        judged = contextlib.nullcontext() if job.task.judge_model is None else channel.resting()
+        with judged:
+            record = sample_record(job, channel.run_id, channel.model, voice, said, failure, self.grader)
+        for name in ("unscored_reason", "error_message"):
+            text = getattr(record, name)
+            if text:
+                setattr(record, name, self._hide(text))
+        return record
+
+    def _hide(self, text: str) -> str:
+        """Other people's words without our keys."""
+        for key in (self.server.endpoint.api_key, os.environ.get(JUDGE_KEY), os.environ.get("OPENAI_API_KEY")):
+            text = text.replace(key, "***") if key else text
+        return text
 
     # -- words -----------------------------------------------------------------------------------------
 
@@ -274,16 +314,12 @@ class _Bench:
         return " ".join(dict.fromkeys(point.task for point in self.points))
 
     def _note_server(self, header: str | None) -> None:
-        """What the server calls itself; a simulator can't be taken for a model."""
-        if header is None:
-            return
-        entry = {**self.writer.manifest["endpoint"], "server": header}
-        if header.startswith(SERVER) and not self.server.simulator:
-            entry |= {"simulated": True, "simulator": f"sim://{header.removeprefix(SERVER)}"}
-        self.writer.write_manifest(endpoint=entry)
+        """What the server calls itself."""
+        if header is not None:
+            self.writer.write_manifest(endpoint={**self.writer.manifest["endpoint"], "server": header})
 
-    def manifest(self, goes_on: bool) -> dict[str, Any]:
-        """What was asked, what was in force, where, with what."""
+    def manifest(self, goes_on: bool, started: bool) -> dict[str, Any]:
+        """What was asked, what was in force, where, with what; `started` is whether the simulator is ours."""
         order, server = self.order, self.server
         session = {"started": datetime.now(UTC).isoformat(), "command": provenance.command_line()}
         before = self.writer.manifest
@@ -293,7 +329,15 @@ class _Bench:
             "tasks": {
                 course.plan.task.name: {
                     **course.plan.task.model_dump(mode="json"),
-                    "url": course.plan.task.url and provenance.public_url(course.plan.task.url),
+                    **{
+                        key: provenance.public_url(value)
+                        for key in ("url", "judge_url")
+                        if (value := getattr(course.plan.task, key)) is not None
+                    },
+                    **{
+                        key: provenance.public_values(getattr(course.plan.task, key))
+                        for key in ("extra_args", "dataset_args")
+                    },
                     "folder": course.plan.folder and str(course.plan.folder),
                     "source": course.benchmark.source,
                     "samples": len(course.questions),
@@ -304,7 +348,7 @@ class _Bench:
             "endpoint": {
                 "url": server.endpoint.url, "api": server.endpoint.api, "server": None,
                 "simulated": server.simulator is not None, "simulator": server.simulator,
-                "found": server.endpoint.found or None,
+                "found": server.endpoint.found or None, "started": started,
             },
             "points": [{**asdict(point), "number": point.number} for point in self.points],
             "environment": provenance.environment(),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.bench import catalog, hubs
+from oss_eval.bench.custom import named_subset
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.questions import Message, Question, Said
 from oss_eval.bench.scorers import Grade
@@ -141,6 +142,8 @@ class SuiteBenchmark:
         ]
         if not questions:
             raise TaskError(f"{name} has no samples", "check --data and --limit")
+        if len({(question.subset, question.sample_id) for question in questions}) < len(questions):
+            raise TaskError(f"{name}: `subsets` names ranges, but the benchmark has subsets of its own")
         return questions
 
     def _from_hub(self) -> Any:
@@ -208,15 +211,14 @@ class SuiteBenchmark:
         prompt = json.dumps(messages)
         form = "choice" if sample.choices else "box" if "boxed" in prompt else "plain"
         return Question(
-            self._subset_name(subset, place), str(place), messages, target, sample, form, len(sample.choices or ())
+            named_subset(self._task.subsets, place) or subset,
+            str(place),
+            messages,
+            target,
+            sample,
+            form,
+            len(sample.choices or ()),
         )
-
-    def _subset_name(self, subset: str, place: int) -> str:
-        for name, span in self._task.subsets.items():
-            first, last = map(int, span.split("-"))
-            if first <= place <= last:
-                return name
-        return subset
 
     # -- asking and grading ----------------------------------------------------------------------------
 
@@ -229,6 +231,8 @@ class SuiteBenchmark:
         model = Model(ProbeModel(self._model, voice.ask), GenerateConfig())
         # Adapters note things in a sample's metadata while they talk: each epoch and effort has its own.
         state = self._adapter.run_inference(model, question.raw.model_copy(deep=True), str(self._work))
+        if voice.failure is not None:
+            raise voice.failure  # some benchmarks catch whatever asking raises and go on with nothing
         if not voice.answers:
             raise RuntimeError("the benchmark asked nothing")
         last = voice.answers[-1]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -36,8 +37,11 @@ class Failed(Exception):
         self.record = record
 
 
-class Stopped(Exception):
-    """The run is being stopped: this sample is not finished and leaves no row."""
+class Stopped(BaseException):
+    """The run is being stopped: this sample is not finished and leaves no row.
+
+    No `except Exception` of a benchmark's own code may catch it.
+    """
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class Channel:
     """Takes the key out of a server's words."""
     seen: Callable[[RequestRecord], None] = lambda record: None
     """Called for every request that is over, failed attempts too; from any thread."""
+    resting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a thread waits for something else than an answer."""
     stopping: threading.Event = field(default_factory=threading.Event)
     server: str | None = None
     """What the server calls itself, once it has answered."""
@@ -85,6 +91,8 @@ class Voice:
         """Seconds between attempts."""
         self.request_id = ""
         """The latest request's."""
+        self.failure: Failed | None = None
+        """The request that failed for good, whatever became of the exception that said so."""
 
     def ask(self, body: dict[str, Any]) -> Answer:
         """An answer to a request; `body` is added to the run's settings, which win. Raises Failed and Stopped.
@@ -117,9 +125,14 @@ class Voice:
             if record.http_status in (429, 503):
                 channel.refused()
             if record.http_status in FINAL_STATUS or attempt > channel.retries:
-                raise Failed(record)
-            self._wait(answer, attempt)
+                raise self._failed(record)
+            with channel.resting():
+                self._wait(answer, attempt)
         raise AssertionError("unreachable")
+
+    def _failed(self, record: RequestRecord) -> Failed:
+        self.failure = Failed(record)
+        return self.failure
 
     def _record(self, turn: int, attempt: int) -> RequestRecord:
         request_id = f"{self._point_id}/{self._name}/{self._epoch}"
@@ -149,7 +162,7 @@ class Voice:
         if pause is None:
             pause = random.uniform(0, min(LONGEST_BACKOFF, BACKOFF * 2 ** (attempt - 1)))
         elif pause > LONGEST_WAIT:
-            raise Failed(answer.record)
+            raise self._failed(answer.record)
         begun = time.monotonic()
         stopped = self._channel.stopping.wait(pause)
         self.waited += time.monotonic() - begun

@@ -47,7 +47,7 @@ class Asker:
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._tag = 0
-        self._closed = self._stopped = False
+        self._closed = self._stopped = self._died = False
         self._replies = Replies(self._begin, self._end)
         self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
         self._reader.start()
@@ -65,6 +65,9 @@ class Asker:
         """
         answer: Future[Answer] = Future()
         with self._lock:
+            if self._died:
+                answer.set_exception(_gone())
+                return answer
             if self._closed or self._stopped:
                 record.status, record.error_kind, record.error_message = "cancelled", "cancelled", "stopped"
                 answer.set_result(Answer(record, Reply()))
@@ -111,12 +114,10 @@ class Asker:
                     self._replies.take(0, message)
         with self._lock:
             left, self._pending = list(self._pending.values()), {}
-            died, self._closed = not self._closed, True
+            self._died, self._closed = not self._closed, True
         for pending in left:
-            if died:
-                pending.answer.set_exception(
-                    OssEvalError("the worker process ended unexpectedly", "what was finished is stored; resume")
-                )
+            if self._died:
+                pending.answer.set_exception(_gone())
             else:
                 pending.record.status, pending.record.error_kind = "cancelled", "cancelled"
                 pending.answer.set_result(Answer(pending.record, Reply()))
@@ -130,3 +131,9 @@ class Asker:
         with self._lock:
             pending = self._pending.pop(tag)
         pending.answer.set_result(Answer(record, decoder.reply))
+
+
+def _gone() -> OssEvalError:
+    return OssEvalError(
+        "the worker process ended unexpectedly", "what was finished is stored; go on with --resume"
+    )

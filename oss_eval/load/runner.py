@@ -7,9 +7,7 @@ progress bar: instants were taken by the kernel, and the workers go on meanwhile
 from __future__ import annotations
 
 import selectors
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 
 from oss_eval.config import Point
 from oss_eval.errors import OssEvalError, UsageError
+from oss_eval.interrupts import Interrupts
 from oss_eval.load.messages import Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.process import Limits, WorkerProcess
 from oss_eval.load.replies import Replies
@@ -47,33 +46,6 @@ class PointEnd:
     interrupted: bool = False
     server: str | None = None
     """The Server header of the replies."""
-
-
-class _Interrupts:
-    """Counts Ctrl-C and SIGTERM instead of raising in the middle of a message; the second one raises.
-
-    Only the main thread can have it so; elsewhere signals go where they went before.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
 
 
 def check_descriptors(points: list[Point]) -> None:
@@ -136,7 +108,7 @@ class Fleet:
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
         end = PointEnd()
-        with _Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             state = _PointState(self.run_id, point, model, listener, self._count_tokens, interrupts)
             for _ in self._collect(used, Ready, state):
                 pass
@@ -195,7 +167,7 @@ class _PointState:
         model: str,
         listener: Listener,
         count_tokens: Callable[[str], int] | None,
-        interrupts: _Interrupts,
+        interrupts: Interrupts,
     ) -> None:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener

@@ -194,4 +194,4 @@ def count(usage: dict[str, Any] | None, *path: str) -> int | None:
     value: Any = usage
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31 else None
