@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oss_eval.access import Access
 from oss_eval.session import Made, Order
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run_bench(
 
 
 def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> Order:
-    return Order(out=Path(out), name=name, labels=labels or {}, api_key=api_key)
+    return Order(out=Path(out), name=name, labels=labels or {}, access=Access(key=api_key))
 
 
 def _run(made: Made, kind: str) -> Run:

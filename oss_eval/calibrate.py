@@ -81,7 +81,7 @@ def calibrate(levels: tuple[int, ...], token_rate: float, order: Order) -> Made:
     task = PerfTask(
         name="calibrate",
         description="the instrument against a server whose clock is known",
-        url=f"sim://paced?rate={token_rate:g}",
+        url=(f"sim://paced?rate={token_rate:g}",),
         prompt="Count.",
         max_tokens=TOKENS,
         extra_args={"ignore_eos": True},

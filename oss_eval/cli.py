@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oss_eval.errors import OssEvalError, TaskError, UsageError
 from oss_eval.flags import parse
-from oss_eval.session import Order
+
+if TYPE_CHECKING:
+    from oss_eval.session import Order
 
 INTERRUPTED = 130
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
@@ -21,7 +23,10 @@ EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
 
 # -- commands ---------------------------------------------------------------------------------------------------
 
-ORDER_KEYS = ("out", "name", "api_key", "log_every_n_query", "label")
+ORDER_KEYS = (
+    "out", "name", "label", "log_every_n_query",
+    "endpoint", "api_key", "api_key_header", "header", "entra", "ca_bundle", "insecure",
+)  # fmt: skip
 COMMAND_KEYS = (*ORDER_KEYS, "command", "run", "parser", "task", "tasks", "json", "grid", "resume")
 
 
@@ -30,18 +35,42 @@ def _typed(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(arguments).items() if key not in COMMAND_KEYS}
 
 
-def _order(arguments: argparse.Namespace) -> Order:
+def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
+    """What the command adds to a task, and the task's keys that a named endpoint sets."""
+    from oss_eval import access
+    from oss_eval.session import Order
+
     given = vars(arguments)
     every = given.get("log_every_n_query")
     if every is not None and every < 1:
         raise UsageError(f"--log-every-n-query {every}: must be at least 1")
-    return Order(
+    name, values, base = given.get("endpoint"), {}, access.Access()
+    if name is not None:
+        values = access.profile(name)
+        base = access.profile_access(name, values)
+    if "api_key" in given:
+        sys.stderr.write("oss-eval: --api-key can be seen by others on this machine; OPENAI_API_KEY can't\n")
+    own = access.Access(
+        key=given.get("api_key", base.key),
+        key_header=given.get("api_key_header", base.key_header),
+        headers=(*base.headers, *map(access.header, given.get("header", []))),
+        entra=given.get("entra", base.entra),
+        ca_bundle=given.get("ca_bundle", base.ca_bundle),
+        insecure=given.get("insecure", base.insecure),
+    )
+    order = Order(
         out=given.get("out", Path("results")),
         name=given.get("name"),
-        labels=_labels(given.get("label", [])),
-        api_key=given.get("api_key"),
+        labels={
+            **{str(k): str(v) for k, v in (values.get("labels") or {}).items()},
+            **_labels(given.get("label", [])),
+        },
+        access=own,
+        profile=name,
+        prices=values.get("prices"),
         log_every=every,
     )
+    return order, {key: values[key] for key in access.TASK_KEYS if key in values}
 
 
 def perf_command(arguments: argparse.Namespace) -> int:
@@ -58,8 +87,8 @@ def perf_command(arguments: argparse.Namespace) -> int:
         values.pop("dataset", None)
     elif "dataset" in typed:
         values.pop("prompt", None)
-    task = validated(PerfTask, {**values, **typed}, "oss-eval perf")
-    made = run(task, _order(arguments))
+    order, named = _order(arguments)
+    made = run(validated(PerfTask, {**values, **named, **typed}, "oss-eval perf"), order)
     _show(made.path, vars(arguments).get("json", False))
     if made.status == "failed":
         sys.stderr.write("oss-eval: every request failed\n")
@@ -75,7 +104,8 @@ def bench_command(arguments: argparse.Namespace) -> int:
     from oss_eval.bench.run import run
     from oss_eval.store import find_run, read_manifest
 
-    order, typed = _order(arguments), _typed(arguments)
+    order, named = _order(arguments)
+    typed = {**named, **_typed(arguments)}
     stored: Path | None = None
     if "resume" in vars(arguments):
         if vars(arguments).get("tasks"):
@@ -91,6 +121,49 @@ def bench_command(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"oss-eval: {what}; go on with: oss-eval bench --resume {made.path.name}")
         sys.stderr.write("\n" if order.out == Path("results") else f" --out {order.out}\n")
     return EXIT_CODES[made.status]
+
+
+def _question(arguments: argparse.Namespace, skip: tuple[str, ...]) -> tuple[Any, Any]:
+    """(task, access) of a command that asks single questions."""
+    from oss_eval.config import Task, validated
+
+    order, named = _order(arguments)
+    typed = {key: value for key, value in _typed(arguments).items() if key not in skip}
+    return validated(Task, {**named, **typed}, f"oss-eval {arguments.command}"), order.access
+
+
+def ask_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval ask`."""
+    from oss_eval.ask import ask
+    from oss_eval.load.workload import read_prompt
+
+    task, access = _question(arguments, ("prompt", "verbose"))
+    prompt = sys.stdin.read() if arguments.prompt == "-" else read_prompt(arguments.prompt)
+    ask(prompt, task, access, vars(arguments).get("verbose", False))
+    return 0
+
+
+def doctor_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval doctor`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from oss_eval.doctor import FAIL, PASS, WARN, Check, as_json, examine
+
+    task, access = _question(arguments, ())
+    console = Console(stderr="json" in vars(arguments), highlight=False)
+    styles = {PASS: "green", WARN: "yellow", FAIL: "red"}
+
+    def tell(check: Check) -> None:
+        line = Text(f"{check.verdict:<5}", styles[check.verdict]).append(f"{check.name}: {check.seen}", "default")
+        console.print(line.append(f"\n     → {check.advice}" if check.advice else "", "bright_black"))
+
+    checks = examine(task, access, tell)
+    if "json" in vars(arguments):
+        import orjson
+
+        sys.stdout.write(orjson.dumps(as_json(checks), option=orjson.OPT_INDENT_2).decode() + "\n")
+    return 1 if any(check.verdict == FAIL for check in checks) else 0
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
@@ -148,6 +221,7 @@ def _show(path: Path, as_document: bool, grid: bool = False) -> None:
 def calibrate_command(arguments: argparse.Namespace) -> int:
     """`oss-eval calibrate`."""
     from oss_eval.calibrate import calibrate
+    from oss_eval.session import Order
 
     if min(arguments.parallel) < 1:
         raise UsageError(f"--parallel {min(arguments.parallel)}: must be at least 1")
@@ -236,6 +310,8 @@ def simulate_command(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "perf": perf_command,
     "bench": bench_command,
+    "ask": ask_command,
+    "doctor": doctor_command,
     "tasks": tasks_command,
     "show": show_command,
     "calibrate": calibrate_command,

@@ -48,11 +48,14 @@ class Task(BaseModel):
     name: str = ""
     description: str = ""
 
-    url: str | None = None
-    api: Literal["openai", "chat", "completions"] = "openai"
+    url: Names = ()
+    """One server, or several that share the load."""
+    api: Literal["openai", "chat", "completions", "responses", "ollama", "ollama-generate"] = "openai"
     model: str | None = None
 
     reasoning_effort: Names = ()
+    effort_style: Literal["auto", "top-level", "extra-body", "chat-template", "think", "system", "none"] = "auto"
+    split_think: bool = False
     max_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -61,6 +64,7 @@ class Task(BaseModel):
     extra_args: Json = Field(default_factory=dict)
 
     connect_timeout: Seconds = 5.0
+    first_token_timeout: Seconds = 600.0
     read_timeout: Seconds = 600.0
     total_timeout: Seconds = 3600.0
 
@@ -223,8 +227,10 @@ class BenchTask(Task):
             raise ValueError(f"prompt {self.prompt!r}: give evalscope, openai or a text with {{question}} in it")
         if self.scorer == "judge" and not self.judge_model:
             raise ValueError("--scorer judge needs --judge-model NAME (and --judge-url URL if it runs elsewhere)")
-        if self.api == "completions":
-            raise ValueError("--api completions: benchmarks are conversations, which need the chat API")
+        if self.api in ("completions", "ollama-generate"):
+            raise ValueError(
+                f"--api {self.api}: benchmarks are conversations, which need an API that takes messages"
+            )
         for name, span in self.subsets.items():
             if not re.fullmatch(r"\d+-\d+", span):
                 raise ValueError(f"subsets: {name}: {span!r} is no range like 1-15")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import ssl
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from oss_eval.errors import AccessRefused, EndpointError, UsageError
-from oss_eval.probe.dialects import PATHS, error_text
+from oss_eval.access import Access, hide
+from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, UsageError
+from oss_eval.probe.dialects import DIALECTS, error_text
 from oss_eval.probe.target import Target, resolve
 
 LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080, "LM Studio": 1234}
@@ -22,22 +25,22 @@ LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080
 SETUP_TIMEOUT = 5.0
 LOCAL_TIMEOUT = 0.7
 
-# Measured requests connect directly, so set-up calls do too: with a proxy they would see another server.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SIMULATOR_URL = "sim://gpt-oss-20b-h20"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server as the user meant it: where its API begins and which API is asked."""
+    """A server as the user meant it: where its API begins, which API is asked, and how it is convinced."""
 
     base: SplitResult
-    """Scheme, host and path up to and including `/v1`."""
+    """Scheme, host and path up to and including `/v1`, or what stands for it."""
     api: str
-    """`chat` or `completions`."""
+    """A name of `dialects.DIALECTS`."""
     found: str = ""
     """How the endpoint was found, when the user did not name it: `vLLM's usual port`, `OPENAI_BASE_URL`."""
-    api_key: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Keys and whatever else the user wants sent; never shown."""
+    access: Access = field(default=Access(), repr=False)
 
     @property
     def url(self) -> str:
@@ -45,35 +48,58 @@ class Endpoint:
         return f"{self.base.scheme}://{_location(self.base)}{self.base.path}"
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """Headers that carry the key, if there is one."""
-        return (("Authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+    def root(self) -> str:
+        """The server itself, where versions and properties are asked for."""
+        return f"{self.base.scheme}://{_location(self.base)}{self.base.path.removesuffix('/v1')}"
+
+    @property
+    def api_key(self) -> str | None:
+        """The key alone, for clients that make their own header of it."""
+        return next((value.removeprefix("Bearer ") for name, value in self.headers if name in KEY_HEADERS), None)
+
+    @property
+    def deployment(self) -> str | None:
+        """The model that an Azure OpenAI deployment's URL names."""
+        match = re.search(r"/openai/deployments/([^/]+)", self.base.path)
+        return match.group(1) if match else None
 
     def hide(self, text: str) -> str:
         """A server's words without the key, which some repeat."""
-        return text.replace(self.api_key, "***") if self.api_key else text
+        return hide(text, self.headers)
 
     def target(self) -> Target:
         """The measured request's destination, addresses resolved."""
         tls = self.base.scheme == "https"
         host, port = self.base.hostname or "", self.base.port or (443 if tls else 80)
         query = f"?{self.base.query}" if self.base.query else ""
-        path = self.base.path + PATHS[self.api] + query
-        return Target(host, port, tls, path, self.headers, resolve(host, port))
+        below = DIALECTS[self.api].path
+        below = below.removeprefix("/v1") if below.startswith("/v1/") else below
+        path = (self.base.path if DIALECTS[self.api].path.startswith("/v1/") else self._server_path()) + below
+        context = (self.access.ca_bundle, self.access.insecure)
+        return Target(host, port, tls, path + query, self.headers, resolve(host, port), *context)
+
+    def _server_path(self) -> str:
+        return self.base.path.removesuffix("/v1")
+
+
+KEY_HEADERS = ("Authorization", "api-key")
+SUFFIXES = {
+    "/chat/completions": "chat", "/completions": "completions", "/responses": "responses", "/api/chat": "ollama",
+    "/api/generate": "ollama-generate",
+}  # fmt: skip
+"""How a full path to an API ends."""
 
 
 def _location(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
 
 
-def parse_url(url: str, api: str, api_key: str | None = None, found: str = "") -> Endpoint:
+def parse_url(url: str, api: str, access: Access = Access(), found: str = "") -> Endpoint:  # noqa: B008 (frozen)
     """An Endpoint out of any usual spelling: host root, `/v1`, or a full path to one of the APIs.
 
-    `api` is `chat`, `completions`, or `openai` to follow the URL's path (chat when it names none).
-    Raises UsageError for what is no http(s) URL.
+    `api` is a dialect's name, or `openai` to follow the URL's path (chat when it names none). The query string is
+    kept, as Azure's `api-version` needs. Raises UsageError for what is no http(s) URL.
     """
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-        raise UsageError("the API key holds characters that no HTTP header can", "check OPENAI_API_KEY")
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text.strip())
@@ -86,30 +112,34 @@ def parse_url(url: str, api: str, api_key: str | None = None, found: str = "") -
             "give one like http://127.0.0.1:8000/v1, or sim://gpt-oss-20b-h20 for the simulator",
         )
     path = parts.path.rstrip("/")
-    named = next((name for name, suffix in PATHS.items() if path.endswith(suffix)), None)
-    if named:
-        path = path.removesuffix(PATHS[named])
+    suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), None)
+    named = SUFFIXES[suffix] if suffix else None
+    if suffix:
+        path = path.removesuffix(suffix)
     if api != "openai" and named and named != api:
         raise UsageError(
-            f"--api {api} contradicts --url {url}, which names {PATHS[named]}",
-            f"leave out one of them, or end the URL in {PATHS[api]}",
+            f"--api {api} contradicts --url {url}, which names {suffix}",
+            f"leave out one of them, or end the URL in {next(s for s, name in SUFFIXES.items() if name == api)}",
         )
+    if not path:
+        azure_openai = parts.hostname.endswith(".openai.azure.com")
+        path = "/openai/v1" if azure_openai else "/v1"
     chosen = api if api != "openai" else (named or "chat")
-    return Endpoint(parts._replace(path=path or "/v1", fragment=""), chosen, found, api_key)
+    return Endpoint(parts._replace(path=path, fragment=""), chosen, found, access.for_host(parts.hostname), access)
 
 
-def find_endpoint(url: str | None, api: str, api_key: str | None) -> Endpoint | None:
-    """The endpoint to measure: the URL given, OPENAI_BASE_URL, or the one local server that answers.
+def find_endpoint(url: str | None, api: str, access: Access) -> Endpoint | None:
+    """The endpoint to measure: the URL given, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT, else what answers here.
 
     None when nothing answers on the usual local ports. Raises EndpointError when several do.
     """
-    key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or None
     if url:
-        return parse_url(url, api, key)
-    if os.environ.get("OPENAI_BASE_URL"):
-        return parse_url(os.environ["OPENAI_BASE_URL"], api, key, "OPENAI_BASE_URL")
+        return parse_url(url, api, access)
+    for name in ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"):
+        if os.environ.get(name):
+            return parse_url(os.environ[name], api, access, name)
     candidates = [
-        parse_url(f"http://127.0.0.1:{port}/v1", api, key, f"{name}'s usual port")
+        parse_url(f"http://127.0.0.1:{port}/v1", api, access, f"{name}'s usual port")
         for name, port in LOCAL_PORTS.items()
     ]
     with ThreadPoolExecutor(len(candidates)) as pool:
@@ -147,10 +177,8 @@ def reach(endpoint: Endpoint, timeout: float) -> None:
 
 def server_header(endpoint: Endpoint, timeout: float) -> str | None:
     """What the server calls itself, asked by a call that costs it nothing; None when it does not say."""
-    address = f"{endpoint.base.scheme}://{_location(endpoint.base)}{endpoint.base.path}/models"
     try:
-        with _direct.open(urllib.request.Request(address, headers=dict(endpoint.headers)), timeout=timeout) as got:
-            return str(got.headers.get("Server") or "") or None
+        return get(endpoint, f"{endpoint.url}/models", timeout).headers.get("server") or None
     except urllib.error.HTTPError as error:
         return str(error.headers.get("Server") or "") or None
     except Exception:  # noqa: BLE001 (whatever is wrong will be said by the first question)
@@ -159,8 +187,8 @@ def server_header(endpoint: Endpoint, timeout: float) -> str | None:
 
 def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
     """The model to ask: the one wanted, or the only one served. Raises EndpointError listing several."""
-    if wanted:
-        return wanted
+    if wanted or endpoint.deployment:
+        return wanted or str(endpoint.deployment)
     served = models(endpoint, SETUP_TIMEOUT)
     if len(served) == 1:
         return served[0]
@@ -174,16 +202,16 @@ def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
 
 def models(endpoint: Endpoint, timeout: float) -> list[str]:
     """Names from `GET /models`. Raises EndpointError for a server that can't be reached or is no OpenAI one."""
-    address = f"{endpoint.base.scheme}://{_location(endpoint.base)}{endpoint.base.path}/models"
-    request = urllib.request.Request(address, headers=dict(endpoint.headers))
+    query = f"?{endpoint.base.query}" if endpoint.base.query else ""
     try:
-        with _direct.open(request, timeout=timeout) as response:
-            body = response.read(8_000_000)
+        body = get(endpoint, f"{endpoint.url}/models{query}", timeout).body
     except urllib.error.HTTPError as error:
         words = _own_words(error)
         if error.code in (404, 405, 501) and not words:
             raise not_openai(endpoint, f"GET /models answers HTTP {error.code}") from None
         raise http_error(endpoint, error.code, words) from None
+    except OssEvalError:
+        raise
     except (OSError, ValueError) as error:
         raise unreachable(endpoint, _reason(error), timeout) from None
     except Exception as error:  # noqa: BLE001 (http.client raises its own kind for what is not HTTP)
@@ -193,6 +221,47 @@ def models(endpoint: Endpoint, timeout: float) -> list[str]:
         return [str(model["id"]) for model in data]
     except (ValueError, KeyError, TypeError):
         raise not_openai(endpoint, "GET /models did not return a list of models") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """An answer to a set-up call."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    """Names in lower case."""
+
+
+def get(endpoint: Endpoint, address: str, timeout: float) -> Got:
+    """A set-up call, without proxies; redirects are followed, with our headers on the same host only.
+
+    Raises urllib's and http.client's errors.
+    """
+    request = urllib.request.Request(address)
+    for name, value in endpoint.headers:
+        request.add_unredirected_header(name, value)
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _SameHost(endpoint)]
+    if endpoint.base.scheme == "https":
+        handlers.append(urllib.request.HTTPSHandler(context=endpoint.access.tls_context()))
+    with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
+        body = response.read(8_000_000)
+        return Got(response.status, body, {name.lower(): value for name, value in response.headers.items()})
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Redirects keep a key as long as they stay on the host that it is meant for."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """urllib: the request that follows a redirect."""
+        again = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if again is not None and urlsplit(newurl).netloc == _location(self._endpoint.base):
+            for name, value in self._endpoint.headers:
+                again.add_unredirected_header(name, value)
+        return again
 
 
 def _reason(error: BaseException) -> str:
@@ -213,6 +282,9 @@ def _own_words(error: urllib.error.HTTPError) -> str:
     except Exception:  # noqa: BLE001 (reading it can break in as many ways as the request itself)
         return ""
     return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)[:300]
+
+
+EFFORT_WORDS = ("reasoning_effort", "chat_template_kwargs", "think", "reasoning")
 
 
 # -- what can be wrong with a server, in words: for set-up calls and for the first measured request alike -------
@@ -245,6 +317,16 @@ def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
     if status in (401, 403):
         hint = "set OPENAI_API_KEY to a valid key" if not endpoint.api_key else "check the key in OPENAI_API_KEY"
         return AccessRefused(f"{endpoint.url} refused access (HTTP {status}){said}", hint)
+    if 300 <= status < 400:
+        return EndpointError(
+            f"{endpoint.url} redirects measured requests (HTTP {status}){said}",
+            "a redirect would be measured as the server's time: give --url as it is in the end",
+        )
+    if status in (400, 422) and any(word in words.lower() for word in EFFORT_WORDS):
+        return EndpointError(
+            f"{endpoint.url} does not take the effort in this way (HTTP {status}){said}",
+            "try another --effort-style: chat-template (llama.cpp, SGLang), system (gpt-oss anywhere), or none",
+        )
     if status == 404:
         hint = "check the path of --url (it usually ends in /v1) and --model"
         return EndpointError(f"{endpoint.url} does not know this address or model (HTTP 404){said}", hint)

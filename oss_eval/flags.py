@@ -48,6 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_perf(commands)
     _add_bench(commands)
+    _add_ask(commands)
+    _add_doctor(commands)
     tasks = commands.add_parser("tasks", help="list the task files, one line each")
     tasks.add_argument("--all", action="store_true", help="EvalScope's benchmarks too")
     tasks.set_defaults(run="tasks", parser=tasks)
@@ -171,7 +173,7 @@ def _add_bench(commands: Any) -> None:
         metavar="TASK",
         help="tasks by name, YAML files, or any of EvalScope's benchmarks; flags override them",
     )
-    _add_server(bench, ("openai", "chat"))
+    _add_server(bench, ("openai", "chat", "responses", "ollama"))
     load = bench.add_argument_group("how much")
     _add_effort(load)
     load.add_argument("--repeats", type=int, metavar="K", help="answers to each sample (epochs)")
@@ -222,27 +224,73 @@ def _add_bench(commands: Any) -> None:
     bench.set_defaults(run="bench", parser=bench)
 
 
+def _add_ask(commands: Any) -> None:
+    ask = commands.add_parser(
+        "ask",
+        help="one question, its answer as it streams, and what it took",
+        description="Ask one question. The answer alone goes to standard output.",
+        argument_default=argparse.SUPPRESS,
+    )
+    ask.add_argument("prompt", metavar="PROMPT", help="the question; @FILE to read it, - for standard input")
+    _add_server(ask, APIS)
+    what = ask.add_argument_group("what is sent")
+    _add_effort(what)
+    _add_generation(what)
+    _add_patience(ask)
+    ask.add_argument("-v", "--verbose", action="store_true", help="the whole request and response as JSON instead")
+    ask.set_defaults(run="ask", parser=ask)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="what a server is and takes, and what that means for a measurement",
+        description="Look at a server with at most 20 short requests. One line a check: pass, warn or fail.",
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_server(doctor, APIS)
+    what = doctor.add_argument_group("what is sent")
+    _add_generation(what)
+    _add_patience(doctor)
+    doctor.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    doctor.set_defaults(run="doctor", parser=doctor)
+
+
 # -- groups that perf and bench share ---------------------------------------------------------------------------
 
-APIS = ("openai", "chat", "completions")
+APIS = ("openai", "chat", "completions", "responses", "ollama", "ollama-generate")
 
 
 def _add_server(parser: Any, apis: tuple[str, ...]) -> None:
     who = parser.add_argument_group("who is asked")
     who.add_argument(
         "--url",
-        help="server: host root, .../v1, or a full path to an API; sim://PROFILE for the simulator "
-        "(default: OPENAI_BASE_URL, else the usual local ports)",
+        action="append",
+        help="server: host root, .../v1, or a full path to an API, query kept; sim://PROFILE for the simulator; "
+        "repeat it, and servers take turns (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual local "
+        "ports)",
     )
+    who.add_argument("--endpoint", metavar="NAME", help="a named endpoint from endpoints.yaml; flags override it")
     who.add_argument("--model", help="model name (default: the only one the server lists)")
+    who.add_argument("--api", choices=apis, help="API to use (openai: as the URL's path says, else chat)")
     who.add_argument(
-        "--api",
-        choices=apis,
-        help="API to use (openai: as the URL's path says, else chat)",
+        "--api-key",
+        help="better given as OPENAI_API_KEY or AZURE_OPENAI_API_KEY: a flag can be seen by others on the machine",
     )
     who.add_argument(
-        "--api-key", help="better given as OPENAI_API_KEY: a flag can be seen by other users of the machine"
+        "--api-key-header",
+        metavar="NAME",
+        help="header of the key (default: api-key on Azure, else Authorization)",
     )
+    who.add_argument(
+        "--header",
+        action="append",
+        metavar="K:V",
+        help="another header; $NAME as value is read from the environment",
+    )
+    who.add_argument("--entra", action="store_true", help="a Microsoft Entra ID token instead of a key (Azure)")
+    who.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust")
+    who.add_argument("--insecure", action="store_true", help="trust any certificate")
 
 
 def _add_effort(load: Any) -> None:
@@ -269,11 +317,22 @@ def _add_generation(what: Any) -> None:
     what.add_argument(
         "--extra-args", metavar="JSON", help="more fields of the request, e.g. '{\"ignore_eos\": true}'"
     )
+    what.add_argument(
+        "--effort-style",
+        choices=["auto", "top-level", "extra-body", "chat-template", "think", "system", "none"],
+        help="how the effort is asked for (default auto: as the server is known to take it)",
+    )
+    what.add_argument(
+        "--split-think", action="store_true", help="text between <think> tags in the answer is reasoning"
+    )
 
 
 def _add_patience(parser: Any) -> None:
     patience = parser.add_argument_group("patience, in seconds")
     patience.add_argument("--connect-timeout", type=float, metavar="S", help="for a connection (default 5)")
+    patience.add_argument(
+        "--first-token-timeout", type=float, metavar="S", help="until the first token of a stream (default 600)"
+    )
     patience.add_argument(
         "--read-timeout", type=float, metavar="S", help="without a byte of a reply (default 600)"
     )

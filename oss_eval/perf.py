@@ -22,12 +22,13 @@ from oss_eval.endpoints import (
     unreachable,
 )
 from oss_eval.errors import EndpointError
-from oss_eval.load.process import Limits
 from oss_eval.load.runner import Fleet, PointEnd, check_descriptors
 from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
+from oss_eval.probe.dialects import Generation
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
-from oss_eval.session import Made, Order, Server, introduce, whom_to_ask
+from oss_eval.session import Made, Order, Server, introduce, limits, public_task, whom_to_ask
+from oss_eval.settle import ADAPTATIONS, Settled, settle
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
 
@@ -50,23 +51,21 @@ def run(task: PerfTask, order: Order, kind: str = "perf", points: list[Point] | 
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
     check_descriptors(points)
     progress = Progress(order.log_every)
-    simulator, endpoint = whom_to_ask(task.url, task.api, order.api_key)
+    simulator, endpoints = whom_to_ask(task, order.access)
     with contextlib.ExitStack() as stack:
         if simulator:
             profile, _ = parse_sim_url(simulator)
             model = task.model or profile.model
         else:
-            assert endpoint is not None
-            model = choose_model(endpoint, task.model)
+            model = choose_model(endpoints[0], task.model)
         run_id = new_run_id(kind, order.name or model)
         writer = RunWriter(order.out, run_id, {"kind": kind})
         sweep: _Sweep | None = None
         try:
             if simulator:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
-                endpoint = parse_url(url, task.api)
-            assert endpoint is not None
-            sweep = _Sweep(task, order, points, Server(endpoint, model, simulator), writer, progress)
+                endpoints = (parse_url(url, task.api),)
+            sweep = _Sweep(task, order, points, Server(endpoints, model, simulator), writer, progress)
             sweep.run()
             status = "finished" if sweep.succeeded else "failed"
         except KeyboardInterrupt:
@@ -106,6 +105,7 @@ class _Sweep:
         self.clients: dict[str, Client] = {}
         self.clock = ClockWatch()
         self.cores = provenance.usable_cores()
+        self.settled = Settled()
 
     # -- listening to the fleet ------------------------------------------------------------------------
 
@@ -135,10 +135,10 @@ class _Sweep:
         self._announce()
         if task.tokenizer_path:
             self._load_tokenizer(task.tokenizer_path)
-        limits = Limits(task.connect_timeout, task.read_timeout, task.total_timeout)
-        counting = self.counter.count if self.counter else None
+        reading = server.reading(task, self.counter.count if self.counter else None)
         workers = max(point.workers for point in self.points)
-        with Fleet(self.writer.run_id, server.endpoint.target(), limits, workers, counting) as fleet:
+        self.settled = settle(server, task)
+        with Fleet(self.writer.run_id, server.targets(), limits(task), workers, reading) as fleet:
             ratio = self._probe(fleet)
             prompts = source(task, server.model, self.seed, self.counter, ratio)
             self.writer.write_manifest(**self._manifest())
@@ -155,6 +155,9 @@ class _Sweep:
                     self.clients[point.point_id] = _client(point, end)
                     self.writer.flush()
                     self._check(end)
+
+    def _generation(self, effort: str | None) -> Generation:
+        return self.settled.apply(generation(self.task, self.server.model, effort))
 
     def _title(self, point: Point) -> str:
         effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
@@ -192,7 +195,7 @@ class _Sweep:
         write_summary(self.writer.path, summary_rows(report))
 
     def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:
-        settings = generation(self.task, self.server.model, point.reasoning_effort)
+        settings = self._generation(point.reasoning_effort)
         return (body(self.server.endpoint.api, prompt, settings) for prompt in prompts)
 
     # -- before the first point ------------------------------------------------------------------------
@@ -232,15 +235,22 @@ class _Sweep:
         point = Point(
             point_id="probe", index=-1, parallel=1, number=len(prompts), warmup=True, reasoning_effort=effort
         )
-        settings = generation(task, self.server.model, effort)
-        extra = tuple((k, v) for k, v in settings.extra if k not in LENGTH_FIELDS)
-        settings = replace(settings, max_tokens=PROBE_TOKENS, min_tokens=None, extra=extra)
-        bodies = (body(self.server.endpoint.api, prompt, settings) for prompt in chain(prompts, repeat("")))
-        end = fleet.run_point(point, self.server.model, bodies, self)
-        self._check(end)
-        for record in self.last:
-            if record.status != "ok":
-                raise self._in_words(record)
+        for _ in range(ADAPTATIONS + 1):
+            self.last.clear()
+            settings = self._generation(effort)
+            extra = tuple((k, v) for k, v in settings.extra if k not in LENGTH_FIELDS)
+            settings = replace(settings, max_tokens=PROBE_TOKENS, min_tokens=None, extra=extra)
+            bodies = (body(self.server.endpoint.api, prompt, settings) for prompt in chain(prompts, repeat("")))
+            end = fleet.run_point(point, self.server.model, bodies, self)
+            self._check(end)
+            failed = next((record for record in self.last if record.status != "ok"), None)
+            changed = failed and self.settled.adapted(failed.http_status, failed.error_message or "", settings)
+            if not changed:
+                break
+            self.settled = changed
+            self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
+        if failed:
+            raise self._in_words(failed)
         self.server_header = end.server or ""
         if self.server_header.startswith(SERVER) and not self.server.simulator:
             simulator = f"sim://{self.server_header.removeprefix(SERVER)}"
@@ -278,17 +288,16 @@ class _Sweep:
             "created": datetime.now(UTC).isoformat(),
             "command": provenance.command_line(),
             "model": server.model,
-            "task": {
-                **task.model_dump(mode="json"),
-                "url": task.url and provenance.public_url(task.url),
-                "extra_args": provenance.public_values(task.extra_args),
-            },
+            "task": public_task(task),
+            "request": self.settled.described(),
             "asked": sorted(task.model_fields_set),
             "workload": _workload_text(task),
             "prompt_lengths_by": self.lengths or None,
             "seed": self.seed,
             "endpoint": {
-                "url": server.endpoint.url, "api": server.endpoint.api, "server": self.server_header or None,
+                "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
+                "name": order.profile, "prices": order.prices, "api": server.endpoint.api,
+                "server": self.server_header or None,
                 "simulated": server.simulator is not None, "simulator": server.simulator,
                 "found": server.endpoint.found or None,
             },

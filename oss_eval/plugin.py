@@ -20,12 +20,14 @@ from evalscope.api.model import GenerateConfig, ModelAPI, ModelOutput
 from evalscope.api.registry import MODEL_APIS, register_model_api
 from evalscope.api.tool import ToolChoice, ToolInfo
 
+from oss_eval.access import Access
 from oss_eval.bench.gate import Gate
 from oss_eval.bench.model_api import model_output, request_fields
 from oss_eval.bench.voice import Channel, Failed, Voice
 from oss_eval.endpoints import parse_url
 from oss_eval.load.asker import Asker
 from oss_eval.load.process import Limits
+from oss_eval.probe.dialects import Generation
 
 UNLIMITED = 1 << 20
 """EvalScope's own pool says how many requests are in flight."""
@@ -47,7 +49,7 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
         """`model_args` are fields of every request. Raises UsageError for a URL that is none."""
         super().__init__(model_name, base_url, api_key, config or GenerateConfig())
         key = None if api_key in (None, "", "EMPTY") else api_key
-        self._endpoint = parse_url(base_url or "", "chat", key)
+        self._endpoint = parse_url(base_url or "", "chat", Access(key=key))
         self._fields = model_args
         self._lock = threading.Lock()
         self._asker: Asker | None = None
@@ -59,7 +61,7 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
             if self._asker is None:
                 config = self.config
                 limits = Limits(5.0, config.timeout or 600.0, max(3600.0, config.timeout or 0.0))
-                self._asker = Asker("evalscope", self._endpoint.target(), limits)
+                self._asker = Asker("evalscope", (self._endpoint.target(),), limits)
                 atexit.register(self.close)
             self._count += 1
             retries = RETRIES if self.config.retries is None else self.config.retries
@@ -72,8 +74,8 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
     ) -> ModelOutput:
         """An answer with its timings. Raises RuntimeError for a request that failed for good."""
         channel = self._channel()
-        fields = {**self._fields, "stream": True, "stream_options": {"include_usage": True}}
-        voice = Voice(channel, "evalscope", str(self._count), "", 1, config.reasoning_effort, fields)
+        wanted = Generation(self.model_name, extra=tuple(self._fields.items()))
+        voice = Voice(channel, "evalscope", str(self._count), "", 1, wanted)
         try:
             answer = voice.ask(request_fields(self.model_name, input, tools, tool_choice, config))
         except Failed as error:

@@ -14,7 +14,7 @@ from typing import Any
 import oss_eval
 
 PACKAGES = ("evalscope", "httptools", "numpy", "orjson", "pyarrow", "scipy", "uvloop")
-SECRET_FLAGS = ("--api-key",)
+SECRET_FLAGS = ("--api-key", "--header")
 JSON_FLAGS = ("--extra-args", "--dataset-args")
 
 

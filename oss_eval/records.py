@@ -49,6 +49,12 @@ class RequestRecord:
     http_status: int | None = None
     error_message: str | None = None
     finish_reason: str | None = None
+    leaked: bool | None = None
+    """Whether the answer begins with a tag of the reasoning that the server let through."""
+    server_timings: str | None = None
+    """JSON of the server's own account of its time (Ollama's durations in ns, llama.cpp's timings in ms)."""
+    url: str | None = None
+    """Which of several servers was asked."""
     clock_source: str = "kernel"
     """`kernel`: every read carried the kernel's receive stamp; `user`: at least one did not."""
     client_lag_p50_ns: int | None = None

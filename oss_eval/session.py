@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from oss_eval.endpoints import SIMULATOR_URL, Endpoint, find_endpoint
+from oss_eval.access import Access
+from oss_eval.config import Task
+from oss_eval.endpoints import SIMULATOR_URL, Endpoint, find_endpoint, parse_url
+from oss_eval.errors import UsageError
+from oss_eval.load.process import Limits
+from oss_eval.load.replies import Reading
+from oss_eval.probe.target import Target
+from oss_eval.provenance import public_url, public_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +24,11 @@ class Order:
     out: Path = Path("results")
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    api_key: str | None = field(default=None, repr=False)
+    access: Access = field(default_factory=Access)
+    profile: str | None = None
+    """The name of the endpoint that was chosen from endpoints.yaml."""
+    prices: dict[str, float] | None = None
+    """What a million tokens cost, as the profile says."""
     log_every: int | None = None
 
 
@@ -23,9 +36,23 @@ class Order:
 class Server:
     """Who will be asked. `simulator` is the sim:// URL when nobody real is."""
 
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
     model: str
     simulator: str | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The only one, or the first of several that share the load."""
+        return self.endpoints[0]
+
+    def targets(self) -> tuple[Target, ...]:
+        """Where requests go, addresses resolved."""
+        return tuple(endpoint.target() for endpoint in self.endpoints)
+
+    def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> Reading:
+        """How answers are read."""
+        urls = tuple(endpoint.url for endpoint in self.endpoints)
+        return Reading(self.endpoint.api, task.split_think, count_tokens, urls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +63,37 @@ class Made:
     status: str
 
 
-def whom_to_ask(url: str | None, api: str, api_key: str | None) -> tuple[str | None, Endpoint | None]:
-    """(simulator URL, None) or (None, endpoint). Raises OssEvalError."""
-    if url and url.startswith("sim://"):
-        return url, None
-    endpoint = find_endpoint(url, api, api_key)
-    return (SIMULATOR_URL, None) if endpoint is None else (None, endpoint)
+def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint, ...]]:
+    """(simulator URL, ()) or (None, endpoints). Raises OssEvalError."""
+    simulators = [url for url in task.url if url.startswith("sim://")]
+    if simulators:
+        if len(task.url) > 1:
+            raise UsageError("--url names a simulator and something else", "a simulator is asked alone")
+        return simulators[0], ()
+    if len(task.url) > 1:
+        found = tuple(parse_url(url, task.api, access) for url in task.url)
+        if len({endpoint.api for endpoint in found}) > 1:
+            raise UsageError("the servers of --url are asked through different APIs", "choose one: --api chat")
+        return None, found
+    endpoint = find_endpoint(task.url[0] if task.url else None, task.api, access)
+    return (SIMULATOR_URL, ()) if endpoint is None else (None, (endpoint,))
+
+
+def limits(task: Task) -> Limits:
+    """How long requests of a task are waited for."""
+    first = task.first_token_timeout if task.stream else None
+    return Limits(task.connect_timeout, task.read_timeout, task.total_timeout, first)
+
+
+def public_task(task: Task) -> dict[str, Any]:
+    """A task as the manifest holds it: URLs without what may be secret."""
+    values = {**task.model_dump(mode="json"), "url": [public_url(url) for url in task.url]}
+    for key in ("extra_args", "dataset_args"):
+        if key in values:
+            values[key] = public_values(values[key])
+    if values.get("judge_url"):
+        values["judge_url"] = public_url(values["judge_url"])
+    return values
 
 
 def introduce(server: Server, named: bool) -> str:
@@ -50,4 +102,5 @@ def introduce(server: Server, named: bool) -> str:
         why = "" if named else "no server answers on the usual local ports: "
         return f"{why}SIMULATED by {server.simulator}, no model is run"
     found = f" (found: {server.endpoint.found})" if server.endpoint.found else ""
-    return f"endpoint {server.endpoint.url}{found}, {server.endpoint.api} API, model {server.model}"
+    urls = " ".join(endpoint.url for endpoint in server.endpoints)
+    return f"endpoint {urls}{found}, {server.endpoint.api} API, model {server.model}"

@@ -318,13 +318,21 @@ def iter_requests(path: Path, point_id: str | None = None, columns: list[str] | 
         try:
             with pq.ParquetFile(part) as file:
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=wanted)
+                    table = _complete(file.read_row_group(group, columns=wanted), wanted)
                     if point_id is not None:
                         table = table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))
                     if table.num_rows:
                         yield table if columns is None else table.select(columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
+    """A table with nulls for the columns that an older oss-eval did not write."""
+    for name in wanted or REQUESTS.names:
+        if name not in table.column_names:
+            table = table.append_column(REQUESTS.field(name), pa.nulls(table.num_rows, REQUESTS.field(name).type))
+    return table
 
 
 def read_samples(path: Path) -> pa.Table:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from oss_eval import endpoints
+from oss_eval.access import Access
 from oss_eval.config import BenchTask, PerfTask, Point, grid, validated
 from oss_eval.endpoints import find_endpoint, parse_url
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, TaskError, UsageError
@@ -144,7 +145,7 @@ def test_api_and_path_must_agree() -> None:
 def test_the_environment_names_the_server_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gpu1:8000/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    found = find_endpoint(None, "openai", None)
+    found = find_endpoint(None, "openai", Access())
     assert (found.url, found.found) == ("http://gpu1:8000/v1", "OPENAI_BASE_URL")
     assert found.headers == (("Authorization", "Bearer sk-secret"),)
     assert "secret" not in repr(found)
@@ -159,15 +160,15 @@ def test_local_servers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         ports = {"vLLM": one.port, "web": web.port, "ssh": ssh.port, "Ollama": 1}
         monkeypatch.setattr(endpoints, "LOCAL_PORTS", ports)
-        found = find_endpoint(None, "openai", None)
+        found = find_endpoint(None, "openai", Access())
         assert (found.url, found.found) == (one.url, "vLLM's usual port")
         monkeypatch.setattr(endpoints, "LOCAL_PORTS", {**ports, "SGLang": two.port})
         with pytest.raises(EndpointError, match="several servers") as several:
-            find_endpoint(None, "openai", None)
+            find_endpoint(None, "openai", Access())
         assert one.url in several.value.message
         assert two.url in several.value.message
         monkeypatch.setattr(endpoints, "LOCAL_PORTS", {"web": web.port})
-        assert find_endpoint(None, "openai", None) is None
+        assert find_endpoint(None, "openai", Access()) is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from oss_eval.access import Access
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.judge import Judge
 from oss_eval.bench.questions import Message, Question, Said
@@ -27,11 +28,11 @@ _COLUMN = re.compile(r"\{(\w+)\}")
 class CustomBenchmark:
     """Questions out of a file or a dataset of the hub."""
 
-    def __init__(self, task: BenchTask, folder: Path | None, grader: Grader, api_key: str | None) -> None:
+    def __init__(self, task: BenchTask, folder: Path | None, grader: Grader, access: Access) -> None:
         """`folder` is where the task file lies: a relative `dataset` is looked for there first."""
         self.name = task.name
         self._task, self._grader = task, grader
-        self._judge = Judge(task, api_key) if task.scorer == "judge" else None
+        self._judge = Judge(task, access) if task.scorer == "judge" else None
         self._path = _local(task, folder)
         self.source: dict[str, Any] = {"dataset": task.dataset, "subset": task.subset, "split": task.split}
         if self._path is None:

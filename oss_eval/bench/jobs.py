@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from oss_eval.bench.questions import Benchmark, Question
 from oss_eval.config import BenchTask
+from oss_eval.probe.dialects import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +88,18 @@ def jobs(courses: list[Course], found: list[Point]) -> list[Job]:
     ]
 
 
-def settings(task: BenchTask, model: str, effort: str | None, epoch: int) -> dict[str, Any]:
-    """Fields of every request of a sample. With a seed, each epoch has its own: else all would be one answer."""
-    fields: dict[str, Any] = {"model": model, "stream": task.stream}
-    if task.stream:
-        fields["stream_options"] = {"include_usage": True}
-    for name in ("max_tokens", "temperature", "top_p"):
-        value = getattr(task, name)
-        if value is not None:
-            fields[name] = value
-    if task.seed is not None:
-        fields["seed"] = task.seed + epoch - 1
-    if effort is not None:
-        fields["reasoning_effort"] = effort
-    return {**fields, **task.extra_args}
+def generation(task: BenchTask, model: str, effort: str | None, epoch: int) -> Generation:
+    """Settings of every request of a sample. With a seed, each epoch has its own: else all would be one answer."""
+    return Generation(
+        model=model,
+        max_tokens=task.max_tokens,
+        temperature=task.temperature,
+        top_p=task.top_p,
+        seed=None if task.seed is None else task.seed + epoch - 1,
+        stream=task.stream,
+        reasoning_effort=effort,
+        extra=tuple(task.extra_args.items()),
+    )
 
 
 def samples_hash(questions: list[Question]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from oss_eval.access import Access
 from oss_eval.bench.questions import Question, Said
 from oss_eval.bench.scorers import Grade
 from oss_eval.config import BenchTask
@@ -35,16 +36,17 @@ VERDICT: INCORRECT"""
 _VERDICT = re.compile(r"VERDICT:\s*\**\s*(CORRECT|INCORRECT)\b", re.I)
 
 
-def judge_endpoint(task: BenchTask, api_key: str | None) -> Endpoint:
+def judge_endpoint(task: BenchTask, access: Access) -> Endpoint:
     """Where the judge answers: `judge_url`, else the server under test. Raises UsageError.
 
     The key of the server under test stays there: another judge's is in OSS_EVAL_JUDGE_KEY or OPENAI_API_KEY.
     """
     if task.judge_url:
-        return parse_url(task.judge_url, "chat", os.environ.get(KEY) or os.environ.get("OPENAI_API_KEY"))
-    if task.url and task.url.startswith("sim://"):
+        return parse_url(task.judge_url, "chat", Access(key=os.environ.get(KEY)))
+    if task.url and task.url[0].startswith("sim://"):
         raise UsageError("the simulator can't judge", "name a server that can: --judge-url URL --judge-model NAME")
-    endpoint = find_endpoint(task.url, "chat", os.environ.get(KEY) or api_key)
+    own = Access(key=os.environ[KEY]) if os.environ.get(KEY) else access
+    endpoint = find_endpoint(task.url[0] if task.url else None, "chat", own)
     if endpoint is None:
         raise UsageError("there is no server for the judge", "name one: --judge-url URL")
     return endpoint
@@ -53,10 +55,10 @@ def judge_endpoint(task: BenchTask, api_key: str | None) -> Endpoint:
 class Judge:
     """Asks a judge model, without streaming and apart from the measured requests."""
 
-    def __init__(self, task: BenchTask, api_key: str | None) -> None:
+    def __init__(self, task: BenchTask, access: Access) -> None:
         from openai import OpenAI
 
-        endpoint = judge_endpoint(task, api_key)
+        endpoint = judge_endpoint(task, access)
         self._client = OpenAI(
             base_url=endpoint.url, api_key=endpoint.api_key or "none", max_retries=task.retries, timeout=TIMEOUT
         )

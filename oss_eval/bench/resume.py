@@ -31,7 +31,7 @@ def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
         if not values.get("url"):  # it was found; looking again might find another one
             endpoint = manifest["endpoint"]
             started = endpoint["simulator"] if endpoint.get("started") else None
-            values["url"] = started or endpoint["url"]
+            values["url"] = [started] if started else endpoint.get("urls") or [endpoint["url"]]
         values["model"] = manifest["model"]
         hidden = [key for key, value in {**values, **typed}.items() if "***" in str(value)]
         if hidden:

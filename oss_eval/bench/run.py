@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval import provenance
+from oss_eval.access import Access
 from oss_eval.bench import answer_key, resume
 from oss_eval.bench.crew import Crew
 from oss_eval.bench.custom import CustomBenchmark
 from oss_eval.bench.gate import Gate, Tuner
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.grading import sample_record
-from oss_eval.bench.jobs import Course, Job, Plan, Point, jobs, points, samples_hash, settings
+from oss_eval.bench.jobs import Course, Job, Plan, Point, generation, jobs, points, samples_hash
 from oss_eval.bench.judge import KEY as JUDGE_KEY
 from oss_eval.bench.questions import Benchmark
 from oss_eval.bench.voice import Channel, Stopped, Voice
@@ -28,10 +29,10 @@ from oss_eval.endpoints import Endpoint, choose_model, http_error, parse_url, re
 from oss_eval.errors import EndpointError, OssEvalError
 from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
-from oss_eval.load.process import Limits
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.session import Made, Order, Server, introduce, whom_to_ask
+from oss_eval.session import Made, Order, Server, introduce, limits, public_task, whom_to_ask
+from oss_eval.settle import settle
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
 
@@ -67,21 +68,21 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     from oss_eval.store import RunWriter, new_run_id
 
     first = plans[0].task
-    simulator, endpoint = whom_to_ask(first.url, first.api, order.api_key)
+    simulator, endpoints = whom_to_ask(first, order.access)
     with contextlib.ExitStack() as stack:
         if simulator:
             model = first.model or parse_sim_url(simulator)[0].model
         else:
-            assert endpoint is not None
-            reach(endpoint, first.connect_timeout)
-            model = choose_model(endpoint, first.model)
+            for endpoint in endpoints:
+                reach(endpoint, first.connect_timeout)
+            model = choose_model(endpoints[0], first.model)
         writer = None if resumed is None else RunWriter.reopen(resumed)  # locked from here on
         before = None if writer is None else dict(writer.manifest)
         bench: _Bench | None = None
         try:
             known = simulator
-            if endpoint is not None:
-                known = _simulator_behind(endpoint, first.connect_timeout)
+            if endpoints:
+                known = _simulator_behind(endpoints[0], first.connect_timeout)
             if writer is not None:
                 resume.check_simulated(writer.manifest, known is not None)
             grader = Grader()
@@ -90,7 +91,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oss-eval-bench-")))
             courses: list[Course] = []
             for plan in plans:
-                benchmark = open_benchmark(plan, model, grader, order.api_key, scratch)
+                benchmark = open_benchmark(plan, model, grader, order.access, scratch)
                 stack.callback(benchmark.close)
                 courses.append(Course(plan, benchmark, benchmark.questions()))
             found = points(courses, [] if writer is None else resume.stored_points(writer.manifest))
@@ -103,9 +104,8 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 key = writer.path / "answers.jsonl"
                 answer_key.write(key, [question for course in courses for question in course.questions])
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
-                endpoint = parse_url(url, first.api)
-            assert endpoint is not None
-            bench = _Bench(courses, order, Server(endpoint, model, known), writer, grader, found)
+                endpoints = (parse_url(url, first.api),)
+            bench = _Bench(courses, order, Server(endpoints, model, known), writer, grader, found)
             writer.write_manifest(status="running", **bench.manifest(resumed is not None, simulator is not None))
             status = bench.ask(todo)
         except BaseException as error:
@@ -134,14 +134,14 @@ def _abandon(writer: Any, before: dict[str, Any] | None, bench: _Bench | None, i
         writer.finish(before["status"])
 
 
-def open_benchmark(plan: Plan, model: str, grader: Grader, api_key: str | None, scratch: Path) -> Benchmark:
+def open_benchmark(plan: Plan, model: str, grader: Grader, access: Access, scratch: Path) -> Benchmark:
     """The benchmark of a task. Raises OssEvalError for what it lacks."""
     task = plan.task
     if task.benchmark is None:
-        return CustomBenchmark(task, plan.folder, grader, api_key)
+        return CustomBenchmark(task, plan.folder, grader, access)
     from oss_eval.bench.suite import SuiteBenchmark
 
-    return SuiteBenchmark(task, model, grader, api_key, scratch / task.name)
+    return SuiteBenchmark(task, model, grader, access, scratch / task.name)
 
 
 class _Bench:
@@ -173,16 +173,21 @@ class _Bench:
         task, server = self.first, self.server
         self.progress.say(introduce(server, bool(task.url)))
         self._announce(todo)
-        limits = Limits(task.connect_timeout, task.read_timeout, task.total_timeout)
         most = Tuner.MOST if task.parallel == "auto" else task.parallel
-        target = server.endpoint.target()
-        with Asker(self.writer.run_id, target, limits) as asker, self.progress:
+        self.settled = settle(server, task)
+        with (
+            Asker(self.writer.run_id, server.targets(), limits(task), server.reading(task)) as asker,
+            self.progress,
+        ):
             channel = Channel(
                 asker,
                 self.gate,
                 task.retries,
                 server.model,
                 self.writer.run_id,
+                server.endpoint.api,
+                self.settled,
+                lambda note: self.progress.say(f"the server refuses a field: {note}"),
                 hide=server.endpoint.hide,
                 seen=self._results.put,
             )
@@ -205,7 +210,7 @@ class _Bench:
                     while True:
                         self._take(self._results.get_nowait())
                 self.progress.end()
-        self._note_server(channel.server)
+        self._note_server(channel)
         if self.tally.fatal is not None and not self.tally.answered:
             raise self.tally.fatal
         if interrupted:
@@ -275,9 +280,9 @@ class _Bench:
         if channel.stopping.is_set():
             raise Stopped
         question = job.question
-        fields = settings(job.task, channel.model, job.effort, job.epoch)
+        wanted = generation(job.task, channel.model, job.effort, job.epoch)
         name = f"{question.subset}/{question.sample_id}"
-        voice = Voice(channel, job.point_id, name, question.sample_id, job.epoch, job.effort, fields)
+        voice = Voice(channel, job.point_id, name, question.sample_id, job.epoch, wanted)
         said, failure = None, None
         try:
             said = job.benchmark.answer(question, voice)
@@ -296,9 +301,9 @@ class _Bench:
 
     def _hide(self, text: str) -> str:
         """Other people's words without our keys."""
-        for key in (self.server.endpoint.api_key, os.environ.get(JUDGE_KEY), os.environ.get("OPENAI_API_KEY")):
+        for key in (os.environ.get(JUDGE_KEY), os.environ.get("OPENAI_API_KEY")):
             text = text.replace(key, "***") if key else text
-        return text
+        return self.server.endpoint.hide(text)
 
     # -- words -----------------------------------------------------------------------------------------
 
@@ -313,10 +318,10 @@ class _Bench:
     def _title(self) -> str:
         return " ".join(dict.fromkeys(point.task for point in self.points))
 
-    def _note_server(self, header: str | None) -> None:
-        """What the server calls itself."""
-        if header is not None:
-            self.writer.write_manifest(endpoint={**self.writer.manifest["endpoint"], "server": header})
+    def _note_server(self, channel: Channel) -> None:
+        """What the server calls itself, and what it was really sent."""
+        endpoint = {**self.writer.manifest["endpoint"], "server": channel.server}
+        self.writer.write_manifest(endpoint=endpoint, request=channel.settled.described())
 
     def manifest(self, goes_on: bool, started: bool) -> dict[str, Any]:
         """What was asked, what was in force, where, with what; `started` is whether the simulator is ours."""
@@ -328,16 +333,7 @@ class _Bench:
             "task": {"name": self._title()},
             "tasks": {
                 course.plan.task.name: {
-                    **course.plan.task.model_dump(mode="json"),
-                    **{
-                        key: provenance.public_url(value)
-                        for key in ("url", "judge_url")
-                        if (value := getattr(course.plan.task, key)) is not None
-                    },
-                    **{
-                        key: provenance.public_values(getattr(course.plan.task, key))
-                        for key in ("extra_args", "dataset_args")
-                    },
+                    **public_task(course.plan.task),
                     "folder": course.plan.folder and str(course.plan.folder),
                     "source": course.benchmark.source,
                     "samples": len(course.questions),
@@ -346,7 +342,8 @@ class _Bench:
                 for course in self.courses
             },
             "endpoint": {
-                "url": server.endpoint.url, "api": server.endpoint.api, "server": None,
+                "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
+                "name": order.profile, "prices": order.prices, "api": server.endpoint.api, "server": None,
                 "simulated": server.simulator is not None, "simulator": server.simulator,
                 "found": server.endpoint.found or None, "started": started,
             },

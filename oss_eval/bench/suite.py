@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from oss_eval.access import Access
 from oss_eval.bench import catalog, hubs
 from oss_eval.bench.custom import named_subset
 from oss_eval.bench.grader import Grader
@@ -45,7 +46,7 @@ def check_name(name: str) -> None:
 class SuiteBenchmark:
     """One of EvalScope's benchmarks behind the vocabulary of `questions`."""
 
-    def __init__(self, task: BenchTask, model: str, grader: Grader, api_key: str | None, work: Path) -> None:
+    def __init__(self, task: BenchTask, model: str, grader: Grader, access: Access, work: Path) -> None:
         """`work` is a folder for whatever EvalScope writes. Raises TaskError, UsageError."""
         assert task.benchmark is not None
         check_name(task.benchmark)
@@ -54,7 +55,7 @@ class SuiteBenchmark:
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-data-")
         self._work = work
         self._batches = threading.Lock()
-        self._api_key = api_key
+        self._access = access
         self.source: dict[str, Any] = {}
         self._adapter = self._checked()
 
@@ -77,7 +78,7 @@ class SuiteBenchmark:
             work_dir=str(self._work),
             seed=42 if task.seed is None else task.seed,
             generation_config={"retries": 0},
-            judge=_judge_config(task, self._api_key),
+            judge=_judge_config(task, self._access),
         )
         return get_benchmark(task.benchmark, settings)
 
@@ -289,12 +290,12 @@ def _messages(chat: list[Any]) -> list[Message]:
     return [dict(message) for message in openai_chat_messages(chat, reasoning_format="none")]
 
 
-def _judge_config(task: BenchTask, api_key: str | None) -> dict[str, Any]:
+def _judge_config(task: BenchTask, access: Access) -> dict[str, Any]:
     if not task.judge_model:
         return {}
     from oss_eval.bench.judge import judge_endpoint
 
-    endpoint = judge_endpoint(task, api_key)
+    endpoint = judge_endpoint(task, access)
     key = endpoint.api_key or "EMPTY"
     return {"models": [{"model_id": task.judge_model, "api_url": endpoint.url, "api_key": key}]}
 

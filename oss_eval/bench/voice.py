@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,7 +18,9 @@ import orjson
 
 from oss_eval.bench.gate import Gate
 from oss_eval.load.asker import Answer, Asker
+from oss_eval.probe.dialects import DIALECTS, Generation
 from oss_eval.records import RequestRecord
+from oss_eval.settle import Settled
 
 LONGEST_WAIT = 600.0
 """Seconds: a server that asks for more patience has failed the request."""
@@ -27,6 +29,10 @@ BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
 FINAL_STATUS = (400, 401, 403, 404, 405, 413, 422)
 """HTTP statuses after which the same request would fail again."""
+
+
+OWN_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "reasoning_effort")
+"""Settings that a benchmark may have an opinion of, where the run has none."""
 
 
 class Failed(Exception):
@@ -53,6 +59,11 @@ class Channel:
     retries: int
     model: str
     run_id: str
+    api: str = "chat"
+    settled: Settled = field(default_factory=Settled)
+    """What this server takes, as far as is known by now."""
+    noted: Callable[[str], None] = lambda note: None
+    """Called when a field of the requests had to be changed."""
     refused: Callable[[], None] = lambda: None
     """Called when the server asked for fewer requests."""
     hide: Callable[[str], str] = str
@@ -64,6 +75,19 @@ class Channel:
     stopping: threading.Event = field(default_factory=threading.Event)
     server: str | None = None
     """What the server calls itself, once it has answered."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def give_in(self, sent: Settled, record: RequestRecord, generation: Generation) -> bool:
+        """Whether a refused request can be sent again in another form, by now or from now on."""
+        with self._lock:
+            if self.settled is not sent:
+                return True  # somebody else has learned it meanwhile
+            changed = sent.adapted(record.http_status, record.error_message or "", generation)
+            if changed is None:
+                return False
+            self.settled = changed
+            self.noted(changed.notes[-1])
+            return True
 
 
 class Voice:
@@ -76,13 +100,12 @@ class Voice:
         name: str,
         sample_id: str,
         epoch: int,
-        effort: str | None,
-        settings: dict[str, Any],
+        generation: Generation,
     ) -> None:
-        """`name` tells the sample from others in a request's id; `settings` are fields of every request."""
-        self._channel, self._settings = channel, settings
+        """`name` tells the sample from others in a request's id; `generation` holds for every request."""
+        self._channel, self._generation = channel, generation
         self._point_id, self._name = point_id, name
-        self._sample_id, self._epoch, self._effort = sample_id, epoch, effort
+        self._sample_id, self._epoch, self._effort = sample_id, epoch, generation.reasoning_effort
         self.answers: list[Answer] = []
         """The answered requests, in order."""
         self.attempts = 0
@@ -95,15 +118,20 @@ class Voice:
         """The request that failed for good, whatever became of the exception that said so."""
 
     def ask(self, body: dict[str, Any]) -> Answer:
-        """An answer to a request; `body` is added to the run's settings, which win. Raises Failed and Stopped.
+        """An answer to `messages` and further fields of a chat request; the run's settings win. Raises Failed and
+        Stopped.
 
         429 and 503 wait as long as Retry-After says (RFC 9110, section 10.2.3), other failures that may pass an
         exponential time with full jitter (Brooker 2015, Exponential Backoff And Jitter, AWS Architecture Blog).
         """
         channel = self._channel
-        request = orjson.dumps({**body, **self._settings})
-        turn = len(self.answers) + 1
-        for attempt in range(1, channel.retries + 2):
+        messages, generation = self._request(body)
+        turn, attempt = len(self.answers) + 1, 0
+        while True:
+            attempt += 1
+            settled = channel.settled
+            sending = settled.apply(generation)
+            request = orjson.dumps(DIALECTS[channel.api].body(messages, sending))
             self.attempts = max(self.attempts, attempt)
             with channel.gate.passing():
                 if channel.stopping.is_set():
@@ -124,11 +152,23 @@ class Voice:
                 raise Stopped
             if record.http_status in (429, 503):
                 channel.refused()
+            if record.http_status in (400, 422) and channel.give_in(settled, record, sending):
+                attempt -= 1  # the same request in the server's own terms
+                continue
             if record.http_status in FINAL_STATUS or attempt > channel.retries:
                 raise self._failed(record)
             with channel.resting():
                 self._wait(answer, attempt)
-        raise AssertionError("unreachable")
+
+    def _request(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Generation]:
+        """Messages, and the run's settings with what the benchmark itself wants where they say nothing."""
+        rest = dict(body)
+        messages = rest.pop("messages")
+        for name in ("model", "stream", "stream_options"):
+            rest.pop(name, None)
+        own = {name: rest.pop(name) for name in OWN_FIELDS if name in rest}
+        changes = {name: value for name, value in own.items() if getattr(self._generation, name) is None}
+        return messages, replace(self._generation, **changes, extra=(*rest.items(), *self._generation.extra))
 
     def _failed(self, record: RequestRecord) -> Failed:
         self.failure = Failed(record)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from oss_eval.errors import OssEvalError
-from oss_eval.load.messages import Ask, Batch, Setup, Stop
+from oss_eval.load.messages import Ask, Batch, GiveUp, Setup, Stop
 from oss_eval.load.process import Limits, WorkerProcess
-from oss_eval.load.replies import Replies
+from oss_eval.load.replies import Reading, Replies
 from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
+
+LOOK_SECONDS = 0.25
+"""How often overdue streams are looked for while nothing arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,18 @@ class Answer:
 class _Pending:
     record: RequestRecord
     answer: Future[Answer]
+    on_text: Callable[[str, str], None] | None
 
 
 class Asker:
     """One worker process that sends what it is given. Safe to use from any thread."""
 
     def __init__(
-        self, run_id: str, target: Target, limits: Limits, count_tokens: Callable[[str], int] | None = None
+        self, run_id: str, targets: tuple[Target, ...], limits: Limits, reading: Reading | None = None
     ) -> None:
-        setup = Setup(0, target, run_id, limits.connect, limits.read, limits.total)
+        setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total)
         self._worker = WorkerProcess(0, setup)
-        self._count = count_tokens
+        self._limits, self._reading = limits, reading or Reading()
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._tag = 0
@@ -57,8 +62,11 @@ class Asker:
         """Token events received so far, of all requests."""
         return self._replies.tokens
 
-    def ask(self, record: RequestRecord, body: bytes) -> Future[Answer]:
-        """Send a request at once. `record` says which one it is; instants and counts are filled in.
+    def ask(
+        self, record: RequestRecord, body: bytes, on_text: Callable[[str, str], None] | None = None
+    ) -> Future[Answer]:
+        """Send a request at once. `record` says which one it is; instants and counts are filled in. `on_text` gets
+        (answer, reasoning) pieces as they come, on the reader's thread.
 
         A failed request is an answer too: its record says why. The future holds OssEvalError if the worker
         process is gone.
@@ -73,7 +81,7 @@ class Asker:
                 answer.set_result(Answer(record, Reply()))
                 return answer
             self._tag += 1
-            self._pending[self._tag] = _Pending(record, answer)
+            self._pending[self._tag] = _Pending(record, answer, on_text)
             with contextlib.suppress(OSError):  # a worker that died: the reader says so
                 self._worker.send(Ask(self._tag, f"{record.run_id}/{record.request_id}", body))
         return answer
@@ -102,9 +110,16 @@ class Asker:
     # -- the reader's thread ---------------------------------------------------------------------------
 
     def _read(self) -> None:
+        self._worker.socket.settimeout(LOOK_SECONDS)
+        next_look = 0.0
         while True:
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOOK_SECONDS
+                self._end_silent()
             try:
                 data = self._worker.socket.recv(1 << 20)
+            except TimeoutError:
+                continue
             except OSError:
                 data = b""
             if not data:
@@ -122,10 +137,20 @@ class Asker:
                 pending.record.status, pending.record.error_kind = "cancelled", "cancelled"
                 pending.answer.set_result(Answer(pending.record, Reply()))
 
-    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
-        record = self._pending[tag].record
-        record.worker, record.start_ns = worker, start_ns
-        return ResponseDecoder(record, keep_text=True, count_tokens=self._count)
+    def _end_silent(self) -> None:
+        """Give up streams whose first token is overdue."""
+        limit = self._limits.first_token
+        if limit is None:
+            return
+        for _, tag in self._replies.silent(time.time_ns(), limit):
+            with self._lock:
+                self._worker.send(GiveUp(tag, "timeout_first_token", f"no token within {limit:g} s"))
+
+    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
+        pending = self._pending[tag]
+        record = pending.record
+        record.worker, record.start_ns, record.url = worker, start_ns, self._reading.url(server)
+        return self._reading.decoder(record, keep_text=True, on_text=pending.on_text)
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
         with self._lock:

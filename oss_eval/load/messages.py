@@ -23,7 +23,8 @@ class Setup:
     """Main to worker, once."""
 
     worker: int
-    target: Target
+    targets: tuple[Target, ...]
+    """Servers that share the load; connections go round them."""
     run_id: str
     connect_timeout: float
     read_timeout: float
@@ -35,10 +36,20 @@ class Prepare:
     """Main to worker: open connections for a point, answer Ready."""
 
     point_id: str
-    slots: int
+    places: tuple[int, ...]
+    """Which of the point's slots are this worker's."""
     number: int
     deck: Path
     budget: Path
+
+
+@dataclass(slots=True)
+class GiveUp:
+    """Main to worker: end this request, because of what only the main process can see."""
+
+    tag: int
+    kind: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -88,13 +99,13 @@ class Done:
     """Time in which free slots sent nothing because the main process could not keep up."""
 
 
-Started = tuple[int, int, int]
-"""A request's first bytes were handed to the kernel: its tag, attempt and start_ns. Plain, because pickling a
-thousand objects at once would hold up the worker's loop for milliseconds."""
+Started = tuple[int, int, int, int]
+"""A request's first bytes were handed to the kernel: its tag, attempt, start_ns and the server's number. Plain,
+because pickling a thousand objects at once would hold up the worker's loop for milliseconds."""
 
-Ended = tuple[int, int, int | None, int, str | None, str | None]
+Ended = tuple[int, int, int | None, int, str | None, str | None, int]
 """A request is over: tag, attempt, start_ns (None: nothing was sent), the instant it was over, error kind (None: a
-whole response was framed) and error message."""
+whole response was framed), error message and the server's number."""
 
 
 @dataclass(slots=True)

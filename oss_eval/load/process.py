@@ -21,6 +21,8 @@ class Limits:
     connect: float
     read: float
     total: float
+    first_token: float | None = None
+    """Until the first token event of a stream; None for whole replies, which have none."""
 
 
 class WorkerProcess:

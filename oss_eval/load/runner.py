@@ -9,7 +9,7 @@ from __future__ import annotations
 import selectors
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from oss_eval.config import Point
 from oss_eval.errors import OssEvalError, UsageError
 from oss_eval.interrupts import Interrupts
-from oss_eval.load.messages import Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.messages import Batch, Done, GiveUp, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.process import Limits, WorkerProcess
-from oss_eval.load.replies import Replies
+from oss_eval.load.replies import Reading, Replies
 from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe import descriptors
 from oss_eval.probe.decode import ResponseDecoder
@@ -67,15 +67,16 @@ class Fleet:
     def __init__(
         self,
         run_id: str,
-        target: Target,
+        targets: tuple[Target, ...],
         limits: Limits,
         workers: int = 1,
-        count_tokens: Callable[[str], int] | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.run_id = run_id
-        self._count_tokens = count_tokens
+        self._limits = limits
+        self._reading = reading or Reading()
         self._workers = [
-            WorkerProcess(n, Setup(n, target, run_id, limits.connect, limits.read, limits.total))
+            WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total))
             for n in range(workers)
         ]
         self._selector = selectors.DefaultSelector()
@@ -105,11 +106,11 @@ class Fleet:
         used = self._workers[: min(point.workers, point.parallel)]
         cpu = time.process_time()
         for position, worker in enumerate(used):
-            slots = len(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
+            places = tuple(range(position, point.parallel, len(used)))
+            worker.send(Prepare(point.point_id, places, point.number, deck, budget))
         end = PointEnd()
         with Interrupts() as interrupts:
-            state = _PointState(self.run_id, point, model, listener, self._count_tokens, interrupts)
+            state = _PointState(self.run_id, point, model, listener, self._reading, interrupts)
             for _ in self._collect(used, Ready, state):
                 pass
             for worker in used:
@@ -155,6 +156,10 @@ class Fleet:
             if now >= next_idle:
                 next_idle = now + 0.1
                 state.listener.idle(len(state.replies), state.replies.tokens)
+                if self._limits.first_token is not None:
+                    text = f"no token within {self._limits.first_token:g} s"
+                    for number, tag in state.replies.silent(time.time_ns(), self._limits.first_token):
+                        self._workers[number].send(GiveUp(tag, "timeout_first_token", text))
 
 
 class _PointState:
@@ -166,18 +171,18 @@ class _PointState:
         point: Point,
         model: str,
         listener: Listener,
-        count_tokens: Callable[[str], int] | None,
+        reading: Reading,
         interrupts: Interrupts,
     ) -> None:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener
-        self.count_tokens = count_tokens
+        self.reading = reading
         self.replies = Replies(self._begin, self._end)
         self.interrupts = interrupts
         self.stopped = False
         self.server: str | None = None
 
-    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None) -> ResponseDecoder:
+    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
         point = self.point
         record = RequestRecord(
             run_id=self.run_id,
@@ -192,8 +197,9 @@ class _PointState:
             rate=None,
             scheduled_ns=None,
             start_ns=start_ns,
+            url=self.reading.url(server),
         )
-        return ResponseDecoder(record, count_tokens=self.count_tokens)
+        return self.reading.decoder(record)
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
         self.server = decoder.reply.server or self.server

@@ -14,18 +14,18 @@ import ssl
 import sys
 import time
 from array import array
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from oss_eval.load.messages import Ask, Batch, Done, Ended, Go, Inbox, Prepare, Ready, Setup, Stop, encode
+from oss_eval.load.messages import Ask, Batch, Done, Ended, GiveUp, Go, Inbox, Prepare, Ready, Setup, Stop, encode
 from oss_eval.load.shared import Budget, Deck
 from oss_eval.probe import descriptors, stamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
 from oss_eval.probe.poller import Poller
-from oss_eval.probe.target import Target
 
 TICK_SECONDS = 0.1
 BATCH_READS = 500
@@ -90,22 +90,22 @@ class Worker:
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
         self._connecting: set[asyncio.Task[Any]] = set()
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()
         self._asked: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         self.setup: Setup
-        self.target: Target
-        self._context: ssl.SSLContext | None = None
-        self._head = b""
+        self._contexts: list[ssl.SSLContext | None] = []
+        self._heads: list[bytes] = []
+        self._server_of: dict[Connection, int] = {}
+        self._asking_with: dict[int, Connection] = {}
 
     async def run(self) -> None:
         """Serve points until the main process closes its end."""
         self._loop.add_reader(self._control.fileno(), self._on_control)
         self.setup = await self._inbound.get()
-        self.target = self.setup.target
-        self._context = self.target.tls_context()
-        self._head = self.target.head()
+        self._contexts = [target.tls_context() for target in self.setup.targets]
+        self._heads = [target.head() for target in self.setup.targets]
         ticker = self._loop.create_task(self._tick())
         # Collections would stop all streams at once. The hot path makes no cycles; what start-up left behind
         # is out of the collector's sight from here on.
@@ -141,6 +141,10 @@ class Worker:
         for message in self._inbox.feed(data):
             if isinstance(message, Stop):
                 self._halt(message.abort)
+            elif isinstance(message, GiveUp):
+                if message.tag in self._asking_with:
+                    self._asking_with[message.tag].give_up(message.kind, message.message)
+                continue
             self._inbound.put_nowait(message)
 
     def _halt(self, abort: bool) -> None:
@@ -156,12 +160,9 @@ class Worker:
     async def _point(self, point: Prepare) -> None:
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
-        self._connections = [
-            Connection(self._loop, self._poller, self.target, self._context, self._on_read)
-            for _ in range(point.slots)
-        ]
+        self._connections = [self._connection(place) for place in point.places]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
-        descriptors.allow(point.slots)
+        descriptors.allow(len(point.places))
         await asyncio.gather(*(self._open(c, gate) for c in self._connections))
         self._outbox.put(Ready())
         while not isinstance(message := await self._inbound.get(), Go):
@@ -179,6 +180,7 @@ class Worker:
         for connection in self._connections:
             connection.close()
         self._connections = []
+        self._server_of.clear()
         deck.close()
         budget.close()
         self._flush()
@@ -195,6 +197,14 @@ class Worker:
                 held_back_seconds=self._held_back,
             )
         )
+
+    def _connection(self, place: int) -> Connection:
+        """A connection for one of the load's places; neighbouring places go to different servers."""
+        server = place % len(self.setup.targets)
+        target, context = self.setup.targets[server], self._contexts[server]
+        connection = Connection(self._loop, self._poller, target, context, self._on_read)
+        self._server_of[connection] = server
+        return connection
 
     async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> None:
         """Open a connection before the point begins; not tried when none of the first ones could be."""
@@ -242,21 +252,26 @@ class Worker:
                 await asyncio.sleep(pause)
 
     async def _ask(self, connection: Connection, request_id: str, tag: int, body: bytes) -> Ended:
+        server = self._server_of[connection]
         for attempt in (1, 2):
             failure = None if connection.is_open else await self._connect(connection)
             if failure is None and self._stopping:
                 failure = "cancelled", STOPPED
             if failure is not None:
-                return tag, attempt, None, time.time_ns(), *failure
+                return tag, attempt, None, time.time_ns(), *failure, server
             request = b"%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
-                self._head, request_id.encode(), len(body), body,
+                self._heads[server], request_id.encode(), len(body), body,
             )  # fmt: skip
-            begin = partial(self._on_start, tag, attempt)
+            begin = partial(self._on_start, tag, attempt, server)
+            self._asking_with[tag] = connection
             outcome = await connection.exchange(tag, request, begin)
+            del self._asking_with[tag]
             if outcome.stale and attempt == 1:
                 continue
             break
-        return tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message
+        return (
+            tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message, server,
+        )  # fmt: skip
 
     # -- single requests -------------------------------------------------------------------------------
 
@@ -265,9 +280,9 @@ class Worker:
         if self._asking is None:
             self._asking = self._loop.create_task(self._watch())
         if self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popleft()  # the one that rested longest: servers take turns
         else:
-            connection = Connection(self._loop, self._poller, self.target, self._context, self._on_read)
+            connection = self._connection(len(self._connections))
             self._connections.append(connection)
             descriptors.allow(len(self._connections))
         task = self._loop.create_task(self._answer(connection, ask))
@@ -287,8 +302,8 @@ class Worker:
 
     # -- what arrives ----------------------------------------------------------------------------------
 
-    def _on_start(self, tag: int, attempt: int, start_ns: int) -> None:
-        self._batch.started.append((tag, attempt, start_ns))
+    def _on_start(self, tag: int, attempt: int, server: int, start_ns: int) -> None:
+        self._batch.started.append((tag, attempt, start_ns, server))
 
     def _on_read(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
         batch = self._batch

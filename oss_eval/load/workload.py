@@ -16,9 +16,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from oss_eval.config import PerfTask, Point
 from oss_eval.errors import UsageError
-from oss_eval.probe.dialects import Generation, request_body
+from oss_eval.probe.dialects import DIALECTS, Generation
 
 Prompt = str | list[dict[str, Any]] | dict[str, Any]
 """A text, chat messages, or a whole request body from a dataset (what it sets wins over the flags)."""
@@ -74,13 +76,12 @@ def generation(task: PerfTask, model: str, effort: str | None) -> Generation:
 def body(api: str, prompt: Prompt, settings: Generation) -> bytes:
     """Request body for a prompt of any kind."""
     if isinstance(prompt, dict):
-        text = prompt.get("messages" if api == "chat" else "prompt", "")
-        settings = replace(settings, extra=(*settings.extra, *prompt.items()))
+        text = prompt.get("messages") or prompt.get("prompt", "")
+        own = {key: value for key, value in prompt.items() if key not in ("messages", "prompt")}
+        settings = replace(settings, extra=(*settings.extra, *own.items()))
     else:
         text = prompt
-    if isinstance(text, list) and api == "completions":
-        text = "\n".join(str(message.get("content", "")) for message in text)
-    return request_body(api, text, settings)
+    return orjson.dumps(DIALECTS[api].body(text, settings))
 
 
 # -- sources of prompts -----------------------------------------------------------------------------------------

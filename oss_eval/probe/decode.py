@@ -12,7 +12,7 @@ from typing import Any
 import httptools
 import orjson
 
-from oss_eval.probe.dialects import Template, count, error_text, learn, merge_tool_calls, read_event
+from oss_eval.probe.dialects import DIALECTS, Delta, Template, count, error_text, learn, merge_tool_calls
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
 
@@ -21,6 +21,63 @@ MESSAGE_BYTES = 2048
 
 _HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
 """Mark-up of the error pages that proxies send."""
+
+
+LEAKS = ("<think>", "<|channel|>", "<|start|>")
+"""How an answer begins into which a server lets the model's reasoning through."""
+
+
+class LineDecoder:
+    """JSON lines out of bytes that were cut anywhere."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes complete; blank ones are none."""
+        self._buffer += data
+        if b"\n" not in data:
+            return []
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        return [line for line in lines if line.strip()]
+
+
+class ThinkSplitter:
+    """Moves what stands between <think> and </think> in the answer to the reasoning, whatever way it is cut."""
+
+    OPEN, CLOSE = "<think>", "</think>"
+
+    def __init__(self) -> None:
+        self._inside = False
+        self._held = ""
+        """The end of the last piece, if it may be the beginning of a tag."""
+
+    def split(self, delta: Delta) -> None:
+        """Sort a delta's text; a piece that may be half a tag waits for the next one."""
+        if not delta.text:
+            return
+        text, self._held = self._held + delta.text, ""
+        answer: list[str] = []
+        reasoning: list[str] = []
+        while text:
+            tag = self.CLOSE if self._inside else self.OPEN
+            before, found, rest = text.partition(tag)
+            if not found:
+                keep = next((n for n in range(len(tag) - 1, 0, -1) if before.endswith(tag[:n])), 0)
+                before, self._held = before[: len(before) - keep], before[len(before) - keep :]
+            (reasoning if self._inside else answer).append(before)
+            if found:
+                self._inside = not self._inside
+            text = rest
+        delta.text = "".join(answer)
+        delta.reasoning += "".join(reasoning)
+        delta.is_answer = bool(delta.text) or bool(delta.tool_calls)
+
+    def rest(self) -> str:
+        """What was held back as half a tag and was none after all."""
+        held, self._held = self._held, ""
+        return "" if self._inside else held
 
 
 @dataclass(slots=True)
@@ -49,14 +106,21 @@ class ResponseDecoder:
         *,
         keep_text: bool = False,
         count_tokens: Callable[[str], int] | None = None,
+        api: str = "chat",
+        split_think: bool = False,
+        on_text: Callable[[str, str], None] | None = None,
     ) -> None:
+        """`on_text(answer, reasoning)` is called with every piece of either as it comes."""
         self.record = record
+        self._dialect = DIALECTS[api]
+        self._splitter = ThinkSplitter() if split_think else None
+        self._events: SseDecoder | LineDecoder | None = None
         self.reply = Reply()
-        self._keep = keep_text or count_tokens is not None
+        self._keep = keep_text or count_tokens is not None or on_text is not None
+        self._on_text = on_text
         self._count = count_tokens
         self._parser = httptools.HttpResponseParser(self)
         self._feed_http = self._parser.feed_data
-        self._sse: SseDecoder | None = None
         self._inflate: Any = None
         self._body = bytearray()
         self._headers_done = False
@@ -122,7 +186,9 @@ class ResponseDecoder:
         self.record.headers_ns = self._stamp
         self.record.http_status = status
         if status == 200 and "text/event-stream" in self.reply.content_type:
-            self._sse = SseDecoder()
+            self._events = SseDecoder()
+        elif status == 200 and self._dialect.lines and "ndjson" in self.reply.content_type:
+            self._events = LineDecoder()
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body."""
@@ -132,10 +198,10 @@ class ResponseDecoder:
             except zlib.error as error:
                 self._bad = self._bad or f"a broken compressed body: {error}"
                 return
-        if self._sse is None:
+        if self._events is None:
             self._body += data
             return
-        for event in self._sse.feed(data):
+        for event in self._events.feed(data):
             self._event(event)
 
     def on_message_complete(self) -> None:
@@ -151,7 +217,8 @@ class ResponseDecoder:
             if text is not None:
                 self._token(template.is_answer)
                 if self._keep:
-                    (self._text if template.is_answer else self._reasoning).append(text.decode("utf-8", "replace"))
+                    said = text.decode("utf-8", "replace")
+                    self._say(*((said, "") if template.is_answer else ("", said)))
                 return
         if data == b"[DONE]":
             self._finished_stream = True
@@ -161,19 +228,27 @@ class ResponseDecoder:
         except orjson.JSONDecodeError:
             self._bad = self._bad or f"an event that is not JSON: {data[:200].decode('utf-8', 'replace')}"
             return
-        delta = read_event(payload)
+        delta = self._dialect.read(payload)
+        if self._splitter is not None:
+            self._splitter.split(delta)
         if delta.error and not self._stream_error:
             self._stream_error = delta.error
         if delta.usage is not None:
             self._usage = delta.usage
         if delta.finish_reason:
             self.record.finish_reason = delta.finish_reason
+        if delta.timings is not None:
+            self.record.server_timings = orjson.dumps(delta.timings).decode()
+        self._finished_stream |= delta.done
         if self._keep and delta.tool_calls:
             merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
         if not delta.is_token:
             return
+        if delta.text and self.record.leaked is None:
+            self.record.leaked = delta.text.lstrip().startswith(LEAKS)
         self._token(delta.is_answer)
-        self._template = learn(data, delta)
+        if self._splitter is None:
+            self._template = learn(data, delta, self._dialect.read)
         if delta.usage is not None:
             # Usage in every chunk (vLLM's continuous_usage_stats): tokens of this event by difference.
             total = count(delta.usage, "completion_tokens")
@@ -181,8 +256,13 @@ class ResponseDecoder:
                 self._event_tokens.append(total - self._tokens_so_far)
                 self._tokens_so_far = total
         if self._keep:
-            self._text.append(delta.text)
-            self._reasoning.append(delta.reasoning)
+            self._say(delta.text, delta.reasoning)
+
+    def _say(self, text: str, reasoning: str) -> None:
+        self._text.append(text)
+        self._reasoning.append(reasoning)
+        if self._on_text is not None:
+            self._on_text(text, reasoning)
 
     def _token(self, is_answer: bool) -> None:
         """A token event has arrived with the current read."""
@@ -200,7 +280,7 @@ class ResponseDecoder:
         """Complete the record; `error_kind` is what the connection knows of a failure, None for none."""
         record = self.record
         record.end_ns = self._stamp or None
-        if self._sse is None and self._headers_done and not error_kind:
+        if self._events is None and self._headers_done and not error_kind:
             self._whole_body()
         if self.events:
             record.event_ns = self.events
@@ -212,6 +292,8 @@ class ResponseDecoder:
             lags = sorted(self._lags)
             record.client_lag_p50_ns = lags[len(lags) // 2]
             record.client_lag_max_ns = lags[-1]
+        if self._splitter is not None:
+            self._text.append(self._splitter.rest())
         self.reply.text, self.reply.reasoning = "".join(self._text), "".join(self._reasoning)
         if self._keep:
             record.text, record.reasoning_text = self.reply.text, self.reply.reasoning
@@ -230,8 +312,12 @@ class ResponseDecoder:
             if self.record.http_status == 200:
                 self._bad = f"a body that is not JSON: {self._body[:200].decode('utf-8', 'replace')}"
             return
-        delta = read_event(payload)
+        delta = self._dialect.read(payload)
+        if self._splitter is not None:
+            self._splitter.split(delta)
         self._stream_error, self._usage = delta.error, delta.usage
+        if delta.timings is not None:
+            self.record.server_timings = orjson.dumps(delta.timings).decode()
         self.record.finish_reason = delta.finish_reason
         self._text, self._reasoning = [delta.text], [delta.reasoning]
         if delta.tool_calls:
@@ -266,7 +352,7 @@ class ResponseDecoder:
             error_kind, error_message = "decode", self._bad
         elif error_kind is None and not self.events and not self._answered and record.finish_reason is None:
             error_kind, error_message = "empty", "a response with no token and no stop reason"
-        elif error_kind is None and self._sse and record.finish_reason is None and not self._finished_stream:
+        elif error_kind is None and self._events and record.finish_reason is None and not self._finished_stream:
             error_kind, error_message = "stream_broken", "the stream ended without a stop reason or [DONE]"
         if error_kind is None:
             return

@@ -21,6 +21,9 @@ class Target:
     """Sent with every request; may hold a key, so it is never printed or stored."""
     addresses: tuple[tuple[int, tuple[str, int]], ...] = ()
     """(family, (ip, port)) in the resolver's order of preference, IPv4 and IPv6."""
+    ca_bundle: str | None = None
+    insecure: bool = False
+    """Whether certificates are not checked."""
 
     def head(self) -> bytes:
         """Request line and constant headers, without the final blank line."""
@@ -42,7 +45,10 @@ class Target:
         """A verifying TLS context offering HTTP/1.1, or None for plain HTTP."""
         if not self.tls:
             return None
-        context = ssl.create_default_context()
+        context = ssl.create_default_context(cafile=self.ca_bundle)
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         context.set_alpn_protocols(["http/1.1"])
         return context
 

@@ -1,19 +1,17 @@
-"""What servers are asked, and how their answers are read: the OpenAI wire formats.
-
-Sources: the OpenAI API reference for Chat Completions (https://platform.openai.com/docs/api-reference/chat)
-and Completions (https://platform.openai.com/docs/api-reference/completions), streaming included;
-`reasoning_content` and `reasoning` deltas as vLLM documents them
-(https://docs.vllm.ai/en/latest/features/reasoning_outputs.html).
-"""
+"""What all wire formats have in common: a request's settings, an event's meaning, plain events without parsing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+EFFORT_STYLES = ("top-level", "extra-body", "chat-template", "think", "system", "none")
+"""Ways of asking for an effort: the field reasoning_effort (OpenAI, Azure, vLLM), the same within `extra_body`
+(gateways that unpack it), within chat_template_kwargs (llama.cpp, SGLang), Ollama's `think`, a line of the system
+message (gpt-oss's own template), or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +26,16 @@ class Generation:
     seed: int | None = None
     stream: bool = True
     reasoning_effort: str | None = None
+    effort_style: str = "top-level"
+    limit_field: str = "max_tokens"
+    """Name of the longest length in chat and completions: `max_tokens` or `max_completion_tokens`."""
+    include_usage: bool = True
+    """Whether usage is asked for in the stream."""
     extra: tuple[tuple[str, Any], ...] = ()
 
 
-def request_body(api: str, prompt: str | list[dict[str, Any]], generation: Generation) -> bytes:
-    """JSON body of one request. `prompt` is a text, or chat messages for the chat API."""
-    body: dict[str, Any] = {"model": generation.model}
-    if api == "chat":
-        body["messages"] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    else:
-        body["prompt"] = prompt
-    for name in ("max_tokens", "min_tokens", "temperature", "top_p", "seed", "reasoning_effort"):
-        value = getattr(generation, name)
-        if value is not None:
-            body[name] = value
-    body["stream"] = generation.stream
-    if generation.stream:
-        body["stream_options"] = {"include_usage": True}
-    body.update(generation.extra)
-    return orjson.dumps(body)
+Prompt = str | list[dict[str, Any]]
+"""A text, or chat messages."""
 
 
 @dataclass(slots=True)
@@ -59,51 +48,72 @@ class Delta:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    """In the words of Chat Completions: prompt_tokens, completion_tokens, ..."""
     error: str | None = None
     tool_calls: list[Any] | None = None
-    """Pieces of tool calls, as the server sent them."""
+    """Pieces of tool calls, as Chat Completions sends them."""
+    timings: dict[str, Any] | None = None
+    """The server's own account of its time, as it sent it."""
+    done: bool = False
+    """Whether this event says that the stream is over."""
 
 
-def read_event(payload: Any) -> Delta:
-    """Read a chunk of a stream (`delta`), or a whole response (`message`), of either API.
+Read = Callable[[Any], Delta]
+"""What an event's JSON means."""
 
-    An object without choices, usage or error is an empty Delta: role-only, ping and vendor events are no
-    token events.
-    """
-    delta = Delta()
-    if not isinstance(payload, dict):
-        delta.error = f"an event that is no JSON object: {str(payload)[:200]}"
-        return delta
-    if payload.get("error"):
-        delta.error = error_text(payload["error"])
-    usage = payload.get("usage")
-    if isinstance(usage, dict):
-        delta.usage = usage
-    choices = payload.get("choices")
-    if not isinstance(choices, list):
-        return delta
-    for choice in choices:
-        if not isinstance(choice, dict):
-            continue
-        if choice.get("finish_reason"):
-            delta.finish_reason = str(choice["finish_reason"])
-        part = choice.get("delta") or choice.get("message") or choice
-        if not isinstance(part, dict):
-            continue
-        answer = part.get("content") or part.get("text") or part.get("refusal")
-        reasoning = part.get("reasoning_content") or part.get("reasoning")
-        if answer and isinstance(answer, str):
-            delta.is_token = delta.is_answer = True
-            delta.text += answer
-        calls = part.get("tool_calls")
-        if isinstance(calls, list) and calls:
-            delta.tool_calls = calls
-            if _calls_tool(calls):
-                delta.is_token = delta.is_answer = True
-        if reasoning and isinstance(reasoning, str):
-            delta.is_token = True
-            delta.reasoning += reasoning
-    return delta
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API: where it is asked, what is sent, how its answers are read."""
+
+    name: str
+    path: str
+    """Below the base URL's root, `/v1` included where the API has it."""
+    body: Callable[[Prompt, Generation], dict[str, Any]]
+    read: Read = field(repr=False)
+    lines: bool = False
+    """Whether a stream is JSON lines instead of server-sent events."""
+    default_style: str = "top-level"
+    """How it asks for an effort where nothing else is known."""
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
+    """A prompt as chat messages."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def text_of(prompt: Prompt) -> str:
+    """A prompt as one text."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(str(message.get("content", "")) for message in prompt)
+
+
+def with_system_effort(messages: list[dict[str, Any]], effort: str) -> list[dict[str, Any]]:
+    """Messages with gpt-oss's line for the effort in the system message
+    (https://huggingface.co/openai/gpt-oss-20b, "Reasoning levels")."""
+    line = f"Reasoning: {effort}"
+    if messages and messages[0].get("role") == "system":
+        return [{**messages[0], "content": f"{messages[0].get('content', '')}\n\n{line}"}, *messages[1:]]
+    return [{"role": "system", "content": line}, *messages]
+
+
+def put_effort(body: dict[str, Any], generation: Generation) -> None:
+    """Ask for the effort in one of the styles that are fields of the body."""
+    effort, style = generation.reasoning_effort, generation.effort_style
+    if effort is None or style in ("none", "system"):
+        return
+    if style == "top-level":
+        body["reasoning_effort"] = effort
+    elif style == "extra-body":
+        body["extra_body"] = {**body.get("extra_body", {}), "reasoning_effort": effort}
+    elif style == "chat-template":
+        body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "reasoning_effort": effort}
+    elif style == "think":
+        body["think"] = effort if effort not in ("true", "false") else effort == "true"
+
+
+# -- plain events without parsing -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +138,9 @@ class Template:
         return event[start:end]
 
 
-def learn(event: bytes, delta: Delta) -> Template | None:
+def learn(event: bytes, delta: Delta, read: Read) -> Template | None:
     """The template of an event that has been read, proven by putting another text in its place."""
-    if delta.usage is not None or delta.error or delta.finish_reason or delta.tool_calls:
+    if delta.usage is not None or delta.error or delta.finish_reason or delta.tool_calls or delta.timings:
         return None
     if bool(delta.text) == bool(delta.reasoning):
         return None
@@ -140,7 +150,7 @@ def learn(event: bytes, delta: Delta) -> Template | None:
         return None
     before, after = before + b'"', b'"' + after
     try:
-        again = read_event(orjson.loads(before + b"\x7f" + after))
+        again = read(orjson.loads(before + b"\x7f" + after))
     except orjson.JSONDecodeError:
         return None
     expected = Delta(
@@ -150,6 +160,9 @@ def learn(event: bytes, delta: Delta) -> Template | None:
         reasoning="\x7f" if delta.reasoning else "",
     )
     return Template(before, after, delta.is_answer) if again == expected else None
+
+
+# -- pieces of answers ------------------------------------------------------------------------------------------
 
 
 def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[Any]) -> None:
@@ -169,14 +182,11 @@ def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[Any]) -> None:
         function = piece.get("function")
         if isinstance(function, dict):
             for key in ("name", "arguments"):
-                if isinstance(function.get(key), str):
-                    call["function"][key] += function[key]
-
-
-def _calls_tool(calls: list[Any]) -> bool:
-    """Whether a delta carries arguments of a tool call; its name alone is no token event."""
-    functions = [call.get("function") for call in calls if isinstance(call, dict)]
-    return any(isinstance(function, dict) and function.get("arguments") for function in functions)
+                value = function.get(key)
+                if isinstance(value, dict):  # Ollama's arguments are an object
+                    value = orjson.dumps(value).decode()
+                if isinstance(value, str):
+                    call["function"][key] += value
 
 
 def error_text(error: Any) -> str:

@@ -1,0 +1,172 @@
+"""Who may ask: keys, headers and certificates, from flags, the environment or a file of named endpoints.
+
+Nothing of it is ever stored or shown; `hide` takes it out of other people's words.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oss_eval.errors import UsageError
+
+AZURE = (".azure.com", ".azure.us", ".azure.cn")
+ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
+PROFILE_FILES = (Path("endpoints.yaml"), Path("~/.config/oss-eval/endpoints.yaml"))
+PROFILE_KEYS = {
+    "url", "model", "api", "effort_style", "extra_args", "api_key_env", "api_key_header", "headers", "entra",
+    "ca_bundle", "insecure", "prices", "labels",
+}  # fmt: skip
+TASK_KEYS = ("url", "model", "api", "effort_style", "extra_args")
+"""Keys of a profile that are keys of a task too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a server is convinced to answer."""
+
+    key: str | None = field(default=None, repr=False)
+    key_header: str | None = None
+    """The header that carries the key; None for `api-key` on Azure and `Authorization: Bearer` elsewhere."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    entra: bool = False
+    """A token of Microsoft Entra ID instead of a key."""
+    ca_bundle: str | None = None
+    insecure: bool = False
+
+    def for_host(self, host: str) -> tuple[tuple[str, str], ...]:
+        """Headers for a server. Raises UsageError for what no header can hold."""
+        azure = host.endswith(AZURE)
+        names = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY") if azure else ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY")
+        key = self.key or next((os.environ[name] for name in names if os.environ.get(name)), None)
+        key = key.strip() if key else None
+        found = list(self.headers)
+        if self.entra:
+            found.append(("Authorization", f"Bearer {entra_token()}"))
+        elif key:
+            header = self.key_header or ("api-key" if azure else "Authorization")
+            found.append((header, f"Bearer {key}" if header.lower() == "authorization" else key))
+        for name, value in found:
+            if not (value.isascii() and value.isprintable()):
+                raise UsageError(
+                    "the API key holds characters that no HTTP header can"
+                    if name in ("Authorization", "api-key", self.key_header)
+                    else f"the header {name} holds characters that no HTTP header can",
+                    "check the variable it comes from",
+                )
+        return tuple(found)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Certificates that are trusted. Raises UsageError for a bundle that can't be read."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"--ca-bundle {self.ca_bundle}: {error.strerror or error}") from None
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def entra_token() -> str:
+    """A token for Azure's AI services by whatever identity this machine has. Raises UsageError."""
+    try:
+        from azure.core.exceptions import ClientAuthenticationError
+        from azure.identity import DefaultAzureCredential
+    except ImportError:
+        raise UsageError("--entra needs the package azure-identity", "pip install 'oss-eval[azure]'") from None
+    try:
+        return str(DefaultAzureCredential().get_token(ENTRA_SCOPE).token)
+    except ClientAuthenticationError as error:
+        raise UsageError(f"no identity for Azure: {str(error).splitlines()[0]}", "az login signs you in") from None
+
+
+def header(text: str) -> tuple[str, str]:
+    """(name, value) of `--header 'K: V'`; a value that is $NAME comes from the environment. Raises UsageError."""
+    name, colon, value = text.partition(":")
+    name, value = name.strip(), value.strip()
+    if not colon or not name or any(character.isspace() for character in name):
+        raise UsageError(f"--header {text!r} is not NAME: VALUE", "for example: --header 'X-Team: $TEAM'")
+    if value.startswith("$"):
+        if value[1:] not in os.environ:
+            raise UsageError(f"--header {name}: there is no environment variable {value[1:]}")
+        value = os.environ[value[1:]]
+    return name, value
+
+
+def hide(text: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """A server's words without the values of our headers, which some repeat."""
+    for _, value in headers:
+        for secret in (value, value.removeprefix("Bearer ")):
+            if len(secret) > 3:
+                text = text.replace(secret, "***")
+    return text
+
+
+# -- named endpoints --------------------------------------------------------------------------------------------
+
+
+def profile(name: str) -> dict[str, Any]:
+    """A named endpoint from ./endpoints.yaml or ~/.config/oss-eval/endpoints.yaml, the first that has it.
+
+    Raises UsageError listing the names there are, or for a key that is none.
+    """
+    known: list[str] = []
+    for place in PROFILE_FILES:
+        path = place.expanduser()
+        if not path.is_file():
+            continue
+        try:
+            names = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+        if not isinstance(names, dict) or not all(isinstance(value, dict) for value in names.values()):
+            raise UsageError(f"{path} must hold `name:` with keys below it", "docs/endpoints.md has an example")
+        known += map(str, names)
+        if name in names:
+            return _checked(name, names[name], path)
+    looked = " and ".join(str(place) for place in PROFILE_FILES)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    there = f"there are: {', '.join(known)}" if known else f"there is none: {looked} hold them"
+    raise UsageError(f"unknown endpoint {name!r}", hint + there)
+
+
+def _checked(name: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(set(values) - PROFILE_KEYS)
+    if unknown:
+        near = get_close_matches(unknown[0], PROFILE_KEYS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(PROFILE_KEYS))}"
+        if unknown[0] in ("api_key", "key"):
+            hint = "keys don't belong into files: `api_key_env: NAME` names the environment variable that holds it"
+        raise UsageError(f"{path}: {name}: unknown key {unknown[0]!r}", hint)
+    if "url" not in values:
+        raise UsageError(f"{path}: {name} has no url")
+    return values
+
+
+def profile_access(name: str, values: dict[str, Any]) -> Access:
+    """The access part of a named endpoint. Raises UsageError for a variable that is not set."""
+    key = None
+    if values.get("api_key_env"):
+        key = os.environ.get(str(values["api_key_env"]))
+        if not key:
+            raise UsageError(f"endpoint {name}: the environment variable {values['api_key_env']} is not set")
+    headers = values.get("headers") or {}
+    if not isinstance(headers, dict):
+        raise UsageError(f"endpoint {name}: `headers` must be NAME: VALUE lines")
+    return Access(
+        key=key,
+        key_header=values.get("api_key_header"),
+        headers=tuple(header(f"{name}: {value}") for name, value in headers.items()),
+        entra=bool(values.get("entra", False)),
+        ca_bundle=values.get("ca_bundle"),
+        insecure=bool(values.get("insecure", False)),
+    )

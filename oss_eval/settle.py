@@ -1,0 +1,140 @@
+"""What a server takes: known from who it is, or learned from what it refuses before anything is measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oss_eval.config import Task
+from oss_eval.endpoints import Endpoint, get
+from oss_eval.probe.dialects import DIALECTS, Generation
+from oss_eval.session import Server
+
+ADAPTATIONS = 4
+"""Refused fields that are given in to; more, and the server's words are shown."""
+IDENTIFY_SECONDS = 3.0
+
+STYLES = {"llama.cpp": "chat-template", "SGLang": "chat-template", "Ollama": "top-level"}
+"""How known servers are asked for an effort through the chat API, where that is not the field reasoning_effort.
+
+llama.cpp: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (chat_template_kwargs); SGLang:
+https://docs.sglang.ai/basic_usage/gpt_oss.html; Ollama: https://docs.ollama.com/openai."""
+
+
+OWNERS = {
+    "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "organization_owner": "LM Studio",
+    "oss-eval": "oss-eval simulator",
+}  # fmt: skip
+"""What servers write into `owned_by` of their model list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which server answers."""
+
+    name: str = ""
+    """`vLLM`, `SGLang`, `llama.cpp`, `Ollama`, ...; empty when it does not say."""
+    version: str = ""
+    how: str = ""
+    """Where that is known from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Changes to every request, and why."""
+
+    effort_style: str = "top-level"
+    limit_field: str = "max_tokens"
+    include_usage: bool = True
+    without: tuple[str, ...] = ()
+    """Fields that the server refuses."""
+    notes: tuple[str, ...] = ()
+
+    def apply(self, generation: Generation) -> Generation:
+        """The request that this server takes."""
+        changes: dict[str, Any] = dict.fromkeys(self.without)
+        return replace(
+            generation, effort_style=self.effort_style, limit_field=self.limit_field,
+            include_usage=self.include_usage, **changes,
+        )  # fmt: skip
+
+    def adapted(self, status: int | None, words: str, sent: Generation) -> Settled | None:
+        """What to change after a refusal, None when its words name nothing that can be."""
+        if status not in (400, 422):
+            return None
+        lower = words.lower()
+        if "max_completion_tokens" in lower and self.limit_field == "max_tokens":
+            return self._noting("max_completion_tokens instead of max_tokens", limit_field="max_completion_tokens")
+        if "max_completion_tokens" in lower and self.limit_field == "max_completion_tokens":
+            return None
+        if re.search(r"stream_options|include_usage", lower) and self.include_usage:
+            return self._noting("stream_options left out: tokens are counted otherwise", include_usage=False)
+        for name in ("temperature", "top_p", "seed", "min_tokens"):
+            if name in lower and getattr(sent, name) is not None and name not in self.without:
+                return self._noting(f"{name} left out: the server's default holds", without=(*self.without, name))
+        return None
+
+    def _noting(self, note: str, **changes: Any) -> Settled:
+        return replace(self, notes=(*self.notes, note), **changes)
+
+    def described(self) -> dict[str, Any]:
+        """For the manifest: what was really sent."""
+        return {
+            "effort_style": self.effort_style, "limit_field": self.limit_field,
+            "include_usage": self.include_usage, "left_out": list(self.without), "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def settle(server: Server, task: Task) -> Settled:
+    """How to ask before anything was refused: the style given, or the one that this server is known to take."""
+    dialect = DIALECTS[server.endpoint.api]
+    if task.effort_style != "auto":
+        return Settled(effort_style=task.effort_style)
+    if not task.reasoning_effort or dialect.default_style != "top-level" or server.simulator:
+        return Settled(effort_style=dialect.default_style)
+    identity = identify(server.endpoint)
+    style = (
+        STYLES.get(identity.name, "top-level") if server.endpoint.api in ("chat", "completions") else "top-level"
+    )
+    return Settled(effort_style=style)
+
+
+def identify(endpoint: Endpoint) -> Identity:
+    """Which server it is, by addresses that only one kind has, or by its Server header. Never raises."""
+    for path, name, key in (
+        ("/version", "vLLM", "version"),
+        ("/get_server_info", "SGLang", "version"),
+        ("/props", "llama.cpp", "build_info"),
+        ("/api/version", "Ollama", "version"),
+        ("/info", "TGI", "version"),
+    ):
+        payload = _json(endpoint, f"{endpoint.root}{path}")
+        if isinstance(payload, dict) and isinstance(payload.get(key), str):
+            return Identity(name, payload[key], f"GET {path}")
+    return _by_models(endpoint)
+
+
+def _by_models(endpoint: Endpoint) -> Identity:
+    """By the headers and fields of the model list."""
+    try:
+        got = get(endpoint, f"{endpoint.url}/models", IDENTIFY_SECONDS)
+        data = json.loads(got.body).get("data") or []
+    except Exception:  # noqa: BLE001 (a server that does not say who it is)
+        return Identity()
+    owners = {str(model.get("owned_by", "")).lower() for model in data if isinstance(model, dict)}
+    if "x-litellm-version" in got.headers:
+        return Identity("LiteLLM", got.headers["x-litellm-version"], "header x-litellm-version")
+    for owner, name in OWNERS.items():
+        if owner in owners:
+            return Identity(name, "", "owned_by in /models")
+    server = got.headers.get("server", "")
+    return Identity(server.partition("/")[0], server.partition("/")[2], "Server header") if server else Identity()
+
+
+def _json(endpoint: Endpoint, address: str) -> Any:
+    try:
+        return json.loads(get(endpoint, address, IDENTIFY_SECONDS).body)
+    except Exception:  # noqa: BLE001 (whatever it is, it is no such server)
+        return None
