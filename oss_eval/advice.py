@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import ceil
 
 from oss_eval.runs import PointReport
 from oss_eval.scores import Comparison, Group
@@ -11,6 +12,9 @@ from oss_eval.stats import P99_NEEDS
 
 RISING = 1.10
 """Throughput counts as rising when the last step up in concurrency brought this much more."""
+CLOSE = 0.05
+"""Half the width of an interval that tells models apart."""
+Z = 1.96
 SHARE = 0.95
 """The knee is the lowest concurrency with this share of the best throughput."""
 
@@ -122,17 +126,20 @@ def advise_scores(found: Sequence[Group], compared: Sequence[Comparison]) -> lis
     """What follows from a benchmark's scores. `found` has one group a task and effort."""
     lines = [_compared(pair) for pair in compared]
     for task, efforts in groupby(found, lambda group: group.task):
-        widths = [
-            group.score.high - group.score.low
-            for group in efforts
-            if group.score and group.score.high is not None and group.score.low is not None
-        ]
-        if widths and max(widths) > 0.1:
+        widest = max(efforts, key=_width)
+        if _width(widest) > 2 * CLOSE and widest.score is not None and widest.score.se:
+            name = " ".join(filter(None, (task, widest.effort)))
+            needed = ceil(widest.problems * (Z * widest.score.se / CLOSE) ** 2)
             lines.append(
-                f"{task}: an interval is up to {max(widths):.2f} wide; more problems make it narrower, "
-                "more --repeats only in part"
+                f"{name}: the interval is {_width(widest):.2f} wide; about {needed:,} problems would make it "
+                f"±{CLOSE:g}, more --repeats of these {widest.problems} only help in part"
             )
     return lines
+
+
+def _width(group: Group) -> float:
+    score = group.score
+    return 0.0 if score is None or score.low is None or score.high is None else score.high - score.low
 
 
 def _compared(pair: Comparison) -> str:

@@ -78,6 +78,11 @@ def check_point(
     elif shared > SHARED_SHARE:
         text = f"{shared:.1%} of the token events arrived with another: the server sends several at once"
         found.append(Finding("shared_reads", "note", text))
+    if metrics.get("leaked"):
+        text = "reasoning stands in the answers (<think> or Harmony tags): TTFA is the reasoning's"
+        found.append(
+            Finding("leaked", "warn", f"{text}; --split-think, or a reasoning parser on the server, sorts it")
+        )
     if client is not None:
         found += _client_side(client, metrics, more)
     if any("assign requested address" in text.lower() for _, text in failures.values()):

@@ -214,6 +214,13 @@ class BenchTask(Task):
 
     @model_validator(mode="after")
     def _agree(self) -> BenchTask:
+        if len(set(self.reasoning_effort)) < len(self.reasoning_effort):
+            raise ValueError(f"--reasoning-effort {' '.join(self.reasoning_effort)} names an effort twice")
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"--pattern {self.pattern!r} is no regular expression: {error}") from None
         if (self.benchmark is None) == (self.dataset is None):
             raise ValueError(
                 "a benchmark task has either `benchmark` (one of EvalScope's) or `dataset` (your own)"

@@ -28,8 +28,10 @@ TIMEOUT = 5.0
 SKEW_SECONDS = 2.0
 EFFECT = 1.25
 """More tokens at high than at low effort by this factor count as an effect."""
-THINKING = 2048
+THINKING = 768
 """Longest answer to a question that shows the effort."""
+SLOW_SECONDS = 15.0
+"""A server that needs this long for one is asked one question instead of three."""
 
 NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
 
@@ -277,8 +279,11 @@ def _effort(line: Inquiry) -> list[Check]:
     if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
         styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
     checks: list[Check] = []
+    begun = time.monotonic()
+    line.ask(QUESTIONS[0], line.generation(max_tokens=THINKING))
+    slow = time.monotonic() - begun > SLOW_SECONDS
     for number, style in enumerate(styles):
-        questions = QUESTIONS if number == 0 else QUESTIONS[:1]
+        questions = QUESTIONS if number == 0 and not slow else QUESTIONS[:1]
         if line.asked + 2 * len(questions) > REQUESTS:
             break
         line.settled = replace(line.settled, effort_style=style)

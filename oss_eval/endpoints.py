@@ -299,7 +299,7 @@ def unreachable(endpoint: Endpoint, reason: str, timeout: float) -> EndpointErro
         )
     return EndpointError(
         f"can't reach {endpoint.url} within {timeout:g} s: {reason}",
-        "start the server, or correct --url; oss-eval perf --url sim://gpt-oss-20b-h20 needs none",
+        "start the server, or correct --url; --url sim://gpt-oss-20b-h20 needs none",
     )
 
 

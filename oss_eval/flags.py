@@ -121,7 +121,7 @@ def _add_perf(commands: Any) -> None:
     _add_effort(load)
     load.add_argument(
         "--workers",
-        type=lambda text: text if text == "auto" else int(text),
+        type=_number_or_auto,
         metavar="auto|N",
         help="processes that hold the connections (default auto: by level and cores)",
     )
@@ -180,7 +180,7 @@ def _add_bench(commands: Any) -> None:
     load.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each subset")
     load.add_argument(
         "--parallel",
-        type=lambda text: text if text == "auto" else int(text),
+        type=_number_or_auto,
         metavar="N|auto",
         help="requests in flight (default 16); auto grows while the server gains from it and shrinks on HTTP 429",
     )
@@ -256,6 +256,15 @@ def _add_doctor(commands: Any) -> None:
     doctor.set_defaults(run="doctor", parser=doctor)
 
 
+def _number_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
 # -- groups that perf and bench share ---------------------------------------------------------------------------
 
 APIS = ("openai", "chat", "completions", "responses", "ollama", "ollama-generate")
@@ -268,7 +277,7 @@ def _add_server(parser: Any, apis: tuple[str, ...]) -> None:
         action="append",
         help="server: host root, .../v1, or a full path to an API, query kept; sim://PROFILE for the simulator; "
         "repeat it, and servers take turns (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual local "
-        "ports)",
+        "ports, else the simulator)",
     )
     who.add_argument("--endpoint", metavar="NAME", help="a named endpoint from endpoints.yaml; flags override it")
     who.add_argument("--model", help="model name (default: the only one the server lists)")

@@ -129,6 +129,9 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     if good.num_rows:
         truncated = pc.sum(pc.equal(good["finish_reason"].cast(pa.string()), "length")).as_py() or 0
         put("truncated", "value", stats.proportion(truncated, good.num_rows), good.num_rows, "")
+    known = pc.sum(pc.is_valid(good["leaked"])).as_py() or 0
+    if known:
+        put("leaked", "value", (pc.sum(good["leaked"]).as_py() or 0) / known, known, "")
     lag = _floats(measured["client_lag_max_ns"]) / NS_PER_MS
     if len(lag):
         middle = _floats(measured["client_lag_p50_ns"]) / NS_PER_MS

@@ -14,6 +14,7 @@ from rich.text import Text
 from oss_eval.advice import advise, best
 from oss_eval.runs import PointReport, RunReport
 from oss_eval.stats import P99_NEEDS
+from oss_eval.store import status_of
 
 NOTHING = "–"
 
@@ -62,7 +63,8 @@ def _basics(report: RunReport) -> Table:
         "kernel": "kernel receive stamps",
         "user": "user-space stamps (the kernel gave none)",
     }
-    status = "" if manifest["status"] == "finished" else f" ({manifest['status']})"
+    status = status_of(report.path, manifest)
+    status = "" if status == "finished" else f" ({status})"
     rows = [
         ("Run", manifest["run_id"] + status),
         ("Model", manifest["model"]),

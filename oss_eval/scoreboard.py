@@ -20,7 +20,7 @@ from oss_eval.errors import StoreError
 from oss_eval.report import NOTHING, number, print_run_checks
 from oss_eval.scores import OVERALL, Group, comparisons, groups
 from oss_eval.stats import Estimate, Score
-from oss_eval.store import read_manifest, read_samples
+from oss_eval.store import read_manifest, read_samples, status_of
 
 RIGHT, WRONG, CUT, FAILED, UNSCORED, PART, PENDING = "●", "·", "✂", "✗", "?", "◐", " "
 
@@ -33,7 +33,7 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     title = Text(f"Benchmark of {manifest['model']}{mark}")
     console.print(Panel.fit(title, border_style="yellow" if simulated else "default"))
     found = groups(samples)
-    _print_basics(manifest, console)
+    _print_basics(manifest, status_of(path, manifest), console)
     if not found:
         console.print("No sample was finished.")
         return
@@ -64,9 +64,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _print_basics(manifest: dict[str, Any], console: Console) -> None:
+def _print_basics(manifest: dict[str, Any], status: str, console: Console) -> None:
     endpoint = manifest["endpoint"]
-    status = "" if manifest["status"] == "finished" else f" ({manifest['status']})"
+    status = "" if status == "finished" else f" ({status})"
     rows = [("Run", manifest["run_id"] + status), ("Model", manifest["model"])]
     rows.append(("Endpoint", endpoint["simulator"] if endpoint.get("simulated") else endpoint["url"]))
     for name, task in manifest["tasks"].items():
@@ -158,11 +158,13 @@ def _scores(found: list[Group], manifest: dict[str, Any], width: int, notes: lis
             row += [NOTHING if se is None else f"{se:.4f}", _share(group.of_all)]
         table.add_row(*row, style="bold" if group.subset == OVERALL and subsets else "")
         if mark:
+            missing = [f"{group.failed} failed"] if group.failed else []
+            missing += [f"{group.unscored} could not be graded"] if group.unscored else []
             notes.append(
-                f"* {group.failed} of {group.samples} samples failed and {group.unscored} could not be graded "
-                f"({_where(group)}): with them as wrong the score is {_share(group.of_all)}"
+                f"* {_where(group)}: of {group.samples} samples {' and '.join(missing)}; "
+                f"with them as wrong the score is {_share(group.of_all)}"
             )
-    notes.insert(0, "avg@k: mean over problems of k answers each; interval and SE clustered by problem")
+    notes.insert(0, "avg@k: mean over problems of k answers each; the interval is clustered by problem")
     return table
 
 
@@ -205,24 +207,30 @@ def _costs(found: list[Group], width: int, notes: list[str]) -> Table:
         ]
         row += [_mean(group.reasoning_tokens, 1, False), _mean(group.answer_tokens or group.tokens, 1, False)]
         row += [_mean(group.ttft_ms, 1e-3, roomy), _mean(group.latency_ms, 1e-3, roomy)]
-        row += [number(group.output_tps), number(group.wall_seconds)]
+        row += [_short(group.output_tps), number(group.wall_seconds)]
         if roomy:
             row += [_mean(group.tokens, 1, True), _mean(group.ttfa_ms, 1e-3, True), _mean(group.tpot_ms, 1, True)]
         table.add_row(*row)
         if group.tokens and not group.answer_tokens:
             notes.append("the server does not say which tokens were reasoning: answer tokens are all tokens")
-    notes.append("Cut: answers that reached --max-tokens; tok/s: of all requests together while any was under way")
+    notes.append("Cut: answers that reached --max-tokens; tok/s: of all requests together")
     return table
+
+
+def _short(value: float | None) -> str:
+    """A rate in at most five signs."""
+    return number(value) if value is None or value < 10_000 else f"{value / 1000:.1f}k"
 
 
 def _mean(estimate: Estimate | None, factor: float, roomy: bool) -> str:
     if estimate is None:
         return NOTHING
-    text = number(estimate.value * factor) if factor != 1 else f"{estimate.value:,.0f}"
+    whole = factor == 1 and estimate.value >= 10
+    text = f"{estimate.value:,.0f}" if whole else number(estimate.value * factor)
     if not roomy or estimate.high is None:
         return text
     half = (estimate.high - estimate.value) * factor
-    return f"{text} ±{number(half) if factor != 1 else f'{half:,.0f}'}"
+    return f"{text} ±{f'{half:,.0f}' if whole else number(half)}"
 
 
 # -- the grid ---------------------------------------------------------------------------------------------------
@@ -276,8 +284,16 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
     def say(text: str, style: str) -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
+    planned = {point["point_id"]: point for point in manifest["points"]}
     for group in (group for group in found if group.subset == OVERALL):
         where = _where(group)
+        point = planned.get(group.point_id, {"number": 0, "repeats": 0})
+        if group.samples < point["number"]:
+            say(
+                f"{where}: {group.samples} of {point['number']} samples so far, the quick ones first: "
+                "not yet a score to quote",
+                "yellow",
+            )
         for kind, (count, example) in sorted(group.failures.items(), key=lambda item: -item[1][0]):
             line = example.splitlines()[0][:200] if example else ""
             say(f"{where}: {count} x {kind} {line}", "red")
@@ -301,7 +317,7 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
         if group.truncated and group.truncated.value > 0:
             say(
                 f"{where}: {percent(group.truncated.value)} of the answers were cut at --max-tokens: "
-                "the score says as much about the limit as about the model",
+                "raise it, or the score says as much about the limit as about the model",
                 "yellow",
             )
         if group.retried:
@@ -315,7 +331,7 @@ def as_json(path: Path) -> dict[str, Any]:
         "run_id": manifest["run_id"],
         "path": str(path),
         "kind": "bench",
-        "status": manifest["status"],
+        "status": status_of(path, manifest),
         "simulated": bool(manifest["endpoint"].get("simulated")),
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],

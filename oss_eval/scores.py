@@ -193,7 +193,7 @@ def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, Score]:
         chances = [stats.pass_at_k(sum(v >= 1.0 for v in values), len(values), k) for values in scores]
         present = [chance for chance in chances if chance is not None]
         if present:
-            found[k] = stats.clustered(present)
+            found[k] = stats.clustered(present, sum(map(len, scores)))
     return found
 
 

@@ -130,6 +130,8 @@ def _by_models(endpoint: Endpoint) -> Identity:
         if owner in owners:
             return Identity(name, "", "owned_by in /models")
     server = got.headers.get("server", "")
+    if server.partition("/")[0].lower() in ("uvicorn", "hypercorn", "nginx", "cloudflare", "envoy"):
+        return Identity("", "", f"it does not say, behind {server}")
     return Identity(server.partition("/")[0], server.partition("/")[2], "Server header") if server else Identity()
 
 

@@ -244,6 +244,7 @@ def paired(differences: ArrayLike) -> Difference:
     if n < 2:
         return Difference(value, None, None, None, n)
     half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    bound = 1.0 if np.abs(values).max() <= 1 else float("inf")  # shares can't differ by more
     observed = abs(values.sum()) - 1e-9
     if n <= 13:
         signs = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
@@ -251,4 +252,4 @@ def paired(differences: ArrayLike) -> Difference:
     else:
         flips = np.random.default_rng(0).choice((-1.0, 1.0), size=(PERMUTATIONS, n))
         p = float((1 + np.sum(np.abs(flips @ values) >= observed)) / (PERMUTATIONS + 1))
-    return Difference(value, value - half, value + half, p, n)
+    return Difference(value, max(-bound, value - half), min(bound, value + half), p, n)

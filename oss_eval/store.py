@@ -302,6 +302,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def status_of(path: Path, manifest: dict[str, Any]) -> str:
+    """A run's status; one that is `running` without anybody writing it has been `broken off`."""
+    if manifest["status"] != "running":
+        return str(manifest["status"])
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR)
+    except OSError:
+        return "broken off"
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return "running"
+    finally:
+        os.close(lock)
+    return "broken off"
+
+
 def read_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> pa.Table:
     """Rows of a run's requests, of one point if asked. Raises StoreError naming a part that is damaged."""
     tables = list(iter_requests(path, point_id, columns))

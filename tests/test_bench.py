@@ -338,7 +338,7 @@ def test_a_judge_for_ones_own_questions(oss_eval: Command, tmp_path: Path, sums:
     assert found[2]["score"] == 0.0
     assert found[3]["score"] is None
     assert "no verdict" in found[3]["unscored_reason"]
-    assert "could not be graded" in done.stdout
+    assert "1 could not be graded" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_retries_wait_as_long_as_the_server_says(oss_eval: Command, tmp_path: Pa
     requests = pd.read_parquet(run_of(tmp_path / "results") / "requests")
     assert len(requests) == 23
     assert sorted(requests.attempt[requests.status != "ok"]) == [1, 1, 1, 1]
-    assert "1 of 20 samples failed" in done.stdout
+    assert "of 20 samples 1 failed" in done.stdout
     assert "0.9500" in done.stdout  # with the failed one as wrong
 
 
@@ -537,14 +537,51 @@ def test_counts_that_cannot_be(oss_eval: Command, tmp_path: Path, sums: Path) ->
 
 
 def test_unscored_is_not_wrong(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
-    text = (tmp_path / "sums.jsonl").read_text().replace('"answer": 2}', '"answer": "two"}')
-    (tmp_path / "sums.jsonl").write_text(
-        "\n".join(json.dumps({**json.loads(x), "answer": str(json.loads(x)["answer"])}) for x in text.splitlines())
-    )
+    rows = [json.loads(line) for line in (tmp_path / "sums.jsonl").read_text().splitlines()]
+    rows[0]["answer"] = ""  # nothing can be the same as nothing
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with ScriptedServer(talking(right)) as server:
-        done = oss_eval("bench", str(sums), "--url", server.url, "--json")
+        done = oss_eval("bench", str(sums), "--url", server.url, "--scorer", "exact", "--json")
     [group] = json.loads(done.stdout)["groups"]
     assert (group["score"]["value"], group["of_all"]["value"], group["unscored"]) == (1.0, 0.95, 1)
+
+
+def test_targets_and_patterns_are_checked_before_anything_is_asked(
+    oss_eval: Command, tmp_path: Path, sums: Path
+) -> None:
+    text = (tmp_path / "sums.jsonl").read_text().replace('"answer": 2}', '"answer": 2.5}')
+    (tmp_path / "sums.jsonl").write_text(text)
+    with ScriptedServer(talking(right)) as server:
+        integer = oss_eval("bench", str(sums), "--url", server.url)
+        pattern = oss_eval("bench", str(sums), "--url", server.url, "--scorer", "regex", "--pattern", "([")
+        twice = oss_eval("bench", str(sums), "--url", server.url, "--reasoning-effort", "low", "low")
+        assert not [request for request in server.requests if request.startswith(b"POST")]
+    assert "the target '2.5' is no integer" in integer.stderr
+    assert "is no regular expression" in pattern.stderr
+    assert "names an effort twice" in twice.stderr
+
+
+def test_efforts_do_not_share_the_server(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    with ScriptedServer(talking(lambda body: [0.02, right(body)])) as server:
+        done = oss_eval("bench", str(sums), "--url", server.url, "--reasoning-effort", "low", "high")
+    assert done.returncode == 0, done.stderr
+    spans = pd.read_parquet(run_of(tmp_path / "results") / "samples").groupby("reasoning_effort", observed=True)
+    low, high = spans.get_group("low"), spans.get_group("high")
+    assert low.end_ns.max() <= high.start_ns.min()
+
+
+def test_another_model_is_not_mixed_in(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    with ScriptedServer(talking(right)) as server:
+        assert oss_eval("bench", str(sums), "--url", server.url).returncode == 0
+    other = json_reply(b'{"data":[{"id":"another"}]}')
+    with ScriptedServer(
+        lambda number, request: [other] if request.startswith(b"GET") else [right(body_of(request))]
+    ) as server:
+        done = oss_eval("bench", "--resume", "last", "--repeats", "2", "--url", server.url)
+        assert not [request for request in server.requests if request.startswith(b"POST")]
+    assert done.returncode == 2
+    assert "are from 'm', and the server has 'another'" in done.stderr
+    assert read_manifest(run_of(tmp_path / "results"))["status"] == "finished"
 
 
 def test_keys_in_other_peoples_words(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
@@ -556,7 +593,7 @@ def test_keys_in_other_peoples_words(oss_eval: Command, tmp_path: Path, sums: Pa
         done = oss_eval("bench", str(sums), "--url", server.url, "--scorer", "judge", "--judge-model", "j", "--judge-url",
                         address, "--retries", "0", "--extra-args", '{"api_key": "sk-extra-9"}',
                         OSS_EVAL_JUDGE_KEY="judge-key-55")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1  # nothing could be graded
     everything = b"".join(path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file())
     for secret in (b"judge-key-55", b"hunter2", b"sk-extra-9"):
         assert secret not in everything + done.stdout.encode() + done.stderr.encode(), secret

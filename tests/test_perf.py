@@ -202,7 +202,7 @@ def test_what_is_sent(oss_eval: Command) -> None:
     assert len(posts) == 1 + 2 + 3
     head, _, body = posts[-1].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
-    assert b"X-Request-Id: " in head
+    assert b"X-Client-Request-Id: " in head
     sent = orjson.loads(body)
     assert sent["messages"] == [{"role": "user", "content": "Hi"}]
     assert (sent["model"], sent["reasoning_effort"], sent["temperature"], sent["top_k"]) == ("m", "high", 0, 5)

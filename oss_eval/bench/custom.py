@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from oss_eval.access import Access
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.judge import Judge
 from oss_eval.bench.questions import Message, Question, Said
-from oss_eval.bench.scorers import Grade
+from oss_eval.bench.scorers import Grade, as_integer
 from oss_eval.bench.voice import Voice
 from oss_eval.config import BenchTask
 from oss_eval.errors import TaskError
@@ -46,14 +47,23 @@ class CustomBenchmark:
         used = [name for name in _COLUMN.findall(task.prompt) if name in columns]
         if not used:
             listed = ", ".join(f"{{{name}}}" for name in columns)
-            raise TaskError(f"the prompt names no column of {task.dataset}", f"there are {listed}")
+            raise TaskError(f"the prompt names no column of {self._path or task.dataset}", f"there are {listed}")
         if task.target in used:
             raise TaskError(f"the prompt would tell the answer: it holds {{{task.target}}}, the target")
+        if task.choices and "choices" not in _COLUMN.findall(task.prompt) and task.choices not in used:
+            raise TaskError("the model would not see the options: the prompt holds no {choices}", "add it")
+        for name in _COLUMN.findall(task.prompt):
+            near = get_close_matches(name, columns, n=1, cutoff=0.7)
+            if name not in columns and near and name != "choices":
+                raise TaskError(f"the prompt holds {{{name}}}, which is no column", f"did you mean {{{near[0]}}}?")
         if task.choices is None and "choices" in _COLUMN.findall(task.prompt) and "choices" not in columns:
-            raise TaskError("the prompt holds {choices}, and `choices` names no column")
+            raise TaskError(
+                "the prompt holds {choices}, and `choices` names no column",
+                f"choices: NAME, one of {', '.join(columns)}",
+            )
         questions: list[Question] = []
         for number, row in enumerate(rows, 1):
-            where = f"row {number} of {task.dataset}"
+            where = f"row {number} of {self._path or task.dataset}"
             missing = [name for name in dict.fromkeys([task.target, *used]) if row.get(name) is None]
             if missing:
                 raise TaskError(
@@ -70,6 +80,10 @@ class CustomBenchmark:
             target = (
                 _letter(row[task.target], options, where) if task.scorer == "choice" else str(row[task.target])
             )
+            if task.scorer == "integer" and as_integer(target) is None:
+                raise TaskError(
+                    f"{where}: the target {target!r} is no integer", "exact or math compare other answers"
+                )
             form = FORMS.get(task.scorer or "", "plain")
             subset = named_subset(task.subsets, number) or "default"
             questions.append(Question(subset, str(number), messages, target, None, form, len(options)))
@@ -82,11 +96,11 @@ class CustomBenchmark:
         except Exception as error:  # noqa: BLE001 (every format and hub has its own errors)
             lines = str(getattr(error, "__cause__", None) or error).strip().splitlines() or [type(error).__name__]
             raise TaskError(
-                f"can't read the dataset {task.dataset}: {lines[0][:300]}",
+                f"can't read the dataset {self._path or task.dataset}: {lines[0][:300]}",
                 "give a JSONL, CSV or Parquet file, or the id of a dataset on the hub",
             ) from None
         if not rows:
-            raise TaskError(f"the dataset {task.dataset} has no rows")
+            raise TaskError(f"the dataset {self._path or task.dataset} has no rows", "give one that has")
         return rows[: task.limit]
 
     def _from_hub(self) -> list[dict[str, Any]]:
@@ -144,14 +158,22 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix in (".csv", ".tsv"):
         return list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
-    rows = (
-        json.loads(text)
-        if text.lstrip().startswith("[")
-        else [json.loads(x) for x in text.splitlines() if x.strip()]
-    )
+    rows = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("its rows are no JSON objects")
     return list(rows)
+
+
+def _json_lines(text: str) -> list[Any]:
+    """Raises ValueError that names the line."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON ({error})") from None
+    return found
 
 
 def _filled(template: str, texts: dict[str, str]) -> str:
@@ -174,20 +196,29 @@ def _options(value: Any, column: str, where: str) -> list[str]:
 
 
 def _letter(target: Any, options: list[str], where: str) -> str:
-    """The letter of the right option: given as a letter, as its text, or as its place from 0. Raises TaskError."""
+    """The letter of the right option: given as a letter, as its text, or as its place from 0.
+
+    Raises TaskError when it is none of these, or when they disagree.
+    """
     text = str(target).strip()
     letters = LETTERS[: len(options)] if options else LETTERS
-    if text in options:
-        return LETTERS[options.index(text)]
     bare = text.strip("().: ").upper()
+    readings = {}
+    if text in options:
+        readings["an option's text"] = LETTERS[options.index(text)]
     if len(bare) == 1 and bare in letters:
-        return bare
+        readings["a letter"] = bare
     if text.isdigit() and int(text) < len(letters):
-        return LETTERS[int(text)]
-    raise TaskError(
-        f"{where}: the target {text!r} is none of the options",
-        "give a letter, an option's text, or its place from 0",
-    )
+        readings["a place from 0"] = LETTERS[int(text)]
+    if not readings:
+        raise TaskError(
+            f"{where}: the target {text!r} is none of the options",
+            "give a letter, an option's text, or its place from 0",
+        )
+    if len(set(readings.values())) > 1:
+        said = ", ".join(f"as {how} it is {letter}" for how, letter in readings.items())
+        raise TaskError(f"{where}: the target {text!r} can be read in several ways: {said}", "give letters")
+    return next(iter(readings.values()))
 
 
 def named_subset(subsets: dict[str, str], place: int) -> str | None:

@@ -42,6 +42,12 @@ def unreachable(hub: str) -> str | None:
     return None
 
 
+def source_of(given: Path, name: str) -> Path:
+    """The file or folder of one benchmark in what was given for all."""
+    source = given.expanduser()
+    return source / name if (source / name).is_dir() else source
+
+
 def local_folder(given: Path, name: str, scratch: Path, splits: list[str], subsets: list[str]) -> list[str]:
     """Fill `scratch` with a dataset as `datasets` reads it, made of links to a user's file or folder, which is
     only read; the subsets that were found.
@@ -50,17 +56,15 @@ def local_folder(given: Path, name: str, scratch: Path, splits: list[str], subse
     test-*.parquet), in a folder for each subset or with the subset in front (SUBSET_test.csv) where there are
     several. Raises TaskError saying what was looked for.
     """
-    source = given.expanduser()
-    if (source / name).is_dir():
-        source = source / name
+    source = source_of(given, name)
     if source.is_file():
         if source.suffix not in SUFFIXES:
-            raise TaskError(f"--data {given}: a data file is one of {', '.join(SUFFIXES)}")
+            raise TaskError(f"--data {given}: no data file", f"its name must end in one of {', '.join(SUFFIXES)}")
         files = {subset: {splits[0]: [source]} for subset in subsets[:1]}
     elif source.is_dir():
         files = {subset: _splits(source, subset, splits, len(subsets) == 1) for subset in subsets}
     else:
-        raise TaskError(f"--data {given}: there is no such file or folder")
+        raise TaskError(f"--data {given}: there is no such file or folder", "check the path")
     found = {subset: by_split for subset, by_split in files.items() if splits[0] in by_split}
     if not found:
         named = f"{subsets[0]}/{splits[0]}" if len(subsets) > 1 else splits[0]

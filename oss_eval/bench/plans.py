@@ -42,6 +42,8 @@ def _values(name: str) -> tuple[dict[str, Any], Path | None]:
     known = catalog.names()
     if name in known:
         return {"name": name, "benchmark": name}, None
-    near = get_close_matches(name, [*task_files(), *known], n=3, cutoff=0.5)
+    if Path(f"{name}.yaml").is_file():
+        raise TaskError(f"unknown benchmark {name!r}", f"did you mean the file? oss-eval bench {name}.yaml")
+    near = get_close_matches(name, dict.fromkeys([*task_files(), *known]), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise TaskError(f"unknown benchmark {name!r}", f"{hint}oss-eval tasks --all lists them")

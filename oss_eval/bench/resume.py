@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from oss_eval.bench.jobs import Job, Plan, Point
 from oss_eval.config import BenchTask, validated
-from oss_eval.errors import StoreError, UsageError
+from oss_eval.endpoints import Endpoint, models
+from oss_eval.errors import EndpointError, StoreError, UsageError
+from oss_eval.simulate.process import parse_sim_url
 
 MAY_CHANGE = frozenset(
     "url repeats limit reasoning_effort parallel retries max_failures connect_timeout read_timeout total_timeout "
@@ -73,6 +76,21 @@ def check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
         )
 
 
+def check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ...], timeout: float) -> None:
+    """Raise UsageError when the server lists its models and the run's is not among them."""
+    served: list[str] = []
+    if simulator is not None:
+        served = [parse_sim_url(simulator)[0].model]
+    else:
+        with contextlib.suppress(EndpointError):
+            served = models(endpoints[0], timeout)
+    if served and model not in served:
+        raise UsageError(
+            f"the run's answers are from {model!r}, and the server has {', '.join(map(repr, served[:5]))}",
+            "say where that model is served with --url, or begin a run of its own without --resume",
+        )
+
+
 def stored_points(manifest: dict[str, Any]) -> list[Point]:
     """The points of a stored run."""
     names = Point.__dataclass_fields__
@@ -102,7 +120,8 @@ def missing(path: Path, jobs: list[Job]) -> list[Job]:
         if not same or row["target"] != question.target:
             raise UsageError(
                 f"{path.name}: {job.task.name} {question.subset}/{question.sample_id} was another question:\n"
-                f"  then: {row['prompt'][:200]}\n  now:  {json.dumps(question.messages)[:200]}",
+                f"  then: {row['prompt'][:200]} -> {row['target']}\n"
+                f"  now:  {json.dumps(question.messages)[:200]} -> {question.target}",
                 "the data has changed: begin a run of its own without --resume",
             )
     return left

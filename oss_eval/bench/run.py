@@ -85,6 +85,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 known = _simulator_behind(endpoints[0], first.connect_timeout)
             if writer is not None:
                 resume.check_simulated(writer.manifest, known is not None)
+                resume.check_model(model, simulator, endpoints, first.connect_timeout)
             grader = Grader()
             stack.callback(grader.close)
             grader.warm_up()
@@ -106,8 +107,11 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
                 endpoints = (parse_url(url, first.api),)
             bench = _Bench(courses, order, Server(endpoints, model, known), writer, grader, found)
-            writer.write_manifest(status="running", **bench.manifest(resumed is not None, simulator is not None))
-            status = bench.ask(todo)
+            changes = bench.manifest(resumed is not None, simulator is not None)
+            if not todo:  # nobody is asked, so nothing is said of who was
+                changes = {key: changes[key] for key in ("tasks", "points")}
+            writer.write_manifest(status="running", **changes)
+            status = bench.ask(todo) if todo else "finished"
         except BaseException as error:
             _abandon(writer, before, bench, isinstance(error, KeyboardInterrupt))
             raise
@@ -198,9 +202,14 @@ class _Bench:
             channel.resting = crew.resting
             try:
                 with Interrupts() as interrupts:
-                    self.progress.start(self._title(), len(todo))
-                    crew.start(todo)
-                    self._collect(len(todo), asker, interrupts)
+                    for point in self.points:
+                        # One after the other: efforts that shared the server would share each other's latency.
+                        stretch = [job for job in todo if job.point_id == point.point_id]
+                        if stretch and self.tally.fatal is None and not interrupts.count:
+                            self._begin(point, len(stretch))
+                            crew.start(stretch)
+                            self._collect(len(stretch), asker, interrupts)
+                            self.progress.end()
                     interrupted = interrupts.count > 0
             finally:
                 channel.stopping.set()
@@ -221,6 +230,11 @@ class _Bench:
             self.progress.say(f"stopped: {self.tally.fatal.message}")
             return "failed"
         return "finished"
+
+    def _begin(self, point: Point, number: int) -> None:
+        self.tally.scored, self.tally.points = 0, 0.0
+        self.progress.note = ""
+        self.progress.start(" ".join(filter(None, (point.task, point.reasoning_effort))), number)
 
     def _collect(self, expected: int, asker: Asker, interrupts: Interrupts) -> None:
         left = expected
@@ -254,9 +268,11 @@ class _Bench:
             gone = item.error_kind in ("connect", "timeout_connect")
             tally.unreachable = tally.unreachable + 1 if gone else 0
             if tally.unreachable >= GONE:
+                hint = f"start it again, then: oss-eval bench --resume {self.writer.run_id}"
+                if not tally.answered:
+                    hint = "start it and give the command again; nothing was answered, so nothing is stored"
                 tally.fatal = EndpointError(
-                    f"{self.server.endpoint.url} can't be reached any more: {item.error_message}",
-                    "start it again, then go on with --resume",
+                    f"{self.server.endpoint.url} can't be reached any more: {item.error_message}", hint
                 )
             self.progress.note = f"score {tally.points / tally.scored:.1%}" if tally.scored else ""
             self.progress.done(item.status)
@@ -313,7 +329,8 @@ class _Bench:
             times = f" x {point.repeats}" if point.repeats > 1 else ""
             left = sum(job.point_id == point.point_id for job in todo)
             rest = f", {left} still to ask" if left != point.number else ""
-            self.progress.say(f"{point.task}{effort}: {point.samples} samples{times}{rest}")
+            samples = "sample" if point.samples == 1 else "samples"
+            self.progress.say(f"{point.task}{effort}: {point.samples} {samples}{times}{rest}")
 
     def _title(self) -> str:
         return " ".join(dict.fromkeys(point.task for point in self.points))
@@ -367,8 +384,9 @@ class _Bench:
         found = groups(read_samples(self.writer.path))
         limits = {course.plan.task.name: course.plan.task.max_failures for course in self.courses}
         whole = [group for group in found if group.subset == OVERALL]
-        if any(group.failed > group.samples * limits.get(group.task, 100) / 100 for group in whole):
-            status = "failed" if status == "finished" else status
+        bad = any(group.failed > group.samples * limits.get(group.task, 100) / 100 for group in whole)
+        if status == "finished" and (bad or any(group.scored == 0 for group in whole)):
+            status = "failed"
         self.writer.finish(
             status,
             finished=datetime.now(UTC).isoformat(),

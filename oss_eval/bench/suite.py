@@ -131,7 +131,7 @@ class SuiteBenchmark:
             if not adapter.reformat_subset:
                 arguments["subset_list"] = found
             loaded = self._load(arguments, "modelscope", None)
-            self.source.update(dataset=str(task.data), hub="local")
+            self.source.update(dataset=str(hubs.source_of(Path(task.data), name)), hub="local")
         else:
             loaded = self._from_hub()
         meta = self._adapter.benchmark_meta
@@ -196,11 +196,13 @@ class SuiteBenchmark:
             self._adapter = outcome["adapter"]
             return outcome["loaded"]
         error = outcome.get("error")
-        if isinstance(error, NotImplementedError | AttributeError | KeyError | AssertionError | TypeError):
+        if isinstance(error, KeyError):
+            reason = f"its rows have no column {error}"
+        elif isinstance(error, NotImplementedError | AttributeError | AssertionError | TypeError):
             reason = f"{type(error).__name__}: {_first(error)}"
         else:
             reason = _first(error) if error else "no answer in time"
-        hint = "check that the columns are those of the benchmark" if self._task.data else ""
+        hint = f"--data must hold {self._task.benchmark}'s own data, as its hub has it" if self._task.data else ""
         raise TaskError(f"can't load {self._task.benchmark}: {reason}", hint)
 
     def _question(self, subset: str, place: int, sample: Any) -> Question:

@@ -259,7 +259,7 @@ class Worker:
                 failure = "cancelled", STOPPED
             if failure is not None:
                 return tag, attempt, None, time.time_ns(), *failure, server
-            request = b"%sX-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+            request = b"%sX-Client-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
                 self._heads[server], request_id.encode(), len(body), body,
             )  # fmt: skip
             begin = partial(self._on_start, tag, attempt, server)

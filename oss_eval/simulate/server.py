@@ -130,7 +130,7 @@ class Simulator:
         peer.send_json(status, {"error": error})
 
     def _completion(self, peer: Peer, body: bytes, received_ns: int, chat: bool) -> None:
-        given = peer.headers.get(b"x-request-id")
+        given = peer.headers.get(b"x-client-request-id") or peer.headers.get(b"x-request-id")
         truth = Truth(given.decode("latin-1") if given else None, received_ns)
         try:
             request = orjson.loads(body)
