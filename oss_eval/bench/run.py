@@ -168,6 +168,7 @@ class _Bench:
         self.clock = ClockWatch()
         self.gate = Gate(Tuner.START if self.first.parallel == "auto" else self.first.parallel)
         self.tuner: Tuner | None = None
+        self._tokens_before = 0
         self._results: queue.Queue[SampleRecord | RequestRecord | BaseException] = queue.Queue()
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class _Bench:
                         # One after the other: efforts that shared the server would share each other's latency.
                         stretch = [job for job in todo if job.point_id == point.point_id]
                         if stretch and self.tally.fatal is None and not interrupts.count:
-                            self._begin(point, len(stretch))
+                            self._begin(point, len(stretch), asker.tokens)
                             crew.start(stretch)
                             self._collect(len(stretch), asker, interrupts)
                             self.progress.end()
@@ -231,7 +232,8 @@ class _Bench:
             return "failed"
         return "finished"
 
-    def _begin(self, point: Point, number: int) -> None:
+    def _begin(self, point: Point, number: int, tokens: int) -> None:
+        self._tokens_before = tokens
         self.tally.scored, self.tally.points = 0, 0.0
         self.progress.note = ""
         self.progress.start(" ".join(filter(None, (point.task, point.reasoning_effort))), number)
@@ -247,7 +249,7 @@ class _Bench:
                 self.tuner.look()
             self.clock.look(time.monotonic(), time.time(), time.monotonic())
             self.writer.flush_due()
-            self.progress.idle(self.gate.inside, asker.tokens)
+            self.progress.idle(self.gate.inside, asker.tokens - self._tokens_before)
 
     def _take(self, item: SampleRecord | RequestRecord | BaseException) -> None:
         """A request or a sample is over; the only place that writes."""

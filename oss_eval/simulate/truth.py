@@ -1,8 +1,8 @@
 """The simulator's own account: when each request arrived, and when each token was really written.
 
-One JSON object a line: `request_id` (the client's X-Client-Request-Id), `received_ns` (kernel stamp of the read that
-completed the request, UTC nanoseconds), `status`, `effort`, `prompt_tokens`, and `token_ns`, the instants just
-before each token's bytes were handed to the kernel. Same clock as the client's on one machine.
+One JSON object a line: `request_id` (the client's X-Client-Request-Id), `received_ns` (kernel stamp of the read
+that completed the request, UTC nanoseconds), `status`, `effort`, `prompt_tokens`, and `token_ns`, the instants
+just before each token's bytes were handed to the kernel. Same clock as the client's on one machine.
 """
 
 from __future__ import annotations
