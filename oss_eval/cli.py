@@ -148,8 +148,10 @@ def doctor_command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from oss_eval.doctor import FAIL, PASS, WARN, Check, as_json, examine
+    from oss_eval.doctor import FAIL, PASS, PATIENCE, WARN, Check, as_json, examine
 
+    for name, seconds in PATIENCE.items():
+        vars(arguments).setdefault(name, seconds)
     task, access = _question(arguments, ())
     console = Console(stderr="json" in vars(arguments), highlight=False)
     styles = {PASS: "green", WARN: "yellow", FAIL: "red"}

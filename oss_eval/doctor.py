@@ -30,6 +30,8 @@ EFFECT = 1.25
 """More tokens at high than at low effort by this factor count as an effect."""
 THINKING = 768
 """Longest answer to a question that shows the effort."""
+PATIENCE = {"first_token_timeout": 30.0, "read_timeout": 30.0, "total_timeout": 60.0}
+"""How long a single request may take: an examination has to come to an end."""
 SLOW_SECONDS = 15.0
 """A server that needs this long for one is asked one question instead of three."""
 
@@ -280,7 +282,12 @@ def _effort(line: Inquiry) -> list[Check]:
         styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
     checks: list[Check] = []
     begun = time.monotonic()
-    line.ask(QUESTIONS[0], line.generation(max_tokens=THINKING))
+    first = line.ask(QUESTIONS[0], line.generation(max_tokens=THINKING)).record
+    if first.status == "timeout":
+        seen = f"an answer of up to {THINKING} tokens did not end in time ({first.error_message})"
+        return [
+            Check("effort", WARN, seen, "whether it has an effect was not looked at; --total-timeout waits longer")
+        ]
     slow = time.monotonic() - begun > SLOW_SECONDS
     for number, style in enumerate(styles):
         questions = QUESTIONS if number == 0 and not slow else QUESTIONS[:1]

@@ -102,7 +102,7 @@ def try_out(url: str, model: str, folder: Path, *more: str) -> None:
     for words in (
         ["doctor"],
         ["ask", "Say hello.", "--max-tokens", "32"],
-        ["perf", "--parallel", "1", "4", "--number", "4", "8", "--max-tokens", "32", "--out", str(folder / "results")],
+        ["perf", "--parallel", "1", "4", "--number", "4", "8", "--prompt", "Say hello.", "--max-tokens", "32", "--out", str(folder / "results")],
         ["bench", "demo", "--limit", "4", "--repeats", "1", "--parallel", "4", "--max-tokens", "64", "--retries", "1",
          "--out", str(folder / "results")],
     ):  # fmt: skip
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("server", choices=["litellm", "llama-cpp", "transformers"])
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the server's packages")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that the server goes too
     url = f"http://127.0.0.1:{PORT}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
