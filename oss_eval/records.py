@@ -113,6 +113,8 @@ class SampleRecord:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
+    token_source: str | None = None
+    """As in the requests; `chunks` where any turn was counted so."""
     ttft_ms: float | None = None
     ttfa_ms: float | None = None
     tpot_ms: float | None = None

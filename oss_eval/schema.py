@@ -42,6 +42,7 @@ SAMPLES = pa.schema(
         ("ttft_ms", pa.float64()), ("ttfa_ms", pa.float64()), ("tpot_ms", pa.float64()),
         ("latency_ms", pa.float64()), ("start_ns", pa.int64()), ("end_ns", pa.int64()),
         ("status", _word), ("error_kind", _word), ("http_status", pa.int16()), ("error_message", pa.string()),
+        ("token_source", _word),
     ],
     metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
 )  # fmt: skip

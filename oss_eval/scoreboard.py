@@ -205,7 +205,16 @@ def _costs(found: list[Group], width: int, notes: list[str]) -> Table:
             str(group.unscored),
             str(group.failed),
         ]
-        row += [_mean(group.reasoning_tokens, 1, False), _mean(group.answer_tokens or group.tokens, 1, False)]
+        guessed = [source for source in group.token_sources if source != "usage"]
+        mark = "~" if guessed else ""
+        row += [
+            _mean(group.reasoning_tokens, 1, False),
+            _mean(group.answer_tokens or group.tokens, 1, False) + mark,
+        ]
+        if guessed:
+            notes.append(
+                f"~ tokens counted from {' and '.join(guessed)}: the server sent no usage for some answers"
+            )
         row += [_mean(group.ttft_ms, 1e-3, roomy), _mean(group.latency_ms, 1e-3, roomy)]
         row += [_short(group.output_tps), number(group.wall_seconds)]
         if roomy:
@@ -284,6 +293,13 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
     def say(text: str, style: str) -> None:
         console.print(text, style=style, highlight=False, markup=False)
 
+    for name, task in manifest["tasks"].items():
+        if task["source"].get("own_aggregation"):
+            say(
+                f"{name}: EvalScope sums this benchmark up in a way of its own; shown is the mean of its samples' "
+                "main figure (the others are in the column metrics)",
+                "yellow",
+            )
     planned = {point["point_id"]: point for point in manifest["points"]}
     for group in (group for group in found if group.subset == OVERALL):
         where = _where(group)

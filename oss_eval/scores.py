@@ -25,7 +25,7 @@ COLUMNS = [
     "point_id", "task", "subset", "sample_id", "epoch", "reasoning_effort", "answer", "score", "correct",
     "second_score", "leaked", "truncated", "attempts", "status", "error_kind", "http_status", "error_message",
     "unscored_reason", "prompt_tokens", "completion_tokens", "reasoning_tokens", "ttft_ms", "ttfa_ms", "tpot_ms",
-    "latency_ms", "start_ns", "end_ns",
+    "latency_ms", "start_ns", "end_ns", "token_source",
 ]  # fmt: skip
 
 
@@ -60,6 +60,7 @@ class Group:
     second_looked: int
     leaked: int
     retried: int
+    token_sources: tuple[str, ...]
     tokens: Estimate | None
     """Mean tokens of an answer, reasoning included."""
     reasoning_tokens: Estimate | None
@@ -173,6 +174,7 @@ def _group(subset: str, rows: list[Row]) -> Group:
         second_looked=len(looked),
         leaked=sum(bool(row["leaked"]) for row in answered),
         retried=sum((row["attempts"] or 0) > 1 for row in rows),
+        token_sources=tuple(sorted({row["token_source"] for row in answered if row["token_source"]})),
         tokens=_mean(tokens),
         reasoning_tokens=_mean([r["reasoning_tokens"] for r in answered]),
         answer_tokens=_mean([_minus(r["completion_tokens"], r["reasoning_tokens"]) for r in answered]),

@@ -32,8 +32,10 @@ from oss_eval.store import RunWriter, read_manifest, read_samples
 from tests.conftest import ROOT, Command
 from tests.scripted import (
     CLOSE,
+    LAST_CHUNK,
     RESET,
     SSE_HEAD,
+    STOP,
     ScriptedServer,
     body_of,
     chunk,
@@ -969,6 +971,22 @@ def test_one_writer_at_a_time(oss_eval: Command, tmp_path: Path, served: tuple[s
 
 
 # -- seeds and settings -----------------------------------------------------------------------------------------
+
+
+def test_counted_tokens_are_marked(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    def answer(body: dict[str, Any]) -> bytes:
+        return (
+            SSE_HEAD
+            + chunk(delta(f"\\\\boxed{{{add(body)}}}") + delta(".") + STOP + b"data: [DONE]\n\n")
+            + LAST_CHUNK
+        )
+
+    with ScriptedServer(talking(answer)) as server:
+        done = oss_eval("bench", str(sums), "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert "2~" in done.stdout.split()
+    assert "tokens counted from chunks" in done.stdout
+    assert {row["token_source"] for row in rows(tmp_path / "results")} == {"chunks"}
 
 
 def test_every_epoch_has_its_own_seed(oss_eval: Command, sums: Path) -> None:

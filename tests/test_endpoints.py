@@ -166,6 +166,28 @@ CONTRACTS = {
         sse(piece(role="assistant"), piece(content="Hi"), piece(content=" there"), last("stop"), done=False),
         reasoning="", events=2, tokens=2, source="chunks",
     ),
+    # OpenAI with n = 2: two answers in one stream, told apart by their index
+    # https://platform.openai.com/docs/api-reference/chat/streaming
+    "OpenAI, two choices": Contract(
+        sse({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hi"}}]},
+            {"choices": [{"index": 1, "delta": {"role": "assistant", "content": " there"}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": USAGE}),
+        reasoning="", events=2,
+    ),
+    # A refusal is an answer https://platform.openai.com/docs/guides/structured-outputs#refusals
+    "OpenAI, refusal": Contract(
+        sse(piece(role="assistant", content=None, refusal="Hi"), piece(refusal=" there"), last("stop"),
+            {"choices": [], "usage": USAGE}),
+        reasoning="", events=2,
+    ),
+    # vLLM, SGLang, llama.cpp: plain completions https://platform.openai.com/docs/api-reference/completions
+    "Completions": Contract(
+        sse({"choices": [{"index": 0, "text": "Hi", "finish_reason": None}]},
+            {"choices": [{"index": 0, "text": " there", "finish_reason": None}]},
+            {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}, {"choices": [], "usage": USAGE}),
+        api="completions", reasoning="", events=2, finish="length",
+    ),
     # LiteLLM in front of something: reasoning_content, usage in a chunk with an empty choice
     # https://docs.litellm.ai/docs/reasoning_content
     "LiteLLM": Contract(
@@ -213,6 +235,18 @@ CONTRACTS = {
 }  # fmt: skip
 
 
+ASKED = [{"role": "user", "content": "Hello"}]
+OPENAI = {"model": "m", "max_tokens": 9, "stream": True, "stream_options": {"include_usage": True}}
+SENT = {
+    "chat": ("/v1/chat/completions", {**OPENAI, "messages": ASKED}),
+    "completions": ("/v1/completions", {**OPENAI, "prompt": "Hello"}),
+    "responses": ("/v1/responses", {"model": "m", "input": ASKED, "max_output_tokens": 9, "stream": True}),
+    "ollama": ("/api/chat", {"model": "m", "messages": ASKED, "options": {"num_predict": 9}, "stream": True}),
+    "ollama-generate": ("/api/generate", {"model": "m", "prompt": "Hello", "options": {"num_predict": 9}, "stream": True}),
+}  # fmt: skip
+"""Where `once` asks with max_tokens 9, and what."""
+
+
 def once(server: ScriptedServer, prompt: Any = "Hello", access: Access | None = None, **settings: Any) -> Answer:
     """One question through the whole client."""
     task = validated(Task, {"url": server.url, "model": "m", **settings}, "test")
@@ -237,8 +271,9 @@ def test_contract(name: str) -> None:
     assert record.first_token_ns is not None
     assert record.first_answer_ns is not None
     assert record.start_ns < record.first_token_ns <= record.first_answer_ns
-    path = DIALECTS[contract.api].path.encode()
-    assert posted[-1].startswith(b"POST " + path + b" HTTP/1.1")
+    path, body = SENT[contract.api]
+    assert posted[-1].startswith(b"POST %s HTTP/1.1\r\n" % path.encode())
+    assert body_of(posted[-1]) == body
 
 
 def test_servers_own_durations_are_kept() -> None:

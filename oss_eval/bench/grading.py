@@ -124,6 +124,8 @@ def _timings(record: SampleRecord, turns: list[RequestRecord]) -> None:
         counts = [getattr(turn, name) for turn in turns]
         if all(count is not None for count in counts):
             setattr(record, name, sum(counts))
+    sources = {turn.token_source for turn in turns}
+    record.token_source = "chunks" if "chunks" in sources else next(iter(sources - {None}), None)
     if last.n_events > 1 and (last.completion_tokens or 0) > 1:
         span = _span(last.first_token_ns, last.last_token_ns)
         record.tpot_ms = None if span is None else span / ((last.completion_tokens or 0) - 1)

@@ -136,6 +136,7 @@ class SuiteBenchmark:
             loaded = self._from_hub()
         meta = self._adapter.benchmark_meta
         self.source["evaluation_version"] = getattr(meta, "evaluation_version", None)
+        self.source["own_aggregation"] = task.scorer is None and self._aggregates_itself()
         questions = [
             self._question(subset, place, sample)
             for subset, samples in loaded.items()
@@ -146,6 +147,14 @@ class SuiteBenchmark:
         if len({(question.subset, question.sample_id) for question in questions}) < len(questions):
             raise TaskError(f"{name}: `subsets` names ranges, but the benchmark has subsets of its own")
         return questions
+
+    def _aggregates_itself(self) -> bool:
+        """Whether EvalScope's own score of this benchmark is something else than the mean over its samples."""
+        from evalscope.api.benchmark import DefaultDataAdapter
+
+        kind = type(self._adapter)
+        own = kind.aggregate_scores is not DefaultDataAdapter.aggregate_scores
+        return own or self._adapter.aggregation not in ("mean", None)
 
     def _from_hub(self) -> Any:
         task = self._task
