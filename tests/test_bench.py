@@ -984,7 +984,7 @@ def test_counted_tokens_are_marked(oss_eval: Command, tmp_path: Path, sums: Path
     with ScriptedServer(talking(answer)) as server:
         done = oss_eval("bench", str(sums), "--url", server.url)
     assert done.returncode == 0, done.stderr
-    assert "2~" in done.stdout.split()
+    assert "2.000~" in done.stdout.split()
     assert "tokens counted from chunks" in done.stdout
     assert {row["token_source"] for row in rows(tmp_path / "results")} == {"chunks"}
 
