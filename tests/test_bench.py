@@ -473,7 +473,7 @@ def test_marks(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
         if number == 2:
             return saying("It seems to be 2", finish="length")
         if number == 4:
-            return saying("<think>\\boxed{4}</think>\\boxed{5}")
+            return saying("<think>\\boxed{4}</think>I can't tell.")
         if number == 6:
             return saying("", reasoning="\\boxed{6}", finish="length")
         if number == 8:
