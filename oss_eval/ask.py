@@ -10,7 +10,8 @@ import orjson
 
 from oss_eval.access import Access
 from oss_eval.config import Task
-from oss_eval.inquiry import Inquiry, in_words, inquiry
+from oss_eval.endpoints import in_words
+from oss_eval.inquiry import Inquiry, inquiry
 from oss_eval.load.asker import Answer
 from oss_eval.metrics import NS_PER_MS
 from oss_eval.records import RequestRecord
@@ -35,7 +36,7 @@ def ask(prompt: str, task: Task, access: Access, verbose: bool) -> None:
             printer.say(answer.reply.text, answer.reply.reasoning)
         printer.end()
         if answer.record.status != "ok":
-            raise in_words(line, answer.record)
+            raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
         if verbose:
             document = _document(line, answer)
             sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

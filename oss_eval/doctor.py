@@ -15,8 +15,8 @@ import orjson
 
 from oss_eval.access import Access
 from oss_eval.config import Task
-from oss_eval.endpoints import Endpoint, get
-from oss_eval.inquiry import Inquiry, in_words, inquiry
+from oss_eval.endpoints import Endpoint, get, in_words
+from oss_eval.inquiry import Inquiry, inquiry
 from oss_eval.load.asker import Answer
 from oss_eval.probe.dialects import DIALECTS
 from oss_eval.settle import Identity, identify
@@ -76,7 +76,7 @@ def examine(task: Task, access: Access, tell: Callable[[Check], None]) -> list[C
             note(Check("TLS", WARN if access.insecure else PASS, trusted))
         answer = line.ask("Say hello in one short sentence.", line.generation(max_tokens=256))
         if answer.record.status != "ok":
-            raise in_words(line, answer.record)
+            raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
         for change in line.settled.notes:
             note(Check("request fields", WARN, change, "done by itself in every command"))
         note(_streaming(answer, task))

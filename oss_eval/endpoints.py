@@ -18,6 +18,7 @@ from oss_eval.access import Access, hide
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, UsageError
 from oss_eval.probe.dialects import DIALECTS, error_text
 from oss_eval.probe.target import Target, resolve
+from oss_eval.records import RequestRecord
 
 LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080, "LM Studio": 1234}
 """The usual ports of local servers, tried in this order when no URL is given."""
@@ -332,3 +333,15 @@ def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
         return EndpointError(f"{endpoint.url} does not know this address or model (HTTP 404){said}", hint)
     hint = "the server's own log says more" if status >= 500 else "change the request accordingly"
     return EndpointError(f"{endpoint.url} refused the request (HTTP {status}){said}", hint)
+
+
+def in_words(endpoint: Endpoint, record: RequestRecord, timeout: float) -> EndpointError:
+    """Why a request failed, and what to do about it; `timeout` is how long a connection was waited for."""
+    message, kind = record.error_message or "", record.error_kind or ""
+    if record.http_status is not None and record.http_status != 200:
+        return http_error(endpoint, record.http_status, message)
+    if kind in ("connect", "timeout_connect", "tls"):
+        return unreachable(endpoint, message, timeout)
+    if kind in ("decode", "empty"):
+        return not_openai(endpoint, message)
+    return EndpointError(f"{endpoint.url} failed a request ({kind}): {message}", "the server's own log says more")

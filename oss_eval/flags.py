@@ -9,6 +9,15 @@ from typing import Any, NoReturn
 
 from oss_eval import __version__
 from oss_eval.errors import UsageError
+from oss_eval.flag_groups import (
+    APIS,
+    add_effort,
+    add_generation,
+    add_patience,
+    add_results,
+    add_server,
+    number_or_auto,
+)
 
 PERF_EPILOG = """examples:
   oss-eval perf --parallel 1 10 50 100                          what answers on this machine, else the simulator
@@ -101,7 +110,7 @@ def _add_perf(commands: Any) -> None:
         metavar="TASK",
         help="a task by name or a YAML file (default: sweep); flags override it",
     )
-    _add_server(perf, APIS)
+    add_server(perf, APIS)
     load = perf.add_argument_group("how much")
     load.add_argument(
         "--parallel",
@@ -118,10 +127,10 @@ def _add_perf(commands: Any) -> None:
         metavar="N",
         help="requests a point: one for each --parallel, or one for all",
     )
-    _add_effort(load)
+    add_effort(load)
     load.add_argument(
         "--workers",
-        type=_number_or_auto,
+        type=number_or_auto,
         metavar="auto|N",
         help="processes that hold the connections (default auto: by level and cores)",
     )
@@ -152,9 +161,9 @@ def _add_perf(commands: Any) -> None:
         help="tokenizer for prompt lengths and for counting replies without usage",
     )
     what.add_argument("--min-tokens", type=int, metavar="TOKENS", help="shortest reply (vLLM, SGLang)")
-    _add_generation(what)
-    _add_patience(perf)
-    _add_results(perf, "every N requests")
+    add_generation(what)
+    add_patience(perf)
+    add_results(perf, "every N requests")
     perf.set_defaults(run="perf", parser=perf)
 
 
@@ -173,14 +182,14 @@ def _add_bench(commands: Any) -> None:
         metavar="TASK",
         help="tasks by name, YAML files, or any of EvalScope's benchmarks; flags override them",
     )
-    _add_server(bench, ("openai", "chat", "responses", "ollama"))
+    add_server(bench, ("openai", "chat", "responses", "ollama"))
     load = bench.add_argument_group("how much")
-    _add_effort(load)
+    add_effort(load)
     load.add_argument("--repeats", type=int, metavar="K", help="answers to each sample (epochs)")
     load.add_argument("--limit", type=int, metavar="N", help="only the first N samples of each subset")
     load.add_argument(
         "--parallel",
-        type=_number_or_auto,
+        type=number_or_auto,
         metavar="N|auto",
         help="requests in flight (default 16); auto grows while the server gains from it and shrinks on HTTP 429",
     )
@@ -194,7 +203,7 @@ def _add_bench(commands: Any) -> None:
         help="failed samples above which the run failed (default 5)",
     )
     what = bench.add_argument_group("what is sent")
-    _add_generation(what)
+    add_generation(what)
     what.add_argument(
         "--prompt", metavar="NAME|TEXT", help="evalscope (default), openai, or a text with {question} in it"
     )
@@ -214,8 +223,8 @@ def _add_bench(commands: Any) -> None:
     data.add_argument("--pattern", metavar="REGEX", help="for --scorer regex: its last group is the answer")
     data.add_argument("--judge-model", metavar="NAME", help="the model that grades, where a model does")
     data.add_argument("--judge-url", metavar="URL", help="where it answers (key from OSS_EVAL_JUDGE_KEY)")
-    _add_patience(bench)
-    _add_results(bench, "every N samples")
+    add_patience(bench)
+    add_results(bench, "every N samples")
     bench.add_argument("--grid", action="store_true", help="print the grid of problems and epochs")
     bench.add_argument(
         "--resume", metavar="RUN", help="go on with a stored run: ask what it lacks, or more (--repeats, --limit, "
@@ -232,11 +241,11 @@ def _add_ask(commands: Any) -> None:
         argument_default=argparse.SUPPRESS,
     )
     ask.add_argument("prompt", metavar="PROMPT", help="the question; @FILE to read it, - for standard input")
-    _add_server(ask, APIS)
+    add_server(ask, APIS)
     what = ask.add_argument_group("what is sent")
-    _add_effort(what)
-    _add_generation(what)
-    _add_patience(ask)
+    add_effort(what)
+    add_generation(what)
+    add_patience(ask)
     ask.add_argument("-v", "--verbose", action="store_true", help="the whole request and response as JSON instead")
     ask.set_defaults(run="ask", parser=ask)
 
@@ -248,119 +257,12 @@ def _add_doctor(commands: Any) -> None:
         description="Look at a server with at most 20 short requests. One line a check: pass, warn or fail.",
         argument_default=argparse.SUPPRESS,
     )
-    _add_server(doctor, APIS)
+    add_server(doctor, APIS)
     what = doctor.add_argument_group("what is sent")
-    _add_generation(what)
-    _add_patience(doctor)
+    add_generation(what)
+    add_patience(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON document on standard output")
     doctor.set_defaults(run="doctor", parser=doctor)
-
-
-def _number_or_auto(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
-
-
-# -- groups that perf and bench share ---------------------------------------------------------------------------
-
-APIS = ("openai", "chat", "completions", "responses", "ollama", "ollama-generate")
-
-
-def _add_server(parser: Any, apis: tuple[str, ...]) -> None:
-    who = parser.add_argument_group("who is asked")
-    who.add_argument(
-        "--url",
-        action="append",
-        help="server: host root, .../v1, or a full path to an API, query kept; sim://PROFILE for the simulator; "
-        "repeat it, and servers take turns (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual local "
-        "ports, else the simulator)",
-    )
-    who.add_argument("--endpoint", metavar="NAME", help="a named endpoint from endpoints.yaml; flags override it")
-    who.add_argument("--model", help="model name (default: the only one the server lists)")
-    who.add_argument("--api", choices=apis, help="API to use (openai: as the URL's path says, else chat)")
-    who.add_argument(
-        "--api-key",
-        help="better given as OPENAI_API_KEY or AZURE_OPENAI_API_KEY: a flag can be seen by others on the machine",
-    )
-    who.add_argument(
-        "--api-key-header",
-        metavar="NAME",
-        help="header of the key (default: api-key on Azure, else Authorization)",
-    )
-    who.add_argument(
-        "--header",
-        action="append",
-        metavar="K:V",
-        help="another header; $NAME as value is read from the environment",
-    )
-    who.add_argument("--entra", action="store_true", help="a Microsoft Entra ID token instead of a key (Azure)")
-    who.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust")
-    who.add_argument("--insecure", action="store_true", help="trust any certificate")
-
-
-def _add_effort(load: Any) -> None:
-    load.add_argument(
-        "--reasoning-effort",
-        nargs="+",
-        metavar="EFFORT",
-        help="efforts to sweep: low medium high, or what the server takes",
-    )
-
-
-def _add_generation(what: Any) -> None:
-    what.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest reply, reasoning included")
-    what.add_argument("--temperature", type=float)
-    what.add_argument("--top-p", type=float)
-    what.add_argument(
-        "--seed", type=int, help="makes prompts repeatable and is sent along (default: new ones each run)"
-    )
-    what.add_argument(
-        "--stream",
-        action=argparse.BooleanOptionalAction,
-        help="stream replies (default), needed for TTFT and TPOT",
-    )
-    what.add_argument(
-        "--extra-args", metavar="JSON", help="more fields of the request, e.g. '{\"ignore_eos\": true}'"
-    )
-    what.add_argument(
-        "--effort-style",
-        choices=["auto", "top-level", "extra-body", "chat-template", "think", "system", "none"],
-        help="how the effort is asked for (default auto: as the server is known to take it)",
-    )
-    what.add_argument(
-        "--split-think", action="store_true", help="text between <think> tags in the answer is reasoning"
-    )
-
-
-def _add_patience(parser: Any) -> None:
-    patience = parser.add_argument_group("patience, in seconds")
-    patience.add_argument("--connect-timeout", type=float, metavar="S", help="for a connection (default 5)")
-    patience.add_argument(
-        "--first-token-timeout", type=float, metavar="S", help="until the first token of a stream (default 600)"
-    )
-    patience.add_argument(
-        "--read-timeout", type=float, metavar="S", help="without a byte of a reply (default 600)"
-    )
-    patience.add_argument("--total-timeout", type=float, metavar="S", help="for a whole reply (default 3600)")
-
-
-def _add_results(parser: Any, every: str) -> None:
-    result = parser.add_argument_group("results")
-    result.add_argument(
-        "--out", "--outputs-dir", type=Path, metavar="DIR", help="results folder (default results/)"
-    )
-    result.add_argument("--name", help="a name for the run")
-    result.add_argument(
-        "--label", action="append", metavar="KEY=VALUE", help="noted with the run; may be repeated"
-    )
-    result.add_argument(
-        "--json", action="store_true", help="one JSON document on standard output, all else on standard error"
-    )
-    result.add_argument("--log-every-n-query", type=int, metavar="N", help=f"a progress line {every}")
 
 
 def _add_calibrate(commands: Any) -> None:

@@ -11,8 +11,7 @@ import orjson
 
 from oss_eval.access import Access
 from oss_eval.config import Task
-from oss_eval.endpoints import choose_model, http_error, not_openai, parse_url, reach, unreachable
-from oss_eval.errors import EndpointError
+from oss_eval.endpoints import choose_model, parse_url, reach
 from oss_eval.load.asker import Answer, Asker
 from oss_eval.probe.dialects import DIALECTS, Generation, Prompt
 from oss_eval.records import RequestRecord
@@ -81,17 +80,3 @@ def inquiry(task: Task, access: Access) -> Iterator[Inquiry]:
         server = Server(endpoints, model, simulator)
         asker = stack.enter_context(Asker("ask", server.targets(), limits(task), server.reading(task)))
         yield Inquiry(server, task, asker, settle(server, task))
-
-
-def in_words(inquiry: Inquiry, record: RequestRecord) -> EndpointError:
-    """Why a request failed, and what to do about it."""
-    endpoint, message, kind = inquiry.server.endpoint, record.error_message or "", record.error_kind or ""
-    if record.http_status is not None and record.http_status != 200:
-        return http_error(endpoint, record.http_status, message)
-    if kind in ("connect", "timeout_connect", "tls"):
-        return unreachable(endpoint, message, inquiry.task.connect_timeout)
-    if kind in ("decode", "empty"):
-        return not_openai(endpoint, message)
-    return EndpointError(
-        f"{endpoint.url} failed the request ({kind}): {message}", "the server's own log says more"
-    )

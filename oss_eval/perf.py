@@ -14,14 +14,7 @@ from typing import Any
 from oss_eval import provenance
 from oss_eval.checks import Client, ClockWatch, check_point
 from oss_eval.config import STREAMS_A_WORKER, PerfTask, Point, grid
-from oss_eval.endpoints import (
-    choose_model,
-    http_error,
-    not_openai,
-    parse_url,
-    unreachable,
-)
-from oss_eval.errors import EndpointError
+from oss_eval.endpoints import choose_model, in_words, parse_url
 from oss_eval.load.runner import Fleet, PointEnd, check_descriptors
 from oss_eval.load.workload import VOCABULARY, Counter, body, generation, load_tokenizer, read_prompt, source
 from oss_eval.probe.dialects import Generation
@@ -250,7 +243,7 @@ class _Sweep:
             self.settled = changed
             self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
         if failed:
-            raise self._in_words(failed)
+            raise in_words(self.server.endpoint, failed, task.connect_timeout)
         self.server_header = end.server or ""
         if self.server_header.startswith(SERVER) and not self.server.simulator:
             simulator = f"sim://{self.server_header.removeprefix(SERVER)}"
@@ -265,20 +258,6 @@ class _Sweep:
             return 1.0
         self.lengths = "the server's own counts"
         return (PROBE_WORDS[1] - PROBE_WORDS[0]) / (long - short)
-
-    def _in_words(self, record: RequestRecord) -> EndpointError:
-        """Why the first request failed."""
-        endpoint, message = self.server.endpoint, record.error_message or ""
-        kind = record.error_kind or ""
-        if record.http_status is not None and record.http_status != 200:
-            return http_error(endpoint, record.http_status, message)
-        if kind in ("connect", "timeout_connect", "tls"):
-            return unreachable(endpoint, message, self.task.connect_timeout)
-        if kind in ("decode", "empty"):
-            return not_openai(endpoint, message)
-        return EndpointError(
-            f"{endpoint.url} failed the first request ({kind}): {message}", "the server's own log says more"
-        )
 
     def _manifest(self) -> dict[str, Any]:
         task, order, server = self.task, self.order, self.server

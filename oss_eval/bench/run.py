@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oss_eval import provenance
 from oss_eval.access import Access
 from oss_eval.bench import answer_key, resume
 from oss_eval.bench.crew import Crew
@@ -20,8 +19,9 @@ from oss_eval.bench.custom import CustomBenchmark
 from oss_eval.bench.gate import Gate, Tuner
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.grading import sample_record
-from oss_eval.bench.jobs import Course, Job, Plan, Point, generation, jobs, points, samples_hash
+from oss_eval.bench.jobs import Course, Job, Plan, Point, generation, jobs, points
 from oss_eval.bench.judge import KEY as JUDGE_KEY
+from oss_eval.bench.manifest import described
 from oss_eval.bench.questions import Benchmark
 from oss_eval.bench.voice import Channel, Stopped, Voice
 from oss_eval.checks import ClockWatch
@@ -31,7 +31,7 @@ from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.session import Made, Order, Server, introduce, limits, public_task, whom_to_ask
+from oss_eval.session import Made, Order, Server, introduce, limits, whom_to_ask
 from oss_eval.settle import settle
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
@@ -107,7 +107,8 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
                 endpoints = (parse_url(url, first.api),)
             bench = _Bench(courses, order, Server(endpoints, model, known), writer, grader, found)
-            changes = bench.manifest(resumed is not None, simulator is not None)
+            ours = simulator is not None
+            changes = described(courses, found, bench.server, order, writer.manifest, ours)
             if not todo:  # nobody is asked, so nothing is said of who was
                 changes = {key: changes[key] for key in ("tasks", "points")}
             writer.write_manifest(status="running", **changes)
@@ -334,46 +335,10 @@ class _Bench:
             samples = "sample" if point.samples == 1 else "samples"
             self.progress.say(f"{point.task}{effort}: {point.samples} {samples}{times}{rest}")
 
-    def _title(self) -> str:
-        return " ".join(dict.fromkeys(point.task for point in self.points))
-
     def _note_server(self, channel: Channel) -> None:
         """What the server calls itself, and what it was really sent."""
         endpoint = {**self.writer.manifest["endpoint"], "server": channel.server}
         self.writer.write_manifest(endpoint=endpoint, request=channel.settled.described())
-
-    def manifest(self, goes_on: bool, started: bool) -> dict[str, Any]:
-        """What was asked, what was in force, where, with what; `started` is whether the simulator is ours."""
-        order, server = self.order, self.server
-        session = {"started": datetime.now(UTC).isoformat(), "command": provenance.command_line()}
-        before = self.writer.manifest
-        new: dict[str, Any] = {
-            "model": server.model,
-            "task": {"name": self._title()},
-            "tasks": {
-                course.plan.task.name: {
-                    **public_task(course.plan.task),
-                    "folder": course.plan.folder and str(course.plan.folder),
-                    "source": course.benchmark.source,
-                    "samples": len(course.questions),
-                    "samples_hash": samples_hash(course.questions),
-                }
-                for course in self.courses
-            },
-            "endpoint": {
-                "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
-                "name": order.profile, "prices": order.prices, "api": server.endpoint.api, "server": None,
-                "simulated": server.simulator is not None, "simulator": server.simulator,
-                "found": server.endpoint.found or None, "started": started,
-            },
-            "points": [{**asdict(point), "number": point.number} for point in self.points],
-            "environment": provenance.environment(),
-            "sessions": [*before.get("sessions", []), session],
-        }  # fmt: skip
-        if not goes_on:
-            new |= {"name": order.name, "labels": order.labels, "created": session["started"],
-                    "command": session["command"]}  # fmt: skip
-        return new
 
     # -- the end ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""What a benchmark run was asked to do, what was in force, where and with what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from oss_eval import provenance
+from oss_eval.bench.jobs import Course, Point, samples_hash
+from oss_eval.session import Order, Server, public_task
+
+
+def described(
+    courses: list[Course],
+    points: list[Point],
+    server: Server,
+    order: Order,
+    before: dict[str, Any],
+    started: bool,
+) -> dict[str, Any]:
+    """Changes to the manifest `before`; `started` is whether the simulator is ours.
+
+    A resumed run keeps its name and its first command.
+    """
+    session = {"started": datetime.now(UTC).isoformat(), "command": provenance.command_line()}
+    new: dict[str, Any] = {
+        "model": server.model,
+        "task": {"name": " ".join(dict.fromkeys(point.task for point in points))},
+        "tasks": {
+            course.plan.task.name: {
+                **public_task(course.plan.task),
+                "folder": course.plan.folder and str(course.plan.folder),
+                "source": course.benchmark.source,
+                "samples": len(course.questions),
+                "samples_hash": samples_hash(course.questions),
+            }
+            for course in courses
+        },
+        "endpoint": {
+            "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
+            "name": order.profile, "prices": order.prices, "api": server.endpoint.api, "server": None,
+            "simulated": server.simulator is not None, "simulator": server.simulator,
+            "found": server.endpoint.found or None, "started": started,
+        },
+        "points": [{**asdict(point), "number": point.number} for point in points],
+        "environment": provenance.environment(),
+        "sessions": [*before.get("sessions", []), session],
+    }  # fmt: skip
+    if "sessions" not in before:
+        new |= {"name": order.name, "labels": order.labels, "created": session["started"],
+                "command": session["command"]}  # fmt: skip
+    return new
