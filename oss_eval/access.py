@@ -5,18 +5,25 @@ Nothing of it is ever stored or shown; `hide` takes it out of other people's wor
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from oss_eval.errors import UsageError
 
-AZURE = (".azure.com", ".azure.us", ".azure.cn")
+AZURE = tuple(
+    f".{service}.{cloud}"
+    for service in ("openai", "cognitiveservices", "services.ai", "models.ai")
+    for cloud in ("azure.com", "azure.us", "azure.cn")
+)
+"""Azure's AI services; anybody can have a machine under .azure.com."""
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 PROFILE_FILES = (Path("endpoints.yaml"), Path("~/.config/oss-eval/endpoints.yaml"))
 PROFILE_KEYS = {
@@ -43,15 +50,21 @@ class Access:
     def for_host(self, host: str) -> tuple[tuple[str, str], ...]:
         """Headers for a server. Raises UsageError for what no header can hold."""
         azure = host.endswith(AZURE)
-        names = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY") if azure else ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY")
+        names = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY") if azure else ("OPENAI_API_KEY",)
         key = self.key or next((os.environ[name] for name in names if os.environ.get(name)), None)
         key = key.strip() if key else None
-        found = list(self.headers)
+        found: list[tuple[str, str]] = []
         if self.entra:
+            if not azure:
+                raise UsageError(
+                    f"--entra: {host} is none of Azure's AI services", "a key is sent with OPENAI_API_KEY"
+                )
             found.append(("Authorization", f"Bearer {entra_token()}"))
         elif key:
             header = self.key_header or ("api-key" if azure else "Authorization")
             found.append((header, f"Bearer {key}" if header.lower() == "authorization" else key))
+        for name, value in self.headers:  # what was given by name wins, the last one over the first
+            found = [(other, old) for other, old in found if other.lower() != name.lower()] + [(name, value)]
         for name, value in found:
             if not (value.isascii() and value.isprintable()):
                 raise UsageError(
@@ -92,7 +105,7 @@ def header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     name, value = name.strip(), value.strip()
     if not colon or not name or any(character.isspace() for character in name):
-        raise UsageError(f"--header {text!r} is not NAME: VALUE", "for example: --header 'X-Team: $TEAM'")
+        raise UsageError("a --header is not NAME: VALUE", "for example: --header 'X-Team: $TEAM'")
     if value.startswith("$"):
         if value[1:] not in os.environ:
             raise UsageError(f"--header {name}: there is no environment variable {value[1:]}")
@@ -104,8 +117,9 @@ def hide(text: str, headers: tuple[tuple[str, str], ...]) -> str:
     """A server's words without the values of our headers, which some repeat."""
     for _, value in headers:
         for secret in (value, value.removeprefix("Bearer ")):
-            if len(secret) > 3:
-                text = text.replace(secret, "***")
+            for form in dict.fromkeys((secret, quote(secret, safe=""), json.dumps(secret)[1:-1])):
+                if len(form) > 3:
+                    text = text.replace(form, "***")
     return text
 
 
@@ -160,8 +174,12 @@ def profile_access(name: str, values: dict[str, Any]) -> Access:
         if not key:
             raise UsageError(f"endpoint {name}: the environment variable {values['api_key_env']} is not set")
     headers = values.get("headers") or {}
-    if not isinstance(headers, dict):
-        raise UsageError(f"endpoint {name}: `headers` must be NAME: VALUE lines")
+    for key_name in ("headers", "labels", "prices"):
+        if not isinstance(values.get(key_name) or {}, dict):
+            raise UsageError(f"endpoint {name}: `{key_name}` must be NAME: VALUE lines")
+    for flag in ("entra", "insecure"):
+        if not isinstance(values.get(flag, False), bool):
+            raise UsageError(f"endpoint {name}: `{flag}` is true or false")
     return Access(
         key=key,
         key_header=values.get("api_key_header"),

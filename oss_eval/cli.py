@@ -139,6 +139,7 @@ def ask_command(arguments: argparse.Namespace) -> int:
 
     task, access = _question(arguments, ("prompt", "verbose"))
     prompt = sys.stdin.read() if arguments.prompt == "-" else read_prompt(arguments.prompt)
+    prompt = prompt.encode("utf-8", "replace").decode()  # an argument can hold what no UTF-8 text can
     ask(prompt, task, access, vars(arguments).get("verbose", False))
     return 0
 

@@ -26,6 +26,8 @@ REQUESTS = 20
 """The most that are sent."""
 TIMEOUT = 5.0
 SKEW_SECONDS = 2.0
+ENOUGH_EVENTS = 8
+"""Fewer events may well come together by chance."""
 EFFECT = 1.25
 """More tokens at high than at low effort by this factor count as an effect."""
 THINKING = 768
@@ -100,7 +102,7 @@ def _server(identity: Identity, simulated: bool) -> Check:
 def _models(endpoint: Endpoint, model: str) -> Check:
     """The model asked, with what the server tells of it."""
     try:
-        data = json.loads(get(endpoint, f"{endpoint.url}/models", TIMEOUT).body)["data"]
+        data = list(json.loads(get(endpoint, f"{endpoint.url}/models", TIMEOUT).body)["data"])
     except Exception:  # noqa: BLE001 (some servers have no list)
         return Check("model", WARN, f"{model}; the server lists none", "name it with --model")
     entry = next((m for m in data if isinstance(m, dict) and m.get("id") == model), {})
@@ -187,6 +189,13 @@ def _streaming(answer: Answer, task: Task) -> Check:
     if record.n_events < 2:
         return Check("streaming", FAIL, "the answer came in one piece", "TTFT and TPOT can't be measured")
     shared = f"{record.n_shared} of {record.n_events} token events arrived with another"
+    if record.n_events >= ENOUGH_EVENTS and record.n_shared > 0.9 * (record.n_events - 1):
+        return Check(
+            "streaming",
+            FAIL,
+            f"the stream comes in one piece: {shared}",
+            "something buffers it: TTFT and TPOT can't be measured",
+        )
     if (
         record.completion_tokens
         and record.token_source == "usage"
@@ -236,7 +245,7 @@ def _reasoning_field(line: Inquiry) -> str | None:
     request = urllib.request.Request(f"{endpoint.url}/chat/completions{query}", orjson.dumps(body), headers)
     line.asked += 1
     try:
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
         if endpoint.base.scheme == "https":
             handlers.append(urllib.request.HTTPSHandler(context=endpoint.access.tls_context()))
         with urllib.request.build_opener(*handlers).open(request, timeout=60) as response:
@@ -253,24 +262,29 @@ def _reasoning_field(line: Inquiry) -> str | None:
     )
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A question with a key in its headers goes nowhere else."""
+
+    def redirect_request(self, *words: Any) -> None:
+        """urllib: no request follows."""
+
+
 def _lengths(line: Inquiry) -> Check:
-    """Whether a reply can be made as long as a load test needs it."""
-    wanted = 64
+    """Whether a reply can be made as long as a load test needs it: longer than it would be by itself."""
+    natural = line.ask("Say hello.", line.generation(max_tokens=THINKING)).record
+    if natural.status != "ok" or natural.finish_reason == "length" or natural.completion_tokens is None:
+        return Check("fixed lengths", WARN, "could not be told: the reply did not end by itself", NO_LENGTHS)
+    wanted = natural.completion_tokens + 40
+    before = line.settled
     extra = (*line.generation().extra, ("ignore_eos", True))
-    answer = line.ask("Say hello.", line.generation(max_tokens=wanted, min_tokens=wanted, extra=extra))
-    record = answer.record
+    record = line.ask("Say hello.", line.generation(max_tokens=wanted, min_tokens=wanted, extra=extra)).record
+    line.settled = before
     if record.status != "ok":
-        return Check(
-            "fixed lengths", WARN, f"min_tokens and ignore_eos are refused: {(record.error_message or '')[:80]}",
-            NO_LENGTHS,
-        )  # fmt: skip
+        words = (record.error_message or "")[:80]
+        return Check("fixed lengths", WARN, f"min_tokens and ignore_eos are refused: {words}", NO_LENGTHS)
     if record.completion_tokens == wanted and record.finish_reason == "length":
-        return Check(
-            "fixed lengths",
-            PASS,
-            "ignore_eos and min_tokens are honoured",
-            "--extra-args '{\"ignore_eos\": true}'",
-        )
+        flags = "--max-tokens N --min-tokens N --extra-args '{\"ignore_eos\": true}'"
+        return Check("fixed lengths", PASS, "ignore_eos and min_tokens are honoured", flags)
     seen = f"no effect of ignore_eos and min_tokens: {record.completion_tokens} tokens instead of {wanted}"
     return Check("fixed lengths", WARN, seen, NO_LENGTHS)
 
@@ -290,7 +304,7 @@ def _effort(line: Inquiry) -> list[Check]:
         ]
     slow = time.monotonic() - begun > SLOW_SECONDS
     for number, style in enumerate(styles):
-        questions = QUESTIONS if number == 0 and not slow else QUESTIONS[:1]
+        questions = QUESTIONS[:1] if slow else QUESTIONS if number == 0 else QUESTIONS[:2]
         if line.asked + 2 * len(questions) > REQUESTS:
             break
         line.settled = replace(line.settled, effort_style=style)
@@ -299,6 +313,11 @@ def _effort(line: Inquiry) -> list[Check]:
         flag = f"--effort-style {style}"
         if refused is not None:
             checks.append(Check("effort", WARN, f"{style}: refused, {refused[:80]}"))
+        elif low >= THINKING:
+            checks.append(
+                Check("effort", WARN, f"{style}: could not be told, answers were cut at {THINKING} tokens")
+            )
+            return checks
         elif low and high / low >= EFFECT:
             seen = f"{style}: {low:.0f} tokens at low, {high:.0f} at high ({high / low:.1f} times)"
             checks.append(Check("effort", PASS, seen, "" if number == 0 else f"use {flag}"))

@@ -12,12 +12,14 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from oss_eval.access import Access, hide
+from oss_eval.access import AZURE, Access, hide
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, UsageError
+from oss_eval.probe.decode import MESSAGE_BYTES
 from oss_eval.probe.dialects import DIALECTS, error_text
 from oss_eval.probe.target import Target, resolve
+from oss_eval.provenance import PUBLIC_QUERY, public_url
 from oss_eval.records import RequestRecord
 
 LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080, "LM Studio": 1234}
@@ -65,8 +67,10 @@ class Endpoint:
         return match.group(1) if match else None
 
     def hide(self, text: str) -> str:
-        """A server's words without the key, which some repeat."""
-        return hide(text, self.headers)
+        """A server's words without the key, which some repeat; at most MESSAGE_BYTES of them."""
+        query = tuple(("", value) for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY)
+        shown = hide(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
+        return shown.decode("utf-8", "ignore")
 
     def target(self) -> Target:
         """The measured request's destination, addresses resolved."""
@@ -109,7 +113,7 @@ def parse_url(url: str, api: str, access: Access = Access(), found: str = "") ->
         port_ok, parts = False, urlsplit("")
     if not text.isascii() or not port_ok or parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
-            f"--url {url!r} is no usable address",
+            f"--url {public_url(url)!r} is no usable address",
             "give one like http://127.0.0.1:8000/v1, or sim://gpt-oss-20b-h20 for the simulator",
         )
     path = parts.path.rstrip("/")
@@ -119,13 +123,17 @@ def parse_url(url: str, api: str, access: Access = Access(), found: str = "") ->
         path = path.removesuffix(suffix)
     if api != "openai" and named and named != api:
         raise UsageError(
-            f"--api {api} contradicts --url {url}, which names {suffix}",
+            f"--api {api} contradicts --url {public_url(url)}, which names {suffix}",
             f"leave out one of them, or end the URL in {next(s for s, name in SUFFIXES.items() if name == api)}",
         )
-    if not path:
-        azure_openai = parts.hostname.endswith(".openai.azure.com")
-        path = "/openai/v1" if azure_openai else "/v1"
+    azure = parts.hostname.endswith(AZURE)
+    if azure and path in ("", "/openai") and not suffix:
+        path = "/openai/v1"
+    elif (not path and not suffix) or (path == "/api" and api.startswith("ollama")):
+        path = "/v1"
     chosen = api if api != "openai" else (named or "chat")
+    if parts.scheme == "https":
+        access.tls_context()  # a bundle that can't be read is said now
     return Endpoint(parts._replace(path=path, fragment=""), chosen, found, access.for_host(parts.hostname), access)
 
 
@@ -259,7 +267,8 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """urllib: the request that follows a redirect."""
         again = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if again is not None and urlsplit(newurl).netloc == _location(self._endpoint.base):
+        base, new = self._endpoint.base, urlsplit(newurl)
+        if again is not None and (new.scheme, new.netloc) == (base.scheme, _location(base)):
             for name, value in self._endpoint.headers:
                 again.add_unredirected_header(name, value)
         return again
@@ -282,10 +291,10 @@ def _own_words(error: urllib.error.HTTPError) -> str:
         payload = json.loads(error.read(4096))
     except Exception:  # noqa: BLE001 (reading it can break in as many ways as the request itself)
         return ""
-    return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)[:300]
+    return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)
 
 
-EFFORT_WORDS = ("reasoning_effort", "chat_template_kwargs", "think", "reasoning")
+EFFORT_WORDS = ("reasoning_effort", "chat_template_kwargs", "reasoning effort", "reasoning.effort")
 
 
 # -- what can be wrong with a server, in words: for set-up calls and for the first measured request alike -------
@@ -314,7 +323,7 @@ def not_openai(endpoint: Endpoint, reason: str) -> EndpointError:
 
 def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
     """The server refused a request."""
-    said = f": {endpoint.hide(words)}" if words else ""
+    said = f": {endpoint.hide(words)[:300]}" if words else ""
     if status in (401, 403):
         hint = "set OPENAI_API_KEY to a valid key" if not endpoint.api_key else "check the key in OPENAI_API_KEY"
         return AccessRefused(f"{endpoint.url} refused access (HTTP {status}){said}", hint)

@@ -10,11 +10,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import oss_eval
 
 PACKAGES = ("evalscope", "httptools", "numpy", "orjson", "pyarrow", "scipy", "uvloop")
 SECRET_FLAGS = ("--api-key", "--header")
+URL_FLAGS = ("--url", "--judge-url")
 JSON_FLAGS = ("--extra-args", "--dataset-args")
 
 
@@ -60,28 +62,43 @@ def command_line(argv: list[str] | None = None) -> list[str]:
             shown[index] = _public_json(word)
         elif equals and flag in JSON_FLAGS:
             shown[index] = f"{flag}={_public_json(value)}"
-        elif "://" in word:
+        elif equals and flag in URL_FLAGS:
+            shown[index] = f"{flag}={public_url(value)}"
+        elif "://" in word or (index and shown[index - 1] in URL_FLAGS):
             shown[index] = public_url(word)
     return shown
 
 
+PUBLIC_QUERY = ("api-version", "speed", "rate", "ttft")
+"""Query values that may be seen: of Azure and of the simulator. Any other may be a key."""
+
+
 def public_url(url: str) -> str:
-    """A URL without what may be secret: user and password, and query values that look like keys."""
-    scheme, _, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    if "@" in place:
-        place = "***@" + place.rpartition("@")[2]
-    secret = r"(?i)([?&](?:[\w-]*(?:key|token|secret|sig|password)[\w-]*))=[^&]*"
-    path = re.sub(secret, r"\1=***", path)
-    return f"{scheme}://{place}{slash}{path}"
+    """A URL without what may be secret: user and password, and the values of its query."""
+    scheme, slashes, rest = url.rpartition("://")
+    parts = urlsplit(f"//{rest}", allow_fragments=False)
+    place = f"***@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
+    words = [word.partition("=") for word in parts.query.split("&")]
+    shown = [
+        f"{name}={value if name in PUBLIC_QUERY else '***'}" if equals else name for name, equals, value in words
+    ]
+    return f"{scheme}{slashes}{place}{parts.path}" + (f"?{'&'.join(shown)}" if parts.query else "")
+
+
+_SECRET = re.compile(r"(?i)key|token$|secret|password|authorization")
 
 
 def public_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Free-form settings without what their names call secret."""
-    secret = re.compile(r"(?i)key|token|secret|password|authorization")
-    return {
-        key: "***" if secret.search(key) and isinstance(value, str) else value for key, value in values.items()
-    }
+    """Free-form settings without what their names call secret, at any depth."""
+    return {key: _public_value(key, value) for key, value in values.items()}
+
+
+def _public_value(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return public_values(value)
+    if isinstance(value, list):
+        return [_public_value(key, item) for item in value]
+    return "***" if isinstance(value, str) and _SECRET.search(str(key)) else value
 
 
 def _public_json(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from oss_eval.config import Task
 from oss_eval.endpoints import Endpoint, get
+from oss_eval.errors import UsageError
 from oss_eval.probe.dialects import DIALECTS, Generation
 from oss_eval.session import Server
 
@@ -64,15 +65,12 @@ class Settled:
         """What to change after a refusal, None when its words name nothing that can be."""
         if status not in (400, 422):
             return None
-        lower = words.lower()
-        if "max_completion_tokens" in lower and self.limit_field == "max_tokens":
+        if self.limit_field == "max_tokens" and _refused("max_tokens", words) and "max_completion_tokens" in words:
             return self._noting("max_completion_tokens instead of max_tokens", limit_field="max_completion_tokens")
-        if "max_completion_tokens" in lower and self.limit_field == "max_completion_tokens":
-            return None
-        if re.search(r"stream_options|include_usage", lower) and self.include_usage:
+        if self.include_usage and (_refused("stream_options", words) or _refused("include_usage", words)):
             return self._noting("stream_options left out: tokens are counted otherwise", include_usage=False)
-        for name in ("temperature", "top_p", "seed", "min_tokens"):
-            if name in lower and getattr(sent, name) is not None and name not in self.without:
+        for name in ("temperature", "top_p", "seed"):
+            if getattr(sent, name) is not None and name not in self.without and _refused(name, words):
                 return self._noting(f"{name} left out: the server's default holds", without=(*self.without, name))
         return None
 
@@ -87,9 +85,43 @@ class Settled:
         }  # fmt: skip
 
 
+_REFUSAL = (
+    r"unsupported|not supported|unrecognized|unknown|unexpected|not permitted|not allowed|no longer supported|"
+    r"does not support|doesn't support|forbidden|extra inputs?|extra fields?"
+)
+
+
+def _refused(name: str, words: str) -> bool:
+    """Whether an error says that a field as such is refused, not its value, and not that it is named in passing.
+
+    The refusal stands within a few words of the field's name, in its own sentence.
+    """
+    for sentence in re.split(r"(?<=[.;\n])\s", words):
+        if re.search(r"(?i)context length|too large|too long|must be|between|less than|greater than", sentence):
+            continue
+        field = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+        if re.search(rf"(?i)(?:{_REFUSAL})\W+(?:\w+\W+){{0,4}}?{field}", sentence) or re.search(
+            rf"(?i){field}\W+(?:\w+\W+){{0,4}}?(?:{_REFUSAL})", sentence
+        ):
+            return True
+    return False
+
+
 def settle(server: Server, task: Task) -> Settled:
-    """How to ask before anything was refused: the style given, or the one that this server is known to take."""
+    """How to ask before anything was refused: the style given, or the one that this server is known to take.
+
+    Raises UsageError for a style that would send nothing.
+    """
     dialect = DIALECTS[server.endpoint.api]
+    if task.effort_style == "none" and len(task.reasoning_effort) > 1:
+        raise UsageError(
+            "--effort-style none asks for no effort: all would be the same", "leave one of the flags out"
+        )
+    if task.effort_style == "system" and server.endpoint.api in ("completions", "ollama-generate"):
+        raise UsageError(
+            f"--effort-style system needs messages, which --api {server.endpoint.api} does not take",
+            "choose another style, or another API",
+        )
     if task.effort_style != "auto":
         return Settled(effort_style=task.effort_style)
     if not task.reasoning_effort or dialect.default_style != "top-level" or server.simulator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any
+from urllib.parse import parse_qsl
 
 from oss_eval.access import Access
 from oss_eval.bench.questions import Question, Said
@@ -60,7 +61,12 @@ class Judge:
 
         endpoint = judge_endpoint(task, access)
         self._client = OpenAI(
-            base_url=endpoint.url, api_key=endpoint.api_key or "none", max_retries=task.retries, timeout=TIMEOUT
+            base_url=endpoint.url,
+            api_key=endpoint.api_key or "none",
+            default_headers=dict(endpoint.headers),
+            default_query=dict(parse_qsl(endpoint.base.query)),
+            max_retries=task.retries,
+            timeout=TIMEOUT,
         )
         self._model = str(task.judge_model)
         self._prompt = task.judge_prompt or PROMPT

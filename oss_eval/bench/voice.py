@@ -75,6 +75,8 @@ class Channel:
     stopping: threading.Event = field(default_factory=threading.Event)
     server: str | None = None
     """What the server calls itself, once it has answered."""
+    answered: bool = False
+    """Whether a request has succeeded."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def give_in(self, sent: Settled, record: RequestRecord, generation: Generation) -> bool:
@@ -82,6 +84,8 @@ class Channel:
         with self._lock:
             if self.settled is not sent:
                 return True  # somebody else has learned it meanwhile
+            if self.answered:
+                return False  # what was taken before is not refused as such: the answers have to stay alike
             changed = sent.adapted(record.http_status, record.error_message or "", generation)
             if changed is None:
                 return False
@@ -146,6 +150,7 @@ class Voice:
             channel.seen(record)
             channel.server = answer.reply.server or channel.server
             if record.status == "ok":
+                channel.answered = True
                 self.answers.append(answer)
                 return answer
             if record.status == "cancelled":

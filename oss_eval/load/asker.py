@@ -7,6 +7,8 @@ answers can't hold up a stamp.
 from __future__ import annotations
 
 import contextlib
+import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -97,9 +99,10 @@ class Asker:
         """End the worker process."""
         with self._lock:
             self._closed = True
-        self._worker.socket.shutdown(2)
-        self._worker.close()
+        with contextlib.suppress(OSError):
+            self._worker.socket.shutdown(socket.SHUT_RDWR)
         self._reader.join()
+        self._worker.close()
 
     def __enter__(self) -> Asker:
         return self
@@ -110,23 +113,35 @@ class Asker:
     # -- the reader's thread ---------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._worker.socket.settimeout(LOOK_SECONDS)
+        try:
+            self._read_all()
+        finally:
+            self._resolve_rest()
+
+    def _read_all(self) -> None:
         next_look = 0.0
-        while True:
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + LOOK_SECONDS
-                self._end_silent()
-            try:
-                data = self._worker.socket.recv(1 << 20)
-            except TimeoutError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                break
-            for message in self._worker.inbox.feed(data):
-                if isinstance(message, Batch):
-                    self._replies.take(0, message)
+        with selectors.DefaultSelector() as selector:  # the socket itself blocks: what is sent is sent whole
+            selector.register(self._worker.socket, selectors.EVENT_READ)
+            while True:
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + LOOK_SECONDS
+                    self._end_silent()
+                if not selector.select(LOOK_SECONDS):
+                    if self._closed:  # a closed socket is never ready again
+                        return
+                    continue
+                try:
+                    data = self._worker.socket.recv(1 << 20)
+                except OSError:
+                    return
+                if not data:
+                    return
+                for message in self._worker.inbox.feed(data):
+                    if isinstance(message, Batch):
+                        self._replies.take(0, message)
+
+    def _resolve_rest(self) -> None:
+        """Nothing more will come: whoever still waits learns why."""
         with self._lock:
             left, self._pending = list(self._pending.values()), {}
             self._died, self._closed = not self._closed, True
@@ -143,7 +158,7 @@ class Asker:
         if limit is None:
             return
         for _, tag in self._replies.silent(time.time_ns(), limit):
-            with self._lock:
+            with self._lock, contextlib.suppress(OSError):
                 self._worker.send(GiveUp(tag, "timeout_first_token", f"no token within {limit:g} s"))
 
     def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:

@@ -36,8 +36,7 @@ class Prepare:
     """Main to worker: open connections for a point, answer Ready."""
 
     point_id: str
-    places: tuple[int, ...]
-    """Which of the point's slots are this worker's."""
+    slots: int
     number: int
     deck: Path
     budget: Path

@@ -106,8 +106,8 @@ class Fleet:
         used = self._workers[: min(point.workers, point.parallel)]
         cpu = time.process_time()
         for position, worker in enumerate(used):
-            places = tuple(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, places, point.number, deck, budget))
+            slots = len(range(position, point.parallel, len(used)))
+            worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
         end = PointEnd()
         with Interrupts() as interrupts:
             state = _PointState(self.run_id, point, model, listener, self._reading, interrupts)

@@ -14,7 +14,7 @@ import ssl
 import sys
 import time
 from array import array
-from collections import deque
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Worker:
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
         self._connecting: set[asyncio.Task[Any]] = set()
-        self._idle: deque[Connection] = deque()
+        self._idle: dict[int, list[Connection]] = defaultdict(list)
         self._asked: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
         self._longest_stall = self._longest_flush = self._held_back = 0.0
@@ -160,9 +160,11 @@ class Worker:
     async def _point(self, point: Prepare) -> None:
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
-        self._connections = [self._connection(place) for place in point.places]
+        servers = range(len(self.setup.targets))
+        slots = [[self._connection(server) for server in servers] for _ in range(point.slots)]
+        self._connections = [connection for slot in slots for connection in slot]
         gate = asyncio.Semaphore(OPENING_AT_ONCE)
-        descriptors.allow(len(point.places))
+        descriptors.allow(len(self._connections))
         await asyncio.gather(*(self._open(c, gate) for c in self._connections))
         self._outbox.put(Ready())
         while not isinstance(message := await self._inbound.get(), Go):
@@ -175,7 +177,7 @@ class Worker:
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
         watch = self._loop.create_task(self._watch())
-        await asyncio.gather(*(self._slot(c, point, deck, budget) for c in self._connections))
+        await asyncio.gather(*(self._slot(slot, point, deck, budget) for slot in slots))
         watch.cancel()
         for connection in self._connections:
             connection.close()
@@ -198,9 +200,8 @@ class Worker:
             )
         )
 
-    def _connection(self, place: int) -> Connection:
-        """A connection for one of the load's places; neighbouring places go to different servers."""
-        server = place % len(self.setup.targets)
+    def _connection(self, server: int) -> Connection:
+        """A connection to one of the servers."""
         target, context = self.setup.targets[server], self._contexts[server]
         connection = Connection(self._loop, self._poller, target, context, self._on_read)
         self._server_of[connection] = server
@@ -232,8 +233,11 @@ class Worker:
         self._reconnects += again
         return None
 
-    async def _slot(self, connection: Connection, point: Prepare, deck: Deck, budget: Budget) -> None:
-        """One of the closed loop's places: the next request starts when the last one has ended."""
+    async def _slot(self, connections: list[Connection], point: Prepare, deck: Deck, budget: Budget) -> None:
+        """One of the closed loop's places: the next request starts when the last one has ended.
+
+        It has a connection to each server; requests go round them by their number.
+        """
         pause = 0.0
         while not self._stopping:
             while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
@@ -242,6 +246,7 @@ class Worker:
             tag = budget.take(point.number)
             if tag is None:
                 return
+            connection = connections[tag % len(connections)]
             request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
             ended = await self._ask(connection, request_id, tag, deck[tag])
             self._batch.ended.append(ended)
@@ -279,10 +284,11 @@ class Worker:
         """A request outside of any point: how many there are at a time is the main process's to say."""
         if self._asking is None:
             self._asking = self._loop.create_task(self._watch())
-        if self._idle:
-            connection = self._idle.popleft()  # the one that rested longest: servers take turns
+        server = ask.tag % len(self.setup.targets)
+        if self._idle[server]:
+            connection = self._idle[server].pop()
         else:
-            connection = self._connection(len(self._connections))
+            connection = self._connection(server)
             self._connections.append(connection)
             descriptors.allow(len(self._connections))
         task = self._loop.create_task(self._answer(connection, ask))
@@ -297,7 +303,7 @@ class Worker:
     async def _answer(self, connection: Connection, ask: Ask) -> None:
         ended = await self._ask(connection, ask.request_id, ask.tag, ask.body)
         self._batch.ended.append(ended)
-        self._idle.append(connection)
+        self._idle[self._server_of[connection]].append(connection)
         self._flush()  # someone waits for this answer before they ask the next question
 
     # -- what arrives ----------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class ThinkSplitter:
 
     def __init__(self) -> None:
         self._inside = False
+        self._begun = False  # whether the answer itself has begun: a tag in its midst is part of it
         self._held = ""
         """The end of the last piece, if it may be the beginning of a tag."""
 
@@ -61,12 +62,19 @@ class ThinkSplitter:
         answer: list[str] = []
         reasoning: list[str] = []
         while text:
+            if self._begun:
+                answer.append(text)
+                break
             tag = self.CLOSE if self._inside else self.OPEN
             before, found, rest = text.partition(tag)
             if not found:
                 keep = next((n for n in range(len(tag) - 1, 0, -1) if before.endswith(tag[:n])), 0)
                 before, self._held = before[: len(before) - keep], before[len(before) - keep :]
             (reasoning if self._inside else answer).append(before)
+            self._begun = not self._inside and bool(before.strip())
+            if found and self._begun:
+                answer.append(found + rest)
+                break
             if found:
                 self._inside = not self._inside
             text = rest
@@ -361,7 +369,8 @@ class ResponseDecoder:
         else:
             record.status = "timeout" if error_kind.startswith("timeout") else "error"
         record.error_kind = error_kind
-        encoded = (error_message or error_kind).encode("utf-8", "replace")[:MESSAGE_BYTES]
+        # Twice as much as is kept: a key is taken out before the rest is cut off.
+        encoded = (error_message or error_kind).encode("utf-8", "replace")[: 2 * MESSAGE_BYTES]
         record.error_message = encoded.decode("utf-8", "ignore")
 
     def _error_body(self) -> str:

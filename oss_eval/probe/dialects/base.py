@@ -174,9 +174,14 @@ def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[Any]) -> None:
         if not isinstance(piece, dict):
             continue
         index = piece.get("index")
+        if "key" in piece:  # the Responses API counts its reasoning items too
+            known = [call.get("key") for call in calls]
+            index = known.index(piece["key"]) if piece["key"] in known else len(calls)
         index = index if isinstance(index, int) and 0 <= index <= len(calls) else min(position, len(calls))
         if index == len(calls):
             calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+            if "key" in piece:
+                calls[-1]["key"] = piece["key"]
         call = calls[index]
         call["id"] = piece.get("id") or call["id"]
         function = piece.get("function")

@@ -72,7 +72,9 @@ def read_event(payload: Any) -> Delta:
     if isinstance(timings, dict):
         delta.timings = timings
         if delta.usage is None and isinstance(timings.get("predicted_n"), int):
-            delta.usage = {"prompt_tokens": timings.get("prompt_n"), "completion_tokens": timings["predicted_n"]}
+            prompt, cached = timings.get("prompt_n"), timings.get("cache_n") or 0
+            prompt = prompt + cached if isinstance(prompt, int) and isinstance(cached, int) else prompt
+            delta.usage = {"prompt_tokens": prompt, "completion_tokens": timings["predicted_n"]}
     choices = payload.get("choices")
     if not isinstance(choices, list):
         return delta
@@ -83,18 +85,19 @@ def read_event(payload: Any) -> Delta:
             delta.finish_reason = str(choice["finish_reason"])
         part = choice.get("delta") or choice.get("message") or choice
         if isinstance(part, dict):
-            _read_part(part, delta)
+            _read_part(part, delta, choice.get("index") in (None, 0))
     return delta
 
 
-def _read_part(part: dict[str, Any], delta: Delta) -> None:
+def _read_part(part: dict[str, Any], delta: Delta, first: bool) -> None:
+    """`first`: the first of several answers, or the only one. The others' tokens count, their text stays out."""
     answer = part.get("content") or part.get("text") or part.get("refusal")
     if isinstance(answer, list):  # content parts (Mistral, some gateways)
         answer = "".join(str(p.get("text", "")) for p in answer if isinstance(p, dict))
     reasoning = part.get("reasoning_content") or part.get("reasoning") or _details(part.get("reasoning_details"))
     if answer and isinstance(answer, str):
         delta.is_token = delta.is_answer = True
-        delta.text += answer
+        delta.text += answer if first else ""
     calls = part.get("tool_calls")
     if isinstance(calls, list) and calls:
         delta.tool_calls = calls
@@ -102,7 +105,7 @@ def _read_part(part: dict[str, Any], delta: Delta) -> None:
             delta.is_token = delta.is_answer = True
     if reasoning and isinstance(reasoning, str):
         delta.is_token = True
-        delta.reasoning += reasoning
+        delta.reasoning += reasoning if first else ""
 
 
 def _usage(payload: dict[str, Any]) -> dict[str, Any] | None:

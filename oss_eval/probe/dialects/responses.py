@@ -66,8 +66,16 @@ def read(payload: Any) -> Delta:
         delta.reasoning = text
     elif kind == "response.function_call_arguments.delta" and isinstance(text, str) and text:
         delta.is_token = delta.is_answer = True
-        index = payload.get("output_index")
-        delta.tool_calls = [{"index": index, "function": {"arguments": text}}]
+        delta.tool_calls = [{"key": payload.get("output_index"), "function": {"arguments": text}}]
+    elif kind == "response.output_item.added" and isinstance(payload.get("item"), dict):
+        item = payload["item"]
+        if item.get("type") == "function_call":
+            call = {
+                "key": payload.get("output_index"),
+                "id": item.get("call_id"),
+                "function": {"name": item.get("name")},
+            }
+            delta.tool_calls = [call]
     elif kind == "error":
         delta.error = error_text(payload.get("error") or payload)
     elif kind in ENDS:
