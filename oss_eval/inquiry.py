@@ -47,7 +47,7 @@ class Inquiry:
             )  # fmt: skip
             answer = self.asker.ask(record, orjson.dumps(self.last_body), on_text).result()
             if record.error_message:
-                record.error_message = self.server.endpoint.hide(record.error_message)
+                record.error_message = self.server.hide(record.error_message)
             changed = self.settled.adapted(record.http_status, record.error_message or "", sending)
             if record.status == "ok" or changed is None:
                 break

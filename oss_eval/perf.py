@@ -105,7 +105,7 @@ class _Sweep:
     def record(self, record: RequestRecord) -> None:
         """A request is over."""
         if record.error_message:
-            record.error_message = self.server.endpoint.hide(record.error_message)
+            record.error_message = self.server.hide(record.error_message)
         self.writer.add(record)
         if record.warmup:
             self.last.append(record)

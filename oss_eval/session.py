@@ -45,6 +45,12 @@ class Server:
         """The only one, or the first of several that share the load."""
         return self.endpoints[0]
 
+    def hide(self, text: str) -> str:
+        """A server's words without any of the keys."""
+        for endpoint in self.endpoints:
+            text = endpoint.hide(text)
+        return text
+
     def targets(self) -> tuple[Target, ...]:
         """Where requests go, addresses resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)

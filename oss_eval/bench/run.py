@@ -194,7 +194,7 @@ class _Bench:
                 server.endpoint.api,
                 self.settled,
                 lambda note: self.progress.say(f"the server refuses a field: {note}"),
-                hide=server.endpoint.hide,
+                hide=server.hide,
                 seen=self._results.put,
             )
             if task.parallel == "auto":
@@ -322,7 +322,7 @@ class _Bench:
         """Other people's words without our keys."""
         for key in (os.environ.get(JUDGE_KEY), os.environ.get("OPENAI_API_KEY")):
             text = text.replace(key, "***") if key else text
-        return self.server.endpoint.hide(text)
+        return self.server.hide(text)
 
     # -- words -----------------------------------------------------------------------------------------
 
