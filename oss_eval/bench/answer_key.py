@@ -6,11 +6,10 @@ import json
 import random
 from pathlib import Path
 
-from oss_eval.bench.questions import Question
+from oss_eval.bench.questions import LETTERS, Question
 from oss_eval.bench.scorers import as_integer
 from oss_eval.simulate.answers import prompt_text
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WRONG = 6
 """Different wrong answers a question has."""
 

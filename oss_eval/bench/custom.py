@@ -13,14 +13,13 @@ from typing import Any
 from oss_eval.access import Access
 from oss_eval.bench.grader import Grader
 from oss_eval.bench.judge import Judge
-from oss_eval.bench.questions import Message, Question, Said
+from oss_eval.bench.questions import LETTERS, Message, Question, Said
 from oss_eval.bench.scorers import Grade, as_integer
 from oss_eval.bench.voice import Voice
 from oss_eval.config import BenchTask
 from oss_eval.errors import TaskError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FORMS = {"integer": "box", "math": "box", "choice": "choice"}
 
 _COLUMN = re.compile(r"\{(\w+)\}")

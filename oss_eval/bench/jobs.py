@@ -76,7 +76,7 @@ def points(courses: list[Course], stored: list[Point]) -> list[Point]:
 
 def jobs(courses: list[Course], found: list[Point]) -> list[Job]:
     """All answers to get. Epoch by epoch, so that a run that is stopped has asked every problem about equally
-    often; effort after effort, in one queue, so that the slowest sample of one does not idle the rest."""
+    often."""
     by_point = {(point.task, point.reasoning_effort): point.point_id for point in found}
     return [
         Job(by_point[task.name, effort], task, course.benchmark, question, effort, epoch)

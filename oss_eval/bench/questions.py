@@ -10,6 +10,8 @@ from oss_eval.bench.voice import Voice
 from oss_eval.load.asker import Answer
 
 Message = dict[str, Any]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""What options are called."""
 
 
 @dataclass(frozen=True, slots=True)
