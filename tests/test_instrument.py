@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import resource
+import select
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import uvloop
 
 from oss_eval.calibrate import Comparison, compare, verdicts
 from oss_eval.checks import Client, ClockWatch, check_point
@@ -201,46 +203,77 @@ def test_a_patient_poller_reads_the_same() -> None:
     assert asked.record.error_kind == "stream_broken"
 
 
-def test_a_trickle_is_looked_at_once_a_millisecond_and_a_flood_at_once() -> None:
-    """Counts wake-ups: sockets made readable one after the other, 0.1 ms apart."""
+class SteppedLoop:
+    """An event loop whose time is set by the test: real epoll readiness, no dependence on this machine's load."""
 
-    async def go(sockets: int) -> tuple[int, int]:
-        loop = asyncio.get_running_loop()
-        poller = Poller(loop, patient=True)
-        pairs = [socket.socketpair() for _ in range(sockets)]
-        looks, reads = [0], [0]
-        look = poller._look
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, Callable[[], None]]] = []
 
-        def counting() -> int:
-            looks[0] += 1
-            return look()
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._readers[descriptor] = callback
 
-        poller._look = counting  # type: ignore[method-assign]
+    def remove_reader(self, descriptor: int) -> None:
+        del self._readers[descriptor]
 
-        def reader(end: socket.socket) -> None:
-            end.recv(100)
-            reads[0] += 1
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> SimpleNamespace:
+        timer = self.now + seconds, callback
+        self._timers.append(timer)
+        return SimpleNamespace(cancel=lambda: self._timers.remove(timer))
 
+    def step(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self._timers if timer[0] <= self.now]
+        self._timers = [timer for timer in self._timers if timer not in due]
+        for _, callback in due:
+            callback()
+        for descriptor, callback in list(self._readers.items()):
+            if select.select([descriptor], [], [], 0)[0]:
+                callback()
+
+
+def trickle(sockets: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """(wake-ups, reads) of 3,000 sockets made readable one after the other, 0.1 ms apart."""
+    loop = SteppedLoop()
+    monkeypatch.setattr("oss_eval.probe.poller.time", SimpleNamespace(monotonic=lambda: loop.now))
+    poller = Poller(loop, patient=True)  # type: ignore[arg-type]
+    looks = reads = 0
+    look = poller._look
+
+    def counting() -> int:
+        nonlocal looks
+        looks += 1
+        return look()
+
+    monkeypatch.setattr(poller, "_look", counting)
+
+    def reader(end: socket.socket) -> None:
+        nonlocal reads
+        end.recv(100)
+        reads += 1
+
+    with contextlib.ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, socket.socketpair())) for _ in range(sockets)]
         for ours, _ in pairs:
             ours.setblocking(False)
             poller.watch(ours.fileno(), lambda ours=ours: reader(ours))
         for number in range(3000):
             pairs[number % sockets][1].send(b"x")
-            due = time.perf_counter() + 1e-4
-            while time.perf_counter() < due:
-                await asyncio.sleep(0)
-        await asyncio.sleep(0.05)
+            loop.step(1e-4)
+        loop.step(0.05)
         poller.close()
-        for pair in pairs:
-            for end in pair:
-                end.close()
-        return looks[0], reads[0]
+    return looks, reads
 
-    looks, reads = uvloop.run(go(4 * FLOOD))
+
+def test_a_trickle_is_looked_at_once_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, reads = trickle(4 * FLOOD, monkeypatch)
     assert reads == 3000
-    assert looks < reads / 3, "a trickle over many sockets is batched"
-    looks, reads = uvloop.run(go(2))
-    assert looks > reads / 3, "two fast streams are not"
+    assert 270 < looks < 330
+
+
+def test_two_fast_streams_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trickle(2, monkeypatch) == (3000, 3000)
 
 
 # -- findings ---------------------------------------------------------------------------------------------------
