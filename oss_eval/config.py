@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -169,7 +169,7 @@ def grid(task: PerfTask, cores: int) -> list[Point]:
 
 
 PROMPTS = ("evalscope", "openai")
-SCORERS = ("integer", "math", "exact", "choice", "contains", "regex", "judge")
+Scorer = Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"]
 
 
 class BenchTask(Task):
@@ -194,7 +194,7 @@ class BenchTask(Task):
     system_prompt: str | None = None
     target: str = "answer"
     choices: str | None = None
-    scorer: Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"] | None = None
+    scorer: Scorer | None = None
     pattern: str | None = None
     judge_model: str | None = None
     judge_url: str | None = None
@@ -229,7 +229,7 @@ class BenchTask(Task):
             if self.prompt in PROMPTS:
                 raise ValueError('`prompt` is missing: a text with the columns of your dataset, like "{question}"')
             if self.scorer is None:
-                raise ValueError(f"`scorer` is missing: one of {', '.join(SCORERS)}")
+                raise ValueError(f"`scorer` is missing: one of {', '.join(get_args(Scorer))}")
         if self.benchmark is not None and self.prompt not in PROMPTS and "{question}" not in self.prompt:
             raise ValueError(f"prompt {self.prompt!r}: give evalscope, openai or a text with {{question}} in it")
         if self.scorer == "judge" and not self.judge_model:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -102,7 +101,7 @@ def _server(identity: Identity, simulated: bool) -> Check:
 def _models(endpoint: Endpoint, model: str) -> Check:
     """The model asked, with what the server tells of it."""
     try:
-        data = list(json.loads(get(endpoint, f"{endpoint.url}/models", TIMEOUT).body)["data"])
+        data = list(json.loads(get(endpoint, endpoint.at("/models"), TIMEOUT).body)["data"])
     except Exception:  # noqa: BLE001 (some servers have no list)
         return Check("model", WARN, f"{model}; the server lists none", "name it with --model")
     entry = next((m for m in data if isinstance(m, dict) and m.get("id") == model), {})
@@ -124,12 +123,10 @@ def _models(endpoint: Endpoint, model: str) -> Check:
 
 def _ollama_details(endpoint: Endpoint, model: str) -> dict[str, Any]:
     """What Ollama's /api/show says (https://github.com/ollama/ollama/blob/main/docs/api.md)."""
-    body = json.dumps({"model": model}).encode()
-    request = urllib.request.Request(f"{endpoint.root}/api/show", body, {"Content-Type": "application/json"})
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=TIMEOUT) as response:
-            payload = json.loads(response.read(4_000_000))
+        payload = json.loads(
+            get(endpoint, f"{endpoint.root}/api/show", TIMEOUT, orjson.dumps({"model": model})).body
+        )
         info = payload.get("model_info") or {}
         context = next((value for key, value in info.items() if key.endswith(".context_length")), None)
         return {"context": context, "quantization": (payload.get("details") or {}).get("quantization_level")}
@@ -141,7 +138,7 @@ def _clock(endpoint: Endpoint) -> Check | None:
     """The server's clock against ours, as far as the Date header (whole seconds) tells."""
     try:
         before = time.time()
-        date = get(endpoint, f"{endpoint.url}/models", TIMEOUT).headers.get("date")
+        date = get(endpoint, endpoint.at("/models"), TIMEOUT).headers.get("date")
         middle = (before + time.time()) / 2
         skew = parsedate_to_datetime(date).timestamp() + 0.5 - middle if date else None
     except Exception:  # noqa: BLE001 (no list, no date)
@@ -157,7 +154,7 @@ def _clock(endpoint: Endpoint) -> Check | None:
 
 def _keep_alive(endpoint: Endpoint) -> Check:
     """Whether a connection serves more than one request."""
-    host, port = endpoint.base.hostname or "", endpoint.base.port
+    host, port = endpoint.base.hostname or "", endpoint.port
     connection: http.client.HTTPConnection
     if endpoint.base.scheme == "https":
         context = endpoint.access.tls_context()
@@ -165,7 +162,7 @@ def _keep_alive(endpoint: Endpoint) -> Check:
     else:
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
-        connection.request("GET", f"{endpoint.base.path}/models", headers=dict(endpoint.headers))
+        connection.request("GET", f"{endpoint.base.path}/models{endpoint.query}", headers=dict(endpoint.headers))
         connection.getresponse().read()
         kept = connection.sock is not None
     except (OSError, http.client.HTTPException) as error:
@@ -240,18 +237,12 @@ def _reasoning_field(line: Inquiry) -> str | None:
     if endpoint.api != "chat":
         return None
     body = DIALECTS["chat"].body("Say hello.", line.settled.apply(line.generation(max_tokens=64)))
-    headers = {"Content-Type": "application/json", **dict(endpoint.headers)}
-    query = f"?{endpoint.base.query}" if endpoint.base.query else ""
-    request = urllib.request.Request(f"{endpoint.url}/chat/completions{query}", orjson.dumps(body), headers)
     line.asked += 1
     try:
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
-        if endpoint.base.scheme == "https":
-            handlers.append(urllib.request.HTTPSHandler(context=endpoint.access.tls_context()))
-        with urllib.request.build_opener(*handlers).open(request, timeout=60) as response:
-            text = response.read(2_000_000).decode("utf-8", "replace")
-    except OSError:
+        got = get(endpoint, endpoint.at("/chat/completions"), PATIENCE["total_timeout"], orjson.dumps(body))
+    except (OSError, http.client.HTTPException):
         return None
+    text = got.body.decode("utf-8", "replace")
     return next(
         (
             name
@@ -260,13 +251,6 @@ def _reasoning_field(line: Inquiry) -> str | None:
         ),
         None,
     )
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A question with a key in its headers goes nowhere else."""
-
-    def redirect_request(self, *words: Any) -> None:
-        """urllib: no request follows."""
 
 
 def _lengths(line: Inquiry) -> Check:

@@ -53,7 +53,21 @@ class Endpoint:
     @property
     def root(self) -> str:
         """The server itself, where versions and properties are asked for."""
-        return f"{self.base.scheme}://{_location(self.base)}{self.base.path.removesuffix('/v1')}"
+        return f"{self.base.scheme}://{_location(self.base)}{self._server_path()}"
+
+    @property
+    def port(self) -> int:
+        """The one given, or the scheme's."""
+        return self.base.port or (443 if self.base.scheme == "https" else 80)
+
+    def at(self, path: str) -> str:
+        """The address of something below the base, the user's query string kept."""
+        return f"{self.url}{path}{self.query}"
+
+    @property
+    def query(self) -> str:
+        """`?api-version=...` as the user gave it; empty without one."""
+        return f"?{self.base.query}" if self.base.query else ""
 
     @property
     def api_key(self) -> str | None:
@@ -74,14 +88,12 @@ class Endpoint:
 
     def target(self) -> Target:
         """The measured request's destination, addresses resolved."""
-        tls = self.base.scheme == "https"
-        host, port = self.base.hostname or "", self.base.port or (443 if tls else 80)
-        query = f"?{self.base.query}" if self.base.query else ""
+        host = self.base.hostname or ""
         below = DIALECTS[self.api].path
         below = below.removeprefix("/v1") if below.startswith("/v1/") else below
         path = (self.base.path if DIALECTS[self.api].path.startswith("/v1/") else self._server_path()) + below
-        context = (self.access.ca_bundle, self.access.insecure)
-        return Target(host, port, tls, path + query, self.headers, resolve(host, port), *context)
+        where = (host, self.port, self.base.scheme == "https", path + self.query)
+        return Target(*where, self.headers, resolve(host, self.port), self.access.ca_bundle, self.access.insecure)
 
     def _server_path(self) -> str:
         return self.base.path.removesuffix("/v1")
@@ -174,12 +186,8 @@ def _answers(endpoint: Endpoint) -> bool:
 
 def reach(endpoint: Endpoint, timeout: float) -> None:
     """Raise EndpointError if nothing takes connections there: before data is loaded, not after."""
-    host, port = (
-        endpoint.base.hostname or "",
-        endpoint.base.port or (443 if endpoint.base.scheme == "https" else 80),
-    )
     try:
-        socket.create_connection((host, port), timeout).close()
+        socket.create_connection((endpoint.base.hostname or "", endpoint.port), timeout).close()
     except OSError as error:
         raise unreachable(endpoint, _reason(error), timeout) from None
 
@@ -187,7 +195,7 @@ def reach(endpoint: Endpoint, timeout: float) -> None:
 def server_header(endpoint: Endpoint, timeout: float) -> str | None:
     """What the server calls itself, asked by a call that costs it nothing; None when it does not say."""
     try:
-        return get(endpoint, f"{endpoint.url}/models", timeout).headers.get("server") or None
+        return get(endpoint, endpoint.at("/models"), timeout).headers.get("server") or None
     except urllib.error.HTTPError as error:
         return str(error.headers.get("Server") or "") or None
     except Exception:  # noqa: BLE001 (whatever is wrong will be said by the first question)
@@ -211,9 +219,8 @@ def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
 
 def models(endpoint: Endpoint, timeout: float) -> list[str]:
     """Names from `GET /models`. Raises EndpointError for a server that can't be reached or is no OpenAI one."""
-    query = f"?{endpoint.base.query}" if endpoint.base.query else ""
     try:
-        body = get(endpoint, f"{endpoint.url}/models{query}", timeout).body
+        body = get(endpoint, endpoint.at("/models"), timeout).body
     except urllib.error.HTTPError as error:
         words = _own_words(error)
         if error.code in (404, 405, 501) and not words:
@@ -242,12 +249,15 @@ class Got:
     """Names in lower case."""
 
 
-def get(endpoint: Endpoint, address: str, timeout: float) -> Got:
-    """A set-up call, without proxies; redirects are followed, with our headers on the same host only.
+def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = None) -> Got:
+    """A set-up call (POST with a JSON body), without proxies; redirects are followed, with our headers on the same
+    host only.
 
     Raises urllib's and http.client's errors.
     """
-    request = urllib.request.Request(address)
+    request = urllib.request.Request(address, body)
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
     for name, value in endpoint.headers:
         request.add_unredirected_header(name, value)
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _SameHost(endpoint)]

@@ -141,6 +141,15 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     return PointMetrics(figures)
 
 
+def by_kind(failed: Iterable[tuple[str | None, str | None]]) -> dict[str, tuple[int, str]]:
+    """Failures given as (kind, message), by kind: how many, and the first one's message."""
+    found: dict[str, tuple[int, str]] = {}
+    for kind, message in failed:
+        count, first = found.get(kind or "", (0, message or ""))
+        found[kind or ""] = count + 1, first
+    return found
+
+
 def _succeeded(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.equal(rows["status"].cast(pa.string()), "ok"))
 

@@ -274,16 +274,10 @@ class _Sweep:
             "workload": _workload_text(task),
             "prompt_lengths_by": self.lengths or None,
             "seed": self.seed,
-            "endpoint": {
-                "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
-                "name": order.profile, "prices": order.prices, "api": server.endpoint.api,
-                "server": self.server_header or None,
-                "simulated": server.simulator is not None, "simulator": server.simulator,
-                "found": server.endpoint.found or None,
-            },
+            "endpoint": server.described(order, server=self.server_header or None),
             "points": [point.model_dump(mode="json") for point in self.points],
             "environment": provenance.environment(),
-        }  # fmt: skip
+        }
 
 
 def _client(point: Point, end: PointEnd) -> Client:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.errors import StoreError
-from oss_eval.metrics import PointMetrics, point_metrics
+from oss_eval.metrics import PointMetrics, by_kind, point_metrics
 from oss_eval.schema import REQUESTS
 from oss_eval.store import iter_requests, read_manifest, read_requests
 
@@ -65,12 +65,8 @@ def load_run(path: Path) -> RunReport:
         rows = read_requests(path, planned["point_id"], _SCALARS)
         if not rows.num_rows:
             continue
-        failures: dict[str, tuple[int, str]] = {}
         ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
         bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), ended_badly))
-        for kind, message in zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True):
-            count, first = failures.get(kind or "", (0, message or ""))
-            failures[kind or ""] = (count + 1, first)
         points.append(
             PointReport(
                 point_id=planned["point_id"],
@@ -78,7 +74,9 @@ def load_run(path: Path) -> RunReport:
                 number=planned["number"],
                 reasoning_effort=planned.get("reasoning_effort"),
                 metrics=point_metrics(rows, iter_requests(path, planned["point_id"], _EVENTS)),
-                failures=failures,
+                failures=by_kind(
+                    zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
+                ),
                 token_sources=_distinct(
                     rows.filter(pc.equal(rows["status"].cast("string"), "ok"))["token_source"]
                 ),

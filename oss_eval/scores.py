@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from oss_eval import stats
+from oss_eval.metrics import by_kind
 from oss_eval.stats import Estimate, Score
 
 Row = dict[str, Any]
@@ -149,11 +150,6 @@ def _group(subset: str, rows: list[Row]) -> Group:
     cut = sum(bool(row["truncated"]) for row in answered)
     wall = busy_seconds((r["start_ns"], r["end_ns"]) for r in rows)
     tokens = [row["completion_tokens"] for row in answered if row["completion_tokens"] is not None]
-    failures: dict[str, tuple[int, str]] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            count, message = failures.get(row["error_kind"] or "", (0, row["error_message"] or ""))
-            failures[row["error_kind"] or ""] = count + 1, message
     return Group(
         point_id=first["point_id"],
         task=first["task"],
@@ -184,7 +180,7 @@ def _group(subset: str, rows: list[Row]) -> Group:
         latency_ms=_mean([r["latency_ms"] for r in answered]),
         wall_seconds=wall,
         output_tps=sum(tokens) / wall if wall and tokens else None,
-        failures=failures,
+        failures=by_kind((r["error_kind"], r["error_message"]) for r in rows if r["status"] != "ok"),
         unscored_reasons=dict(Counter(r["unscored_reason"] or "" for r in answered if r["score"] is None)),
     )
 

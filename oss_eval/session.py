@@ -55,6 +55,15 @@ class Server:
         """Where requests go, addresses resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)
 
+    def described(self, order: Order, **more: Any) -> dict[str, Any]:
+        """For the manifest: who was asked, how it was found, what its tokens cost."""
+        return {
+            "url": self.endpoint.url, "urls": [endpoint.url for endpoint in self.endpoints],
+            "name": order.profile, "prices": order.prices, "api": self.endpoint.api,
+            "simulated": self.simulator is not None, "simulator": self.simulator,
+            "found": self.endpoint.found or None, **more,
+        }  # fmt: skip
+
     def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> Reading:
         """How answers are read."""
         urls = tuple(endpoint.url for endpoint in self.endpoints)

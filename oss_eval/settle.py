@@ -151,7 +151,7 @@ def identify(endpoint: Endpoint) -> Identity:
 def _by_models(endpoint: Endpoint) -> Identity:
     """By the headers and fields of the model list."""
     try:
-        got = get(endpoint, f"{endpoint.url}/models", IDENTIFY_SECONDS)
+        got = get(endpoint, endpoint.at("/models"), IDENTIFY_SECONDS)
         data = json.loads(got.body).get("data") or []
     except Exception:  # noqa: BLE001 (a server that does not say who it is)
         return Identity()

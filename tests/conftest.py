@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -54,6 +55,16 @@ def oss_eval(tmp_path: Path) -> Command:
         return done
 
     return call
+
+
+def worker_of(process: subprocess.Popen[Any]) -> int:
+    """The process id of a run's only worker; the test is skipped, and the run ended, where it can't be told."""
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not pids.exists():
+        process.kill()
+        pytest.skip("this system does not list child processes")
+    [worker] = [p for p in pids.read_text().split() if b"load.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return int(worker)
 
 
 class Asked:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from oss_eval.metrics import Metric, PointMetrics
 from oss_eval.probe import descriptors
 from oss_eval.probe.poller import FLOOD, Poller
 from oss_eval.store import read_manifest, read_requests
-from tests.conftest import ROOT, Command, ask
+from tests.conftest import ROOT, Command, ask, worker_of
 from tests.scripted import CLOSE, DONE, LAST_CHUNK, SSE_HEAD, STOP, ScriptedServer, answering, chunk, delta, usage
 
 GOOD = SSE_HEAD + chunk(delta("Hi") + delta("!") + STOP + usage(5, 2) + DONE) + LAST_CHUNK
@@ -366,14 +368,10 @@ def test_a_busy_worker_reports_its_stall(oss_eval: Command, tmp_path: Path) -> N
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         time.sleep(2.5)
-        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        if not pids.exists():
-            process.kill()
-            pytest.skip("this system does not list child processes")
-        [worker] = [p for p in pids.read_text().split() if b"worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
-        subprocess.run(["kill", "-STOP", worker], check=True)
+        worker = worker_of(process)
+        os.kill(worker, signal.SIGSTOP)
         time.sleep(0.4)
-        subprocess.run(["kill", "-CONT", worker], check=True)
+        os.kill(worker, signal.SIGCONT)
         out, _ = process.communicate(timeout=60)
     assert "a worker stood still for" in out
     [run] = (tmp_path / "out").iterdir()

@@ -54,13 +54,11 @@ class Crew(Generic[J]):
                 self._resting -= 1
 
     def _fill(self) -> None:
-        while self._jobs and len(self._threads) < min(MOST, self._size + self._resting, self._needed()):
+        room = min(MOST, self._size + self._resting) - len(self._threads)
+        for _ in range(min(room, len(self._jobs))):
             thread = threading.Thread(target=self._run, name="sample", daemon=True)
             self._threads.add(thread)
             thread.start()
-
-    def _needed(self) -> int:
-        return len(self._threads) + len(self._jobs)
 
     def _run(self) -> None:
         while True:

@@ -101,9 +101,8 @@ class Tuner:
         now = self._clock()
         if self._refused.is_set():
             self._refused.clear()
-            if (
-                now >= self._shrunk + SETTLE_SECONDS
-            ):  # one burst of refusals is one: they were sent before the last cut
+            # A burst of refusals is one: they were sent before the last cut.
+            if now >= self._shrunk + SETTLE_SECONDS:
                 self._shrunk = now
                 self._set(max(1, self._gate.limit // 2), now)
                 self._best = None

@@ -74,16 +74,13 @@ def local_folder(given: Path, name: str, scratch: Path, splits: list[str], subse
         )
     configs = []
     for number, (subset, by_split) in enumerate(found.items()):
-        entries = []
+        data_files = []
         for split, paths in by_split.items():
-            for place, path in enumerate(paths):
-                link = scratch / f"{number}-{split}-{place}{path.suffix}"
+            links = [scratch / f"{number}-{split}-{place}{path.suffix}" for place, path in enumerate(paths)]
+            for link, path in zip(links, paths, strict=True):
                 link.symlink_to(path.resolve())
-                entries.append({"split": split, "path": link.name})
-        grouped = [
-            {"split": split, "path": [e["path"] for e in entries if e["split"] == split]} for split in by_split
-        ]
-        configs.append({"config_name": subset, "data_files": grouped})
+            data_files.append({"split": split, "path": [link.name for link in links]})
+        configs.append({"config_name": subset, "data_files": data_files})
     # Read by `datasets`: https://huggingface.co/docs/datasets/repository_structure
     (scratch / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n", encoding="utf-8")
     return list(found)

@@ -37,12 +37,7 @@ def described(
             }
             for course in courses
         },
-        "endpoint": {
-            "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
-            "name": order.profile, "prices": order.prices, "api": server.endpoint.api, "server": None,
-            "simulated": server.simulator is not None, "simulator": server.simulator,
-            "found": server.endpoint.found or None, "started": started,
-        },
+        "endpoint": server.described(order, server=None, started=started),
         "points": [{**asdict(point), "number": point.number} for point in points],
         "environment": provenance.environment(),
         "sessions": [*before.get("sessions", []), session],
