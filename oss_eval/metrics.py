@@ -161,16 +161,60 @@ def durations(good: pa.Table) -> dict[str, Floats]:
     latency = last token event - start for a stream, end of the response - start otherwise.
     tpot = (latency - ttft) / (completion_tokens - 1) for streams of at least 2 tokens.
     """
-    start = good["start_ns"]
-    several = good.filter(pc.greater(good["n_events"], 1))
-    several = several.filter(pc.greater_equal(several["completion_tokens"], 2))
-    span = _floats(pc.subtract(several["last_token_ns"], several["first_token_ns"]))
-    last = pc.coalesce(good["last_token_ns"], good["end_ns"])
+    return {name: values[~np.isnan(values)] for name, values in request_durations(good).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """How many requests met every limit."""
+
+    attainment: stats.Estimate
+    """Share of all measured requests, failures in the denominator, with Wilson's interval."""
+    rate: float | None
+    """Requests per second that met every limit; None without a duration."""
+    n: int
+
+
+def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:
+    """Requests that met every limit (DistServe: Zhong et al. 2024, arXiv:2401.09670, section 2); None without any
+    request.
+
+    `limits` maps `ttft`, `ttfa`, `tpot`, `latency` to ms. A request without such a duration meets a limit on it
+    only for tpot, which an answer of one token does not have. Requests that a stop cancelled are left out.
+    """
+    measured = requests.filter(pc.invert(requests["warmup"]))
+    measured = measured.filter(pc.not_equal(measured["status"].cast(pa.string()), "cancelled"))
+    if not measured.num_rows:
+        return None
+    good = _succeeded(measured)
+    met = np.ones(good.num_rows, dtype=bool)
+    values = request_durations(good)
+    for name, limit in limits.items():
+        met &= (values[name] <= limit) | (np.isnan(values[name]) & (name == "tpot"))
+    seconds, count = measured_seconds(measured), int(met.sum())
+    share = stats.proportion(count, measured.num_rows)
+    return Goodput(share, count / seconds if seconds else None, measured.num_rows)
+
+
+def request_durations(rows: pa.Table) -> dict[str, Floats]:
+    """The durations of `durations` in ms, one value a row, NaN where a request has none."""
+
+    def values(column: pa.ChunkedArray) -> Floats:
+        return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+    def since(name: str, begin: str) -> Floats:
+        """Whole nanoseconds are subtracted: as floats, instants of this century are 256 ns coarse."""
+        return values(pc.subtract(rows[name], rows[begin]))
+
+    last, tokens = since("last_token_ns", "start_ns"), values(rows["completion_tokens"])
+    several = (values(rows["n_events"]) > 1) & (tokens >= 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = np.where(several, since("last_token_ns", "first_token_ns") / (tokens - 1), np.nan)
     return {
-        "ttft": _floats(pc.subtract(good["first_token_ns"], start)) / NS_PER_MS,
-        "ttfa": _floats(pc.subtract(good["first_answer_ns"], start)) / NS_PER_MS,
-        "latency": _floats(pc.subtract(last, start)) / NS_PER_MS,
-        "tpot": span / NS_PER_MS / (_floats(several["completion_tokens"]) - 1),
+        "ttft": since("first_token_ns", "start_ns") / NS_PER_MS,
+        "ttfa": since("first_answer_ns", "start_ns") / NS_PER_MS,
+        "latency": np.where(np.isnan(last), since("end_ns", "start_ns"), last) / NS_PER_MS,
+        "tpot": tpot / NS_PER_MS,
     }
 
 

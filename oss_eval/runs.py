@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.errors import StoreError
-from oss_eval.metrics import PointMetrics, by_kind, point_metrics
+from oss_eval.metrics import Metric, PointMetrics, by_kind, point_metrics
 from oss_eval.schema import REQUESTS
-from oss_eval.store import iter_requests, read_manifest, read_requests
+from oss_eval.store import iter_requests, read_manifest, read_requests, read_summary
 
 _SCALARS = [name for name in REQUESTS.names if name not in ("event_ns", "event_tokens")]
 _EVENTS = ["warmup", "status", "start_ns", "event_ns"]
+_BRIEF = ["warmup", "status", "error_kind", "error_message", "token_source", "clock_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +57,32 @@ class RunReport:
         )
 
 
-def load_run(path: Path) -> RunReport:
-    """Read a run and compute its figures, one point at a time. Points that have no row yet are left out."""
+def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None) -> RunReport:
+    """Read a run and compute its figures, one point at a time. Points that have no row yet are left out.
+
+    `stored` takes the figures from the run's summary where it has them, which is much quicker. Unreadable parts
+    are named in `damaged` where that is given, and raised else.
+    """
     manifest = read_manifest(path)
+    summary = metrics_by_point(read_summary(path)) if stored else {}
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
     for planned in manifest.get("points", []):
-        rows = read_requests(path, planned["point_id"], _SCALARS)
+        point_id = planned["point_id"]
+        rows = read_requests(path, point_id, _BRIEF if (point_id, None) in summary else _SCALARS, damaged)
         if not rows.num_rows:
             continue
         ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
         bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), ended_badly))
         points.append(
             PointReport(
-                point_id=planned["point_id"],
+                point_id=point_id,
                 parallel=planned["parallel"],
                 number=planned["number"],
                 reasoning_effort=planned.get("reasoning_effort"),
-                metrics=point_metrics(rows, iter_requests(path, planned["point_id"], _EVENTS)),
+                metrics=summary.get((point_id, None))
+                or point_metrics(rows, iter_requests(path, point_id, _EVENTS, damaged)),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
                 ),
@@ -81,10 +90,20 @@ def load_run(path: Path) -> RunReport:
                     rows.filter(pc.equal(rows["status"].cast("string"), "ok"))["token_source"]
                 ),
                 clock_sources=_distinct(rows["clock_source"]),
-                checks=_tuple(manifest.get("checks", {}).get(planned["point_id"])),
+                checks=_tuple(manifest.get("checks", {}).get(point_id)),
             )
         )
     return RunReport(path, manifest, points)
+
+
+def metrics_by_point(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str | None], PointMetrics]:
+    """The figures of summary rows, by point and subset (None: all subsets together, and load sweeps)."""
+    found: dict[tuple[str, str | None], dict[tuple[str, str], Metric]] = {}
+    for row in rows:
+        found.setdefault((row["point_id"], row["subset"]), {})[row["metric"], row["stat"]] = Metric(
+            row["metric"], row["stat"], row["value"], row["ci_low"], row["ci_high"], row["n"], row["unit"]
+        )
+    return {key: PointMetrics(figures) for key, figures in found.items()}
 
 
 def _tuple(values: list[dict[str, str]] | None) -> tuple[dict[str, str], ...] | None:

@@ -32,7 +32,7 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     mark = "  SIMULATED: no model was run" if simulated else ""
     title = Text(f"Benchmark of {manifest['model']}{mark}")
     console.print(Panel.fit(title, border_style="yellow" if simulated else "default"))
-    found = groups(samples)
+    found = groups(samples, manifest["endpoint"].get("prices"))
     _print_basics(manifest, status_of(path, manifest), console)
     if not found:
         console.print("No sample was finished.")
@@ -351,7 +351,7 @@ def as_json(path: Path) -> dict[str, Any]:
         "simulated": bool(manifest["endpoint"].get("simulated")),
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],
-        "groups": [_document(group) for group in groups(read_samples(path))],
+        "groups": [_document(group) for group in groups(read_samples(path), manifest["endpoint"].get("prices"))],
     }
 
 

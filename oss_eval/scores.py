@@ -62,6 +62,7 @@ class Group:
     leaked: int
     retried: int
     token_sources: tuple[str, ...]
+    prompt_tokens: Estimate | None
     tokens: Estimate | None
     """Mean tokens of an answer, reasoning included."""
     reasoning_tokens: Estimate | None
@@ -70,6 +71,8 @@ class Group:
     ttfa_ms: Estimate | None
     tpot_ms: Estimate | None
     latency_ms: Estimate | None
+    cost: Estimate | None
+    """Mean price of an answer, in the currency of the prices; None without prices."""
     wall_seconds: float | None
     """Time in which at least one sample was under way."""
     output_tps: float | None
@@ -79,7 +82,11 @@ class Group:
     unscored_reasons: dict[str, int]
 
 
-def groups(samples: pa.Table) -> list[Group]:
+Prices = dict[str, float]
+"""What a million tokens cost: `input` and `output`."""
+
+
+def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
     """Every task and effort with its subsets, OVERALL last; a single subset is OVERALL alone."""
     by_point: dict[str, list[Row]] = defaultdict(list)
     for row in samples.select(COLUMNS).to_pylist():
@@ -89,8 +96,9 @@ def groups(samples: pa.Table) -> list[Group]:
         rows = by_point[point_id]
         subsets = sorted({row["subset"] for row in rows}, key=_natural)
         if len(subsets) > 1:
-            found += [_group(subset, [row for row in rows if row["subset"] == subset]) for subset in subsets]
-        found.append(_group(OVERALL, rows))
+            parts = {subset: [row for row in rows if row["subset"] == subset] for subset in subsets}
+            found += [_group(subset, part, prices) for subset, part in parts.items()]
+        found.append(_group(OVERALL, rows, prices))
     return found
 
 
@@ -128,7 +136,7 @@ def _natural(name: str) -> tuple[int, str]:
     return len(name), name
 
 
-def _group(subset: str, rows: list[Row]) -> Group:
+def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     first = rows[0]
     problems: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -171,6 +179,7 @@ def _group(subset: str, rows: list[Row]) -> Group:
         leaked=sum(bool(row["leaked"]) for row in answered),
         retried=sum((row["attempts"] or 0) > 1 for row in rows),
         token_sources=tuple(sorted({row["token_source"] for row in answered if row["token_source"]})),
+        prompt_tokens=_mean([r["prompt_tokens"] for r in answered]),
         tokens=_mean(tokens),
         reasoning_tokens=_mean([r["reasoning_tokens"] for r in answered]),
         answer_tokens=_mean([_minus(r["completion_tokens"], r["reasoning_tokens"]) for r in answered]),
@@ -178,6 +187,7 @@ def _group(subset: str, rows: list[Row]) -> Group:
         ttfa_ms=_mean([r["ttfa_ms"] for r in answered]),
         tpot_ms=_mean([r["tpot_ms"] for r in answered]),
         latency_ms=_mean([r["latency_ms"] for r in answered]),
+        cost=_mean([_cost(r, prices) for r in answered]) if prices else None,
         wall_seconds=wall,
         output_tps=sum(tokens) / wall if wall and tokens else None,
         failures=by_kind((r["error_kind"], r["error_message"]) for r in rows if r["status"] != "ok"),
@@ -198,6 +208,17 @@ def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, Score]:
 def _mean(values: list[float | None]) -> Estimate | None:
     present = [value for value in values if value is not None]
     return stats.mean(present) if present else None
+
+
+def _cost(row: Row, prices: Prices) -> float | None:
+    """prompt tokens x input price + completion tokens x output price, prices a million tokens."""
+    if row["prompt_tokens"] is None or row["completion_tokens"] is None:
+        return None
+    asked, said = (
+        row["prompt_tokens"] * prices.get("input", 0.0),
+        row["completion_tokens"] * prices.get("output", 0.0),
+    )
+    return float(asked + said) / 1e6
 
 
 def _minus(total: int | None, part: int | None) -> int | None:
@@ -248,8 +269,9 @@ def summary_rows(manifest: dict[str, Any], found: list[Group]) -> list[Row]:
         put("truncated", "value", group.truncated, answered)
         for name in ("failed", "unscored", "disagreements", "leaked", "retried"):
             put(name, "value", getattr(group, name), group.samples)
-        for name in ("tokens", "reasoning_tokens", "answer_tokens"):
+        for name in ("prompt_tokens", "tokens", "reasoning_tokens", "answer_tokens"):
             put(name, "mean", getattr(group, name), answered, "tokens")
+        put("cost", "mean", group.cost, answered)
         for name in ("ttft_ms", "ttfa_ms", "tpot_ms", "latency_ms"):
             put(name, "mean", getattr(group, name), answered, "ms")
         put("duration", "value", group.wall_seconds, group.samples, "s")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def new_run_id(kind: str, label: str) -> str:
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
 JOURNAL = ".samples.jsonl"
 Key = tuple[str, str, str, int]
-"""Which answer a sample row is: point_id, subset, sample_id, epoch."""
+KEY = ("point_id", "subset", "sample_id", "epoch")
+"""Which answer a sample row is."""
 
 
 class RunWriter:
@@ -265,6 +267,15 @@ def _repair(path: Path, name: str) -> None:
         (path / f".{name}-old").rename(path / name)
 
 
+def read_summary(path: Path) -> list[dict[str, Any]]:
+    """Rows of a run's summary; none where there is no summary yet. Raises StoreError for a damaged one."""
+    file = path / "summary.parquet"
+    try:
+        return pq.read_table(file).to_pylist() if file.exists() else []
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(_damage(file, error)) from None
+
+
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
@@ -319,29 +330,65 @@ def status_of(path: Path, manifest: dict[str, Any]) -> str:
     return "broken off"
 
 
-def read_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> pa.Table:
+def read_requests(
+    path: Path,
+    point_id: str | None = None,
+    columns: list[str] | None = None,
+    damaged: list[str] | None = None,
+) -> pa.Table:
     """Rows of a run's requests, of one point if asked. Raises StoreError naming a part that is damaged."""
-    tables = list(iter_requests(path, point_id, columns))
+    tables = list(iter_requests(path, point_id, columns, damaged))
     if not tables:
         return REQUESTS.empty_table() if columns is None else REQUESTS.empty_table().select(columns)
     return pa.concat_tables(tables).unify_dictionaries()
 
 
-def iter_requests(path: Path, point_id: str | None = None, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The same rows a row group at a time (a second's work), for what must not grow with the run."""
-    _repair(path, "requests")
+def iter_requests(
+    path: Path,
+    point_id: str | None = None,
+    columns: list[str] | None = None,
+    damaged: list[str] | None = None,
+) -> Iterator[pa.Table]:
+    """The same rows a row group at a time (a second's work), for what must not grow with the run.
+
+    A caller that shows what there is gives `damaged`: unreadable parts are named there instead of raised.
+    """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
-    for part in sorted((path / "requests").glob("part-*.parquet")):
+    for part in _parts(path, "requests"):
         try:
             with pq.ParquetFile(part) as file:
                 for group in range(file.num_row_groups):
+                    if point_id is not None and not _may_hold(file.metadata.row_group(group), point_id):
+                        continue
                     table = _complete(file.read_row_group(group, columns=wanted), wanted)
                     if point_id is not None:
                         table = table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))
                     if table.num_rows:
                         yield table if columns is None else table.select(columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+        except (OSError, pa.ArrowException) as error:
+            if damaged is None:
+                raise StoreError(_damage(part, error)) from None
+            damaged.append(_damage(part, error))
+
+
+def _may_hold(group: Any, point_id: str) -> bool:
+    """Whether a row group can have rows of a point, by the statistics that Parquet keeps of each column."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == "point_id":
+            known = column.statistics
+            return known is None or not known.has_min_max or known.min <= point_id <= known.max
+    return True
+
+
+def _parts(path: Path, name: str) -> list[Path]:
+    """The parts of a run's table; those put aside while `compact` exchanges them, if it is just then."""
+    parts = sorted((path / name).glob("part-*.parquet"))
+    return parts or sorted((path / f".{name}-old").glob("part-*.parquet"))
+
+
+def _damage(file: Path, error: Exception) -> str:
+    return f"{file} is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
 
 def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
@@ -352,27 +399,50 @@ def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
     return table
 
 
-def read_samples(path: Path) -> pa.Table:
+def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str] | None = None) -> pa.Table:
     """Rows of a run's samples, the journal's included: one for each answer, the latest where one was asked again.
 
-    Raises StoreError naming a part that is damaged.
+    Raises StoreError naming a part that is damaged, or names it in `damaged` where that is given.
     """
-    _repair(path, "samples")
+    names = SAMPLES.names if columns is None else list(dict.fromkeys([*columns, *KEY]))
+    schema = pa.schema([SAMPLES.field(name) for name in names], SAMPLES.metadata)
     tables: list[pa.Table] = []
-    for part in sorted((path / "samples").glob("part-*.parquet")):
+    for part in _parts(path, "samples"):
         try:
-            tables.append(pq.read_table(part, schema=SAMPLES))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{part} is damaged: {str(error).splitlines()[0]}") from None
+            tables.append(pq.read_table(part, schema=schema, columns=names))
+        except (OSError, pa.ArrowException) as error:
+            if damaged is None:
+                raise StoreError(_damage(part, error)) from None
+            damaged.append(_damage(part, error))
     journal = read_journal(path)
     if journal:
-        tables.append(samples_table(journal))
+        tables.append(samples_table(journal).select(names))
     if not tables:
-        return SAMPLES.empty_table()
+        return schema.empty_table()
     table = pa.concat_tables(tables).unify_dictionaries()
-    keys = zip(*(table[name].to_pylist() for name in ("point_id", "subset", "sample_id", "epoch")), strict=True)
+    keys = zip(*(table[name].to_pylist() for name in KEY), strict=True)
     latest: dict[Key, int] = {key: row for row, key in enumerate(keys)}
     return table if len(latest) == table.num_rows else table.take(sorted(latest.values()))
+
+
+def count_rows(path: Path, name: str) -> int:
+    """How many measured rows a run's table holds so far; a part is counted once, as it never changes."""
+    count = 0
+    for part in _parts(path, name):
+        with contextlib.suppress(OSError, pa.ArrowException):
+            count += _rows_in(part, part.stat().st_size)
+    if name == "samples":
+        with contextlib.suppress(OSError):
+            count += (path / JOURNAL).read_bytes().count(b"\n")
+    return count
+
+
+@lru_cache(maxsize=1 << 16)
+def _rows_in(part: Path, size: int) -> int:
+    with pq.ParquetFile(part) as file:
+        if "warmup" not in file.schema_arrow.names:
+            return int(file.metadata.num_rows)
+        return int(pc.sum(pc.invert(file.read(columns=["warmup"])["warmup"])).as_py() or 0)
 
 
 def read_journal(path: Path) -> list[SampleRecord]:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from oss_eval import stats
-from oss_eval.metrics import gaps, plateau_span, point_metrics
+from oss_eval.metrics import gaps, goodput, plateau_span, point_metrics, request_durations
 from oss_eval.records import RequestRecord
 from oss_eval.store import requests_table
 from tests.conftest import blank_record
@@ -209,3 +210,86 @@ def test_recommendations_follow_from_the_numbers() -> None:
     assert "while mean latency grows 2.0 times" in flat
     assert "throughput falls by up to 60%" in advice_of(100, 1000, 400)
     assert "add levels around it, e.g. --parallel 1 2" in advice_of(100)
+
+
+# -- differences and service levels -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a", "n", "b", "m"), [(56, 70, 48, 80), (9, 10, 3, 10), (0, 20, 0, 30), (10, 10, 0, 20)])
+def test_a_difference_of_shares_has_newcombes_interval(a: int, n: int, b: int, m: int) -> None:
+    found = stats.between(stats.proportion(a, n), stats.proportion(b, m))
+    assert found is not None
+    low, high = confint_proportions_2indep(b, m, a, n, method="newcomb", compare="diff")
+    assert found.value == pytest.approx(b / m - a / n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_a_difference_of_means_is_close_to_welchs() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        a, b = rng.normal(10, 2, 80), rng.normal(10.5, 3, 120)
+        found = stats.between(stats.mean(a), stats.mean(b))
+        assert found is not None
+        theirs = reference.ttest_ind(b, a, equal_var=False)
+        interval = theirs.confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.03)
+        assert found.p == pytest.approx(theirs.pvalue, abs=0.02)
+        assert found.p is not None
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)  # type: ignore[operator]
+
+
+def test_a_difference_of_percentiles_covers_the_truth() -> None:
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(1000):
+        a, b = rng.lognormal(0, 1, 200), rng.lognormal(0.2, 1, 200)
+        found = stats.between(stats.percentile(a, 50), stats.percentile(b, 50))
+        assert found is not None
+        covered += found.low <= math.exp(0.2) - 1 <= found.high  # type: ignore[operator]
+    assert 0.94 <= covered / 1000 <= 0.985
+
+
+def test_no_difference_without_intervals() -> None:
+    assert stats.between(stats.Estimate(1, None, None), stats.Estimate(2, 1, 3)) is None
+    same = stats.Estimate(2.0, 2.0, 2.0)
+    assert stats.between(same, same) == (0.0, 0.0, 0.0, 1.0, 0)
+
+
+def test_goodput_counts_what_met_every_limit_over_everything_asked() -> None:
+    def request(number: int, ttft: float, tpot: float, tokens: int = 11, status: str = "ok") -> RequestRecord:
+        found = blank_record(number * 100 * MS)
+        found.first_token_ns = found.start_ns + int(ttft * MS)
+        found.last_token_ns = found.first_token_ns + int(tpot * (tokens - 1) * MS)
+        found.end_ns = (number + 1) * 1000 * MS
+        found.completion_tokens = found.n_events = tokens
+        found.status = status
+        return found
+
+    rows = [
+        request(0, 50, 10), request(1, 150, 10), request(2, 50, 30), request(3, 50, 10, tokens=1),
+        request(4, 50, 10, status="error"), request(5, 50, 10, status="cancelled"),
+    ]  # fmt: skip
+    table = requests_table(rows)
+    found = goodput(table, {"ttft": 100.0, "tpot": 20.0})
+    assert found is not None
+    assert (found.attainment.value, found.n) == (2 / 5, 5)  # the cancelled one is in no denominator
+    assert found.rate == pytest.approx(2 / 5.0)
+    assert found.attainment[1:] == stats.proportion(2, 5)[1:]
+    assert goodput(table, {}).attainment.value == 4 / 5  # type: ignore[union-attr]
+    assert goodput(table.slice(5), {"ttft": 1.0}) is None
+    several = goodput(table, {"latency": 200.0})
+    assert several is not None
+    assert several.attainment.value == 2 / 5  # 50 + 100 ms and 50 ms; 250 and 350 ms miss
+
+
+def test_durations_keep_nanoseconds_of_this_century() -> None:
+    record = blank_record(1_795_000_000_123_456_789)
+    record.first_token_ns = record.start_ns + 101
+    record.last_token_ns, record.end_ns = record.start_ns + 303, record.start_ns + 404
+    record.completion_tokens = record.n_events = 3
+    found = request_durations(requests_table([record, blank_record(5)]))
+    assert found["ttft"][0] == 101 / MS
+    assert found["latency"][0] == 303 / MS
+    assert found["tpot"][0] == 101 / MS
+    assert np.isnan(found["ttft"][1])
+    assert np.isnan(found["tpot"][1])

@@ -119,6 +119,41 @@ def test_a_damaged_part_is_named(run: RunWriter) -> None:
         read_requests(run.path)
 
 
+def test_what_can_be_read_of_a_damaged_run_is_read(run: RunWriter) -> None:
+    part = run.path / "requests" / "part-000001.parquet"
+    part.write_bytes(part.read_bytes()[:200])
+    damaged: list[str] = []
+    assert read_requests(run.path, damaged=damaged).num_rows == 8
+    [words] = damaged
+    assert words.startswith(f"{part} is damaged: ")
+    assert store.count_rows(run.path, "requests") == 8
+
+
+def test_only_the_row_groups_of_a_point_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(tmp_path, "r1", {"kind": "perf"})
+    for point in "abc":
+        for number in range(3):
+            found = record("r1", number)
+            found.point_id = point
+            writer.add(found)
+        writer.flush()
+    writer.finish("finished")
+    with pq.ParquetFile(tmp_path / "r1" / "requests" / "part-000000.parquet") as file:
+        assert file.num_row_groups == 3
+    read: list[int] = []
+    original = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda s, i, **k: read.append(i) or original(s, i, **k))
+    assert read_requests(tmp_path / "r1", "b").num_rows == 3
+    assert read == [1]
+
+
+def test_reading_changes_nothing_even_between_the_renames_of_compaction(run: RunWriter) -> None:
+    (run.path / "requests").rename(run.path / ".requests-old")
+    assert read_requests(run.path).num_rows == 12
+    assert (run.path / ".requests-old").is_dir()
+    assert not (run.path / "requests").exists()
+
+
 def test_a_run_is_never_overwritten(run: RunWriter, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="can't write results"):
         RunWriter(tmp_path / "results", "r1", {})

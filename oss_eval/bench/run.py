@@ -348,7 +348,7 @@ class _Bench:
         from oss_eval.store import read_samples, write_summary
 
         self.writer.flush()
-        found = groups(read_samples(self.writer.path))
+        found = groups(read_samples(self.writer.path), self.writer.manifest["endpoint"].get("prices"))
         limits = {course.plan.task.name: course.plan.task.max_failures for course in self.courses}
         whole = [group for group in found if group.subset == OVERALL]
         bad = any(group.failed > group.samples * limits.get(group.task, 100) / 100 for group in whole)
