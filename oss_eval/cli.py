@@ -221,6 +221,35 @@ def _show(path: Path, as_document: bool, grid: bool = False) -> None:
     sys.stderr.write(f"stored in {path}\n")
 
 
+def view_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval view`."""
+    from oss_eval.viewer.access import checked
+
+    auth = checked(arguments.host, arguments.share, arguments.auth, arguments.allow_anonymous)
+    from oss_eval.viewer.app import serve
+
+    def announce(local: str, public: str | None) -> None:
+        sys.stderr.write(f"showing {' '.join(map(str, arguments.folders))} at {local}   Ctrl-C ends it\n")
+        if public:
+            sys.stderr.write(f"  and for everybody at {public}\n")
+
+    try:
+        serve(arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth, announce)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+    return 0
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval report`."""
+    from oss_eval.store import find_run
+    from oss_eval.viewer.document import write
+
+    write(find_run(arguments.RUN, arguments.out), arguments.output, arguments.lang)
+    sys.stderr.write(f"written to {arguments.output}\n")
+    return 0
+
+
 def calibrate_command(arguments: argparse.Namespace) -> int:
     """`oss-eval calibrate`."""
     from oss_eval.calibrate import calibrate
@@ -317,6 +346,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor_command,
     "tasks": tasks_command,
     "show": show_command,
+    "view": view_command,
+    "report": report_command,
     "calibrate": calibrate_command,
     "simulate": simulate_command,
     "evalscope": evalscope_command,

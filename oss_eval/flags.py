@@ -70,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     show.add_argument("--grid", action="store_true", help="of a benchmark, the grid of problems and epochs too")
     show.set_defaults(run="show", parser=show)
+    _add_view(commands)
+    _add_report(commands)
     _add_calibrate(commands)
     _add_simulate(commands)
     commands.add_parser("evalscope", help="EvalScope's own command, its requests timed by the probe")
@@ -263,6 +265,45 @@ def _add_doctor(commands: Any) -> None:
     add_patience(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON document on standard output")
     doctor.set_defaults(run="doctor", parser=doctor)
+
+
+def _add_view(commands: Any) -> None:
+    view = commands.add_parser(
+        "view",
+        help="the results in a browser",
+        description="Show stored runs in a browser: scores, effort frontiers, samples, load curves, time lines, "
+        "comparisons. Runs that are still going show their progress. Ctrl-C ends it.",
+    )
+    view.add_argument(
+        "folders", nargs="*", metavar="FOLDER", type=Path, default=[Path("results")],
+        help="folders of results, or single runs (default results/)",
+    )  # fmt: skip
+    view.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")
+    view.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1: this machine only"
+    )
+    view.add_argument("--lang", choices=["en", "zh"], default="en", help="language of the first page")
+    view.add_argument("--auth", metavar="USER:PASS", help="ask for these; needed for another host than loopback")
+    view.add_argument("--allow-anonymous", action="store_true", help="let anybody who reaches the address read")
+    view.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
+    view.set_defaults(run="view", parser=view)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="a run as one HTML file",
+        description="Write a run's tables and figures into one HTML file that needs nothing else.",
+    )
+    report.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
+    report.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html"
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("results"), help="where runs are (default results/)"
+    )
+    report.add_argument("--lang", choices=["en", "zh"], default="en", help="language")
+    report.set_defaults(run="report", parser=report)
 
 
 def _add_calibrate(commands: Any) -> None:

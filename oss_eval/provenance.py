@@ -50,7 +50,7 @@ def usable_cores() -> int:
 def command_line(argv: list[str] | None = None) -> list[str]:
     """The command as typed, keys blotted out."""
     given = sys.argv if argv is None else argv
-    shown: list[str] = [Path(given[0]).name, *given[1:]] if given else []
+    shown: list[str] = [Path(given[0]).name.replace("__main__.py", "oss-eval"), *given[1:]] if given else []
     for index, word in enumerate(shown):
         for flag in SECRET_FLAGS:
             if word == flag and index + 1 < len(shown):

@@ -1,0 +1,254 @@
+"""Run B, C, ... against run A: what is better, what is worse, what can't be told, and what makes it unfair."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oss_eval.comparison import PAIRED, Contrast, benchmarks, mismatches, sweeps
+from oss_eval.stats import Difference
+from oss_eval.viewer import figures
+from oss_eval.viewer.address import Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.library import Library, Run, View
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, problems
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, badge, esc, num, table, text
+
+CONTROLS = (
+    Control("metric", "Figure shown", "choice"),
+    Control(
+        "verdict",
+        "Rows",
+        "choice",
+        (("all", ""), ("better or worse", "told"), ("worse", "worse"), ("can't tell", "can't tell")),
+    ),
+)
+NAMES = {
+    "plateau_output_tps": "output tokens/s while full",
+    "output_tps": "output tokens/s",
+    "rps": "requests/s",
+    "ttft_ms": "TTFT",
+    "ttfa_ms": "TTFA",
+    "tpot_ms": "TPOT",
+    "latency_ms": "latency",
+    "success_rate": "success rate",
+    "completion_tokens": "tokens of an answer",
+    "score": "score",
+    "truncated": "cut answers",
+}
+SIGNS = {"better": "▲", "worse": "▼", "different": "◆", "can't tell": "≈", "no interval": "–"}
+STYLES = {"better": "good", "worse": "broken"}
+
+
+def draw(library: Library, address: Address, t: Words) -> Sheet:
+    """Warnings, table, and the differences of one figure."""
+    sheet = Sheet(t("Numbers"))
+    chosen = library.chosen(address.runs, ("bench", *PERF_KINDS))
+    if len(chosen) < 2:
+        sheet.say(
+            t("Choose two or more runs of the same kind above; the first is what the others are compared with.")
+        )
+        _suggest(sheet, library, chosen, t)
+        return sheet
+    first, others = chosen[0], chosen[1:]
+    introduce(sheet, chosen, address, t)
+    found: list[tuple[Run, Contrast]] = []
+    for other in others:
+        if (first.kind == "bench") != (other.kind == "bench"):
+            sheet.say(t("{run} is of another kind and can't be compared with A.").format(run=other.label), "bad")
+            continue
+        _unlike(sheet, first, other, chosen, t)
+        found += [(other, contrast) for contrast in contrasts(first, other)]
+    if not found:
+        sheet.say(
+            t("These runs have no point in common: same task and effort, or same effort and concurrency."), "warn"
+        )
+        problems(sheet, chosen, t)
+        return sheet
+    _verdict(sheet, found, t)
+    wanted = address.get("verdict")
+    shown = [pair for pair in found if _wanted(pair[1], wanted)]
+    head = [
+        *([t("Run")] if len(others) > 1 else []),
+        t("Point"),
+        t("Figure"),
+        "A",
+        t("B"),
+        t("Difference"),
+        "%",
+        "p",
+        t("Verdict"),
+    ]
+    sheet.table(head, [_row(run, c, len(others) > 1, t) for run, c in shown], name="compare")
+    sheet.say(
+        t(
+            "Difference: B − A with its 95% interval. Benchmarks are compared problem by problem (paired t "
+            "interval, sign-flip permutation test), load sweeps as independent samples (MOVER). p-values are not "
+            "corrected for their number: of 20 rows without any difference, one falls below 0.05."
+        )
+    )
+    metrics = list(dict.fromkeys((c.metric, c.stat) for _, c in found if c.difference.low is not None))
+    values = [f"{metric}:{stat}" for metric, stat in metrics]
+    metric = address.get("metric") if address.get("metric") in values else (values[0] if values else "")
+    sheet.choices["metric"] = ([(_name(m, s, t), f"{m}:{s}") for m, s in metrics], metric)
+    if metric:
+        sheet.draw(
+            _forest([pair for pair in found if f"{pair[1].metric}:{pair[1].stat}" == metric], len(others) > 1, t)
+        )
+    problems(sheet, chosen, t)
+    return sheet
+
+
+def contrasts(a: Run, b: Run) -> list[Contrast]:
+    """All figures of the points that two runs have in common."""
+    found: list[Contrast] = []
+    if a.kind == "bench":
+        columns = ["point_id", "subset", "sample_id", *(name for name, _, _ in PAIRED)]
+        tables = [run.samples(columns) for run in (a, b)]
+        for one in a.points:
+            two = next((v for v in b.points if (v.task, v.effort) == (one.task, one.effort)), None)
+            if two is not None:
+                parts = [_of_point(rows, v) for rows, v in zip(tables, (one, two), strict=True)]
+                found += benchmarks(one.title, *parts)
+        return found
+    for one in a.points:
+        two = next((v for v in b.points if (v.effort, v.parallel) == (one.effort, one.parallel)), None)
+        if two is not None:
+            found += sweeps(one.title, one.metrics, two.metrics)
+    return found
+
+
+def _of_point(rows: pa.Table, view: View) -> pa.Table:
+    return rows.filter(pc.equal(rows["point_id"].cast(pa.string()), view.point_id))
+
+
+def _suggest(sheet: Sheet, library: Library, chosen: list[Run], t: Words) -> None:
+    """Runs that could be compared with the one chosen, or the latest pair."""
+    runs = [run for run in library.runs() if run.manifest.get("points")]
+    base = chosen[0] if chosen else None
+    pairs = [
+        (one, two)
+        for one in ([base] if base else runs[:10])
+        for two in runs
+        if one is not None and two is not one and two.kind == one.kind and two.task == one.task
+    ][:8]
+    links = "".join(
+        f"<li>{anchor(f'{one.path.name} ↔ {two.path.name}', Address('compare', (two.key, one.key)))}</li>"
+        for one, two in pairs
+    )
+    if links:
+        sheet.add(f"<p>{esc(t('For example'))}:</p><ul>{links}</ul>")
+
+
+def _unlike(sheet: Sheet, a: Run, b: Run, chosen: list[Run], t: Words) -> None:
+    kinds = {"host": t("host"), "workload": t("workload"), "instrument": t("instrument")}
+    found = mismatches(a.manifest, b.manifest)
+    if not found:
+        sheet.say(t("{run}: same host, workload and instrument as A.").format(run=b.label))
+        return
+    which = ", ".join(dict.fromkeys(kinds[m.kind] for m in found))
+    sheet.say(
+        t("{run} differs from A in: {which}. A difference may come from that.").format(run=b.label, which=which),
+        "warn",
+    )
+    inner = table(
+        ["", "", "A", chr(65 + chosen.index(b))],
+        [[text(kinds[m.kind]), text(m.name), text(m.a), text(m.b)] for m in found],
+        name="mismatches",
+    )
+    sheet.fold(f"unlike-{b.key}", t("{n} conditions differ").format(n=len(found)), inner)
+
+
+def _verdict(sheet: Sheet, found: list[tuple[Run, Contrast]], t: Words) -> None:
+    counts = {word: sum(c.verdict == word for _, c in found) for word in ("better", "worse", "can't tell")}
+    words = t("{better} figures better, {worse} worse, {unclear} can't be told apart.").format(
+        better=counts["better"], worse=counts["worse"], unclear=counts["can't tell"]
+    )
+    sheet.add(f"<p><b>{esc(words)}</b></p>")
+
+
+def _wanted(contrast: Contrast, wanted: str) -> bool:
+    if wanted == "told":
+        return contrast.verdict in ("better", "worse", "different")
+    return not wanted or contrast.verdict == wanted
+
+
+def _name(metric: str, stat: str, t: Words) -> str:
+    shown = {"value": "", "mean": t("mean")}.get(stat, stat.upper())
+    return ", ".join(filter(None, (t(NAMES.get(metric, metric)), shown)))
+
+
+def _row(run: Run, c: Contrast, several: bool, t: Words) -> list[Cell]:
+    relative = 100 * c.difference.value / abs(c.a) if c.a else None
+    p = c.difference.p
+    shown = Cell("–", None, True) if p is None else Cell("&lt; 0.001" if p < 0.001 else f"{p:.3f}", p, True)
+    word = f"{SIGNS[c.verdict]} {t(c.verdict)}"
+    return [
+        *([text(run.label)] if several else []),
+        text(c.where),
+        text(_name(c.metric, c.stat, t)),
+        _value(c.a, c),
+        _value(c.b, c),
+        _difference(c.difference, c),
+        Cell("–" if relative is None else f"{relative:+.1f}%", relative, True),
+        shown,
+        Cell(badge(word, STYLES.get(c.verdict, "")), word),
+    ]
+
+
+def _value(value: float, c: Contrast) -> Cell:
+    return num(value, 3 if c.unit == "" else None, c.unit)
+
+
+def _difference(d: Difference, c: Contrast) -> Cell:
+    digits = 3 if abs(d.value) < 10 else 1
+    interval = (
+        ""
+        if d.low is None or d.high is None
+        else f' <small class="ci">{d.low:+,.{digits}f} – {d.high:+,.{digits}f}</small>'
+    )
+    return Cell(f"{d.value:+,.{digits}f}{interval}", d.value, True)
+
+
+def _forest(found: list[tuple[Run, Contrast]], several: bool, t: Words) -> Figure:
+    """Relative differences with intervals, a line a point; right of 0 is more than A."""
+    data, rows = [], []
+    names = list(dict.fromkeys(c.where for _, c in found))
+    for index, run in enumerate(dict.fromkeys(run for run, _ in found)):
+        mine = [c for other, c in found if other is run and c.a and c.difference.low is not None]
+        x = [100 * c.difference.value / abs(c.a) for c in mine]
+        above = [100 * ((c.difference.high or 0) - c.difference.value) / abs(c.a) for c in mine]
+        below = [100 * (c.difference.value - (c.difference.low or 0)) / abs(c.a) for c in mine]
+        colour = figures.style(index)[0]
+        data.append(
+            figures.line(
+                run.label,
+                index,
+                x,
+                [c.where for c in mine],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": above,
+                    "arrayminus": below,
+                    "color": colour,
+                    "thickness": 1.5,
+                    "width": 4,
+                },
+                text=[f"{SIGNS[c.verdict]} {t(c.verdict)}" for c in mine],
+                hovertemplate="%{y}: %{x:+.2f}%, %{text}<extra>%{fullData.name}</extra>",
+            )
+            | {"mode": "markers"}
+        )
+        rows += [
+            [text(run.label), text(c.where), num(v, 2), text(t(c.verdict))] for c, v in zip(mine, x, strict=True)
+        ]
+    metric = found[0][1]
+    title = _name(metric.metric, metric.stat, t)
+    layout = figures.layout(
+        t("difference from A (%)"), "", height=max(220, 90 + 34 * len(names)), showlegend=several
+    )
+    layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 2}
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
+    inner = table([t("Run"), t("Point"), t("Difference (%)"), t("Verdict")], rows)
+    return Figure("differences", f"{title}: {t('difference from A')}", data, layout, inner)

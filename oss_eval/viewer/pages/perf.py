@@ -1,0 +1,403 @@
+"""How fast: throughput and latencies by concurrency and effort, and what meets a service level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oss_eval.advice import advise, best
+from oss_eval.metrics import Goodput, Metric, goodput, request_durations
+from oss_eval.stats import P99_NEEDS
+from oss_eval.viewer import figures
+from oss_eval.viewer.address import Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.library import Library, Run, View
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, by_series, introduce, latest, nothing, problems
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, num, share, table, text
+
+STATS = (("mean", "mean"), ("P50", "p50"), ("P90", "p90"), ("P99", "p99"))
+SPREAD = (("TTFT", "ttft"), ("TTFA", "ttfa"), ("TPOT", "tpot"), ("latency", "latency"))
+CONTROLS = (
+    Control("stat", "Statistic", "radio", STATS, "p50"),
+    Control("spread", "Distribution of", "radio", SPREAD, "ttft"),
+    Control("ttft", "TTFT at most (ms)", "slider", most=10_000, step=50, info="0: no limit"),
+    Control("tpot", "TPOT at most (ms)", "slider", most=200, step=1, info="0: no limit"),
+    Control("latency", "Latency at most (ms)", "slider", most=120_000, step=500, info="0: no limit"),
+)
+LIMITS = ("ttft", "tpot", "latency")
+MOST_CURVES = 12
+MEETS = 0.99
+"""A point meets a service level when this share of its requests does, as is usual for a P99 objective."""
+SCALARS = [
+    "warmup",
+    "status",
+    "start_ns",
+    "first_token_ns",
+    "first_answer_ns",
+    "last_token_ns",
+    "end_ns",
+    "completion_tokens",
+    "n_events",
+]
+
+
+def draw(library: Library, address: Address, t: Words) -> Sheet:
+    """Table, curves, Pareto curve, distributions, service level."""
+    sheet = Sheet(t("Numbers"))
+    shown = latest(library, address, PERF_KINDS)
+    if not shown:
+        words = t("There is no load sweep among these runs. One to begin with:")
+        return nothing(sheet, words, "oss-eval perf --url sim://gpt-oss-20b-h20 --parallel 1 10 50", t)
+    introduce(sheet, shown, address, t)
+    views = [view for run in shown for view in run.points]
+    if not views:
+        sheet.say(t("No request is finished yet."))
+        return sheet
+    stat = address.get("stat") if address.get("stat") in dict(map(reversed, STATS)) else "p50"  # type: ignore[arg-type]
+    limits = {name: limit for name in LIMITS if (limit := address.number(name)) is not None}
+    series = by_series(views, shown)
+    sheet.heading(t("Performance by concurrency"))
+    _table(sheet, series, t)
+    _findings(sheet, shown, t)
+    sheet.heading(
+        t("Curves"),
+        t("With 95% intervals; a P99 of fewer than {n} values is the largest value.").format(n=P99_NEEDS),
+    )
+    sheet.draw(
+        _throughput(series, t),
+        _against(series, "ttft_ms", stat, t("TTFT"), "ms", 1.0, limits.get("ttft"), t),
+        _against(series, "tpot_ms", stat, t("TPOT"), "ms", 1.0, limits.get("tpot"), t),
+        _against(series, "latency_ms", stat, t("Latency"), "s", 1e-3, limits.get("latency"), t),
+    )
+    sheet.heading(
+        t("What one user gets, what all get"), t("Up and to the right is better; each mark is a concurrency.")
+    )
+    rows = {(view.run.key, view.point_id): table for run in shown for view, table in _by_point(run)}
+    sheet.draw(_pareto(series, t), _distribution(series, rows, address.get("spread") or "ttft", limits, t))
+    _service(sheet, series, rows, limits, t)
+    problems(sheet, shown, t)
+    return sheet
+
+
+def _by_point(run: Run) -> list[tuple[View, pa.Table]]:
+    """The requests of each point; the files are read once."""
+    found = run.requests([*SCALARS, "point_id"])
+    of = found["point_id"].cast(pa.string())
+    return [(view, found.filter(pc.equal(of, view.point_id))) for view in run.points]
+
+
+def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
+    head = [
+        t("Series"),
+        t("Conc."),
+        "RPS",
+        t("Gen. tok/s"),
+        t("Latency, mean (s)"),
+        "P99",
+        t("TTFT, mean (s)"),
+        "P99",
+        t("TTFA, mean (s)"),
+        t("TPOT, mean (ms)"),
+        "P99",
+        t("Success"),
+        "n",
+        t("Tokens out"),
+    ]
+    rows = []
+    for name, views in series.items():
+        for view in views:
+            m = view.metrics
+            done = m.get("requests") or 0
+            few = "" if done >= view.number else " *"
+            rows.append(
+                [
+                    text(name),
+                    num(view.parallel, 0),
+                    num(m.get("rps")),
+                    num(m.get("output_tps")),
+                    estimate(m.metric("latency_ms", "mean"), 1e-3),
+                    _tail(m.metric("latency_ms", "p99"), view, 1e-3),
+                    estimate(m.metric("ttft_ms", "mean"), 1e-3),
+                    _tail(m.metric("ttft_ms", "p99"), view, 1e-3),
+                    estimate(m.metric("ttfa_ms", "mean"), 1e-3),
+                    estimate(m.metric("tpot_ms", "mean")),
+                    _tail(m.metric("tpot_ms", "p99"), view, 1.0),
+                    share(m.get("success_rate")),
+                    Cell(f"{done:,.0f}{few}", done, True),
+                    num(m.get("completion_tokens", "mean"), 0),
+                ]
+            )
+    sheet.table(head, rows, name="perf")
+    if any((view.metrics.get("requests") or 0) < view.number for views in series.values() for view in views):
+        sheet.say(t("* fewer requests were finished than planned"))
+    if any(
+        p.n < P99_NEEDS for views in series.values() for v in views if (p := v.metrics.metric("latency_ms", "p99"))
+    ):
+        sheet.say(t("^ the largest value: a P99 needs {n} values").format(n=P99_NEEDS))
+
+
+def _tail(metric: Metric | None, view: View, factor: float) -> Cell:
+    if metric is None:
+        return num(None)
+    if metric.n >= P99_NEEDS:
+        return num(metric.value * factor)
+    largest = view.metrics.get(metric.metric, "max")
+    cell = num(None if largest is None else largest * factor)
+    return Cell(cell.html + "^", cell.sort, True)
+
+
+def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
+    """Failures by kind, the instrument's verdict, and what follows."""
+    for run in shown:
+        report = run.report
+        if report is None:
+            continue
+        letter = f"{run.label}: " if len(shown) > 1 else ""
+        for point in report.points:
+            where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+            for kind, (count, example) in point.failures.items():
+                sheet.say(f"{letter}{where}: {count} × {kind} {example[:200]}", "bad")
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for point in report.points:
+            for check in point.checks or ():
+                where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+                found.setdefault((check["kind"], check["level"]), []).append((where, check["message"]))
+        for (_, level), places in found.items():
+            which = ", ".join(where for where, _ in places)
+            sheet.say(f"{letter}{t('Instrument')}, {which}: {places[0][1]}", "warn" if level == "warn" else "note")
+        if report.points and not found and all(point.checks is not None for point in report.points):
+            sheet.say(f"{letter}{t('Instrument: clean at every point.')}")
+        if len(report.points) > 1:
+            items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(report.points))
+            items += "".join(f"<li>{esc(line)}</li>" for line in advise(report.points))
+            sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>")
+
+
+def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
+    data, rows = [], []
+    for index, (name, views) in enumerate(series.items()):
+        found = [view.metrics.metric("plateau_output_tps") or view.metrics.metric("output_tps") for view in views]
+        data.append(
+            figures.line(
+                name,
+                index,
+                [v.parallel for v in views],
+                [m.value if m else None for m in found],
+                error_y=figures.errors(found) | {"color": figures.style(index)[0]},
+                customdata=[_requests(view) for view in views],
+                hovertemplate="c%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
+            )
+        )
+        rows += [
+            [text(name), num(v.parallel, 0), estimate(m), num(v.metrics.get("output_tps"))]
+            for v, m in zip(views, found, strict=True)
+        ]
+    inner = table([t("Series"), t("Conc."), t("tok/s while full"), t("tok/s overall")], rows)
+    layout = figures.layout(t("concurrency"), t("output tokens/s"))
+    layout["xaxis"] = _levels(series, t)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    note = t(
+        "The rate while as many requests were in flight as asked for; ramp and tail are left out where there was "
+        "such a time."
+    )
+    return Figure("throughput", t("Throughput"), data, layout, inner, note)
+
+
+def _against(
+    series: dict[str, list[View]],
+    metric: str,
+    stat: str,
+    title: str,
+    unit: str,
+    factor: float,
+    limit: float | None,
+    t: Words,
+) -> Figure:
+    data, rows = [], []
+    for index, (name, views) in enumerate(series.items()):
+        found = [view.metrics.metric(metric, stat) for view in views]
+        data.append(
+            figures.line(
+                name,
+                index,
+                [v.parallel for v in views],
+                [m.value * factor if m else None for m in found],
+                error_y=figures.errors(found, factor) | {"color": figures.style(index)[0]},
+                customdata=[_requests(view) for view in views],
+                hovertemplate="c%{x}: %{y:.4g} " + unit + "<extra>%{fullData.name}</extra>",
+            )
+        )
+        rows += [
+            [text(name), num(v.parallel, 0), estimate(m, factor), num(m.n if m else None, 0)]
+            for v, m in zip(views, found, strict=True)
+        ]
+    layout = figures.layout(t("concurrency"), f"{title} {stat.upper() if stat != 'mean' else t('mean')} ({unit})")
+    layout["xaxis"] = _levels(series, t)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    if limit is not None:
+        layout["shapes"] = figures.reference_line(limit * factor, "y")
+    inner = table([t("Series"), t("Conc."), f"{title} ({unit})", "n"], rows)
+    return Figure(
+        metric.removesuffix("_ms"),
+        f"{title}, {stat.upper() if stat != 'mean' else t('mean')}",
+        data,
+        layout,
+        inner,
+    )
+
+
+def _levels(series: dict[str, list[View]], t: Words) -> dict[str, Any]:
+    return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
+
+
+def _requests(view: View) -> str:
+    return str(Address("requests", (view.run.key,), {"point": view.point_id}))
+
+
+def _pareto(series: dict[str, list[View]], t: Words) -> Figure:
+    """Throughput of all against the speed of one, 1 / mean TPOT: the deployment's Pareto curve."""
+    data, rows = [], []
+    for index, (name, views) in enumerate(series.items()):
+        having = [(v, 1e3 / tpot) for v in views if (tpot := v.metrics.get("tpot_ms", "mean"))]
+        data.append(
+            figures.line(
+                name,
+                index,
+                [speed for _, speed in having],
+                [v.metrics.get("output_tps") for v, _ in having],
+                text=[f"c{v.parallel}" for v, _ in having],
+                textposition="top right",
+                customdata=[_requests(v) for v, _ in having],
+                hovertemplate="%{text}: %{x:.1f} tok/s a user, %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
+            )
+            | {"mode": "lines+markers+text"}
+        )
+        rows += [
+            [text(name), num(v.parallel, 0), num(speed), num(v.metrics.get("output_tps"))] for v, speed in having
+        ]
+    layout = figures.layout(t("speed of one user (tokens/s, 1 / mean TPOT)"), t("throughput of all (tokens/s)"))
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    inner = table([t("Series"), t("Conc."), t("tok/s a user"), t("tok/s of all")], rows)
+    return Figure("pareto", t("Throughput against speed for one user"), data, layout, inner)
+
+
+def _distribution(
+    series: dict[str, list[View]],
+    rows: dict[tuple[str, str], pa.Table],
+    which: str,
+    limits: dict[str, float],
+    t: Words,
+) -> Figure:
+    data, lines, index = [], [], 0
+    title = next((name for name, value in SPREAD if value == which), "TTFT")
+    which = which if which in dict(map(reversed, SPREAD)) else "ttft"  # type: ignore[arg-type]
+    every = [(name, view) for name, views in series.items() for view in views]
+    for name, view in every[:MOST_CURVES]:
+        found = rows[view.run.key, view.point_id]
+        good = found.filter(pc.and_(pc.invert(found["warmup"]), pc.equal(found["status"].cast(pa.string()), "ok")))
+        values = request_durations(good)[which]
+        values = values[values == values]  # NaN: a request without such a duration
+        if not len(values):
+            continue
+        x, y = figures.ecdf(values)
+        label = f"{name} c{view.parallel}"
+        curve = figures.line(
+            label, index, x, y, hovertemplate="%{x:.4g} ms: %{y:.1%}<extra>%{fullData.name}</extra>"
+        )
+        data.append(curve | {"mode": "lines", "line": curve["line"] | {"shape": "hv"}})
+        m = view.metrics
+        lines.append(
+            [
+                text(name),
+                num(view.parallel, 0),
+                *(num(m.get(f"{which}_ms", s)) for s in ("p50", "p90", "p99", "max")),
+                num(len(values), 0),
+            ]
+        )
+        index += 1
+    layout = figures.layout(f"{title} (ms)", t("share of requests"), log_x=True)
+    layout["yaxis"] |= {"range": [0, 1.01], "tickformat": ".0%"}
+    least = min((min(curve["x"]) for curve in data), default=1.0)
+    if which in limits:
+        layout["shapes"] = figures.reference_line(limits[which], "x", max(least, 1e-3))
+    note = (
+        t("{n} more points are not drawn").format(n=len(every) - MOST_CURVES) if len(every) > MOST_CURVES else ""
+    )
+    inner = table([t("Series"), t("Conc."), "P50 (ms)", "P90 (ms)", "P99 (ms)", t("max (ms)"), "n"], lines)
+    return Figure("distribution", t("Distribution of {name}").format(name=title), data, layout, inner, note)
+
+
+def _service(
+    sheet: Sheet,
+    series: dict[str, list[View]],
+    rows: dict[tuple[str, str], pa.Table],
+    limits: dict[str, float],
+    t: Words,
+) -> None:
+    sheet.heading(
+        t("Service level"),
+        t(
+            "Goodput: requests per second that meet every limit. Attainment: their share of all requests, "
+            "failed ones included."
+        ),
+    )
+    if not limits:
+        sheet.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."))
+        return
+    data: list[dict[str, Any]] = []
+    lines = []
+    for index, (name, views) in enumerate(series.items()):
+        found: list[Goodput | None] = [goodput(rows[v.run.key, v.point_id], limits) for v in views]
+        data.append(
+            figures.line(
+                name,
+                index,
+                [v.parallel for v in views],
+                [g.rate if g else None for g in found],
+                text=[f"{g.attainment.value:.1%}" if g else "" for g in found],
+                hovertemplate="c%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
+            )
+        )
+        for view, g in zip(views, found, strict=True):
+            if g is None:
+                continue
+            met = g.attainment.value >= MEETS
+            word = f"✓ {t('meets')}" if met else f"✗ {t('misses')}"
+            estimated = Metric("attainment", "value", *g.attainment, g.n, "")
+            interval = f' <small class="ci">{g.attainment.low:.1%}–{g.attainment.high:.1%}</small>'
+            lines.append(
+                [
+                    text(name),
+                    Cell(
+                        anchor(
+                            f"c{view.parallel}", Address("requests", (view.run.key,), {"point": view.point_id})
+                        ),
+                        view.parallel,
+                        True,
+                    ),
+                    Cell(share(estimated.value).html + interval, estimated.value, True),
+                    num(g.rate, unit="/s"),
+                    num(view.metrics.get("rps"), unit="/s"),
+                    Cell(f'<span class="{"right" if met else "wrong"}">{esc(word)}</span>', int(met)),
+                    num(g.n, 0),
+                ]
+            )
+    said = ", ".join(
+        f"{name.upper() if name != 'latency' else t('latency')} ≤ {limit:,.0f} ms"
+        for name, limit in limits.items()
+    )
+    sheet.say(
+        t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
+            limits=said, share=MEETS
+        )
+    )
+    inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
+    layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
+    layout["xaxis"] = _levels(series, t)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    sheet.add(inner)
+    sheet.draw(Figure("goodput", t("Goodput"), data, layout, inner))

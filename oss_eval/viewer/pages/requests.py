@@ -1,0 +1,345 @@
+"""One run on a time line: who waited where, what was in flight, what failed, and how the client itself did."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from oss_eval.metrics import absolute_events
+from oss_eval.viewer import figures
+from oss_eval.viewer.address import Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.library import Library, Run
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems
+from oss_eval.viewer.pages.samples import find_request, token_figure
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, num, table, text
+
+CONTROLS = (Control("point", "Point", "choice"),)
+MOST_BARS = 400
+"""Requests drawn: all failures and the slowest first, the others thinned evenly."""
+MOST_PATTERNS = 120
+"""Bars above which a pattern is too fine to be seen, and slow to draw."""
+BINS = 300
+INSTANTS = [
+    "start_ns",
+    "headers_ns",
+    "first_token_ns",
+    "first_answer_ns",
+    "last_token_ns",
+    "end_ns",
+    "scheduled_ns",
+]
+COLUMNS = [
+    "request_id",
+    "warmup",
+    "status",
+    "error_kind",
+    "error_message",
+    "completion_tokens",
+    "client_lag_max_ns",
+    "n_events",
+    *INSTANTS,
+]
+Row = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+def draw(library: Library, address: Address, t: Words) -> Sheet:
+    """Bars, activity, and the request chosen."""
+    sheet = Sheet(t("Numbers"))
+    shown = latest(library, address, ("bench", *PERF_KINDS))[:1]
+    if not shown:
+        return nothing(
+            sheet, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
+        )
+    run = shown[0]
+    points = [(_title(run, point), point["point_id"]) for point in run.manifest.get("points", [])]
+    ids = [value for _, value in points]
+    point_id = address.get("point") if address.get("point") in ids else _busiest(run)
+    sheet.choices["point"] = (points, point_id)
+    introduce(sheet, shown, address, t)
+    rows = run.requests(COLUMNS, point_id or None)
+    rows = rows.filter(pc.and_(pc.invert(rows["warmup"]), pc.is_valid(rows["start_ns"])))
+    if not rows.num_rows:
+        sheet.say(t("No request of this point is finished yet."))
+        problems(sheet, shown, t)
+        return sheet
+    begin = int(pc.min(rows["start_ns"]).as_py())
+    chosen = address.get("request")
+    sheet.heading(t("Requests over time"), t("One bar a request; click one for its tokens."))
+    sheet.draw(_bars(rows, begin, address.to(runs=(run.key,), point=point_id), t))
+    if chosen:
+        _one(sheet, run, point_id, chosen, t)
+    sheet.heading(t("Activity"))
+    events = run.requests(["start_ns", "event_ns", "completion_tokens", "n_events"], point_id or None)
+    sheet.draw(*_activity(rows, events, begin, t))
+    _extremes(sheet, rows, begin, address.to(runs=(run.key,), point=point_id), t)
+    problems(sheet, shown, t)
+    return sheet
+
+
+def _busiest(run: Run) -> str:
+    """The point with most in flight."""
+    found = max(run.points, key=lambda view: (view.parallel or 0, view.number), default=None)
+    return found.point_id if found else ""
+
+
+def _title(run: Run, point: Row) -> str:
+    if point.get("parallel") is None:
+        return " ".join(filter(None, (point.get("task"), point.get("reasoning_effort"))))
+    return " ".join(filter(None, (point.get("reasoning_effort"), f"c{point['parallel']}")))
+
+
+def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:
+    """Seconds since the first request of the point; NaN where there is no such instant."""
+    return np.asarray(pc.subtract(rows[name], begin).cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e9
+
+
+def thinned(latency: Floats, failed: NDArray[np.bool_], most: int = MOST_BARS) -> NDArray[np.int64]:
+    """Which of many requests to draw: every failure up to half of them, the slowest tenth, the others evenly."""
+    n = len(latency)
+    if n <= most:
+        return np.arange(n)
+    bad = np.flatnonzero(failed)
+    if len(bad) > most // 2:
+        bad = bad[np.linspace(0, len(bad) - 1, most // 2).astype(int)]
+    slow = np.argsort(np.nan_to_num(latency, nan=-1.0))[-most // 10 :]
+    rest = np.linspace(0, n - 1, most - len(bad) - len(slow)).astype(int)
+    return np.unique(np.concatenate([bad, slow, rest]))
+
+
+def lanes(start: Floats, end: Floats) -> NDArray[np.int64]:
+    """A row for each request so that those in one row follow each other: as many rows as were in flight."""
+    free: list[tuple[float, int]] = []
+    found = np.zeros(len(start), dtype=np.int64)
+    used = 0
+    for place in np.argsort(start, kind="stable"):
+        if free and free[0][0] <= start[place]:
+            _, lane = heapq.heappop(free)
+        else:
+            lane, used = used, used + 1
+        found[place] = lane
+        heapq.heappush(free, (float(end[place]) if np.isfinite(end[place]) else float(start[place]), lane))
+    return found
+
+
+def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
+    at = {name.removesuffix("_ns"): _seconds(rows, name, begin) for name in INSTANTS}
+    start, end = at["start"], np.where(np.isnan(at["last_token"]), at["end"], at["last_token"])
+    failed = np.asarray(pc.not_equal(rows["status"].cast(pa.string()), "ok").to_numpy(zero_copy_only=False))
+    lane = lanes(start, np.where(np.isnan(at["end"]), end, at["end"]))
+    keep = thinned(end - start, failed)
+    ids, statuses = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
+    links = [str(address.to(request=ids[i])) for i in keep]
+    first, answer = at["first_token"], at["first_answer"]
+    reasoned = np.where(np.isnan(answer), end, answer)
+    phases = [
+        (t("scheduled, not yet sent"), at["scheduled"], start, "#9aa3b2", "."),
+        (t("sent, until headers"), start, np.where(np.isnan(at["headers"]), end, at["headers"]), "#98690c", "/"),
+        (t("headers, until first token"), at["headers"], np.where(np.isnan(first), end, first), "#c4500a", "\\"),
+        (t("reasoning"), first, np.where(np.isnan(first), np.nan, reasoned), "#5f62d6", "x"),
+        (t("answer"), answer, np.where(np.isnan(answer), np.nan, end), "#0f8a5f", ""),
+    ]
+    data: list[dict[str, Any]] = []
+    patterned = len(keep) <= MOST_PATTERNS
+    for name, left, right, colour, pattern in phases:
+        width = (right - left)[keep]
+        if not np.nansum(width > 0):
+            continue
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "base": _clean(left[keep]),
+                "x": _clean(width),
+                "y": [int(v) for v in lane[keep]],
+                "width": 0.9,
+                "customdata": links,
+                "marker": {
+                    "color": colour,
+                    "pattern": {
+                        "shape": pattern if patterned else "",
+                        "fillmode": "overlay",
+                        "fgcolor": "rgba(255,255,255,0.6)",
+                        "size": 5,
+                        "solidity": 0.2,
+                    },
+                    "line": {"width": 0},
+                },
+                "hovertemplate": "%{base:.3f} s + %{x:.3f} s<extra>" + name + "</extra>",
+            }
+        )
+    bad = [int(i) for i in keep if failed[i]]
+    if bad:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": t("failed"),
+                "x": _clean(np.where(np.isnan(at["end"]), start, at["end"])[bad]),
+                "y": [int(lane[i]) for i in bad],
+                "text": [statuses[i] or "" for i in bad],
+                "marker": {"symbol": "x", "size": 9, "color": "#c23b5a"},
+                "customdata": [str(address.to(request=ids[i])) for i in bad],
+                "hovertemplate": "%{x:.3f} s: %{text}<extra></extra>",
+            }
+        )
+    count = int(lane.max()) + 1
+    layout = figures.layout(
+        t("time since the first request (s)"), t("slot"), height=max(300, min(760, 120 + 9 * count))
+    )
+    layout |= {"barmode": "overlay", "bargap": 0}
+    layout["yaxis"] |= {"autorange": "reversed"}
+    note = ""
+    if len(keep) < rows.num_rows:
+        note = t(
+            "{drawn} of {total} requests are drawn: failures and the slowest first, the others thinned evenly."
+        ).format(drawn=f"{len(keep):,}", total=f"{rows.num_rows:,}")
+    body = []
+    for name, left, right, _, _ in phases:
+        width = right - left
+        width = width[np.isfinite(width)]
+        if len(width):
+            body.append(
+                [
+                    text(name),
+                    num(float(width.mean())),
+                    num(float(np.percentile(width, 50))),
+                    num(float(width.max())),
+                    num(len(width), 0),
+                ]
+            )
+    inner = table([t("Phase"), t("mean (s)"), "P50 (s)", t("max (s)"), "n"], body)
+    return Figure("requests", t("Requests"), data, layout, inner, note)
+
+
+def _clean(values: Floats) -> list[float | None]:
+    return [round(float(v), 6) if np.isfinite(v) else None for v in values]
+
+
+def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
+    """In flight (its largest value in each slice), token rate, and the largest client lag, over time."""
+    start, end = _seconds(rows, "start_ns", begin), _seconds(rows, "end_ns", begin)
+    end = np.where(np.isnan(end), start, end)
+    length = max(float(end.max()), 1e-3)
+    edges = np.linspace(0, length, BINS + 1)
+    middle = _clean((edges[:-1] + edges[1:]) / 2)
+    flying = in_flight(start, end, edges)
+    instants = (absolute_events(events.filter(pc.is_valid(events["start_ns"]))) - begin) / 1e9
+    seen = float(pc.sum(events["n_events"]).as_py() or 0)
+    per_event = float(pc.sum(events["completion_tokens"]).as_py() or 0) / seen if seen else 0.0
+    rate = np.histogram(instants, bins=edges)[0] / (length / BINS) * (per_event or 1.0)
+    lag = np.asarray(rows["client_lag_max_ns"].cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e6
+    place = np.clip(np.digitize(end, edges) - 1, 0, BINS - 1)
+    worst = np.full(BINS, np.nan)
+    for i in np.flatnonzero(np.isfinite(lag)):
+        worst[place[i]] = lag[i] if np.isnan(worst[place[i]]) else max(worst[place[i]], lag[i])
+    x = t("time since the first request (s)")
+    step = {"mode": "lines", "line": {"shape": "hvh", "width": 1.6, "color": figures.COLOURS[0]}}
+    shown = [
+        ("in-flight", t("In flight"), t("requests in flight"), flying, {}),
+        ("token-rate", t("Tokens per second"), t("tokens/s of all requests"), rate, {}),
+        (
+            "client-lag",
+            t("Client lag, largest in each slice"),
+            t("client lag (ms)"),
+            worst,
+            {"mode": "markers", "marker": {"size": 4, "color": figures.COLOURS[3]}},
+        ),
+    ]
+    found = []
+    for name, title, unit, values, more in shown:
+        trace = (
+            figures.line(title, 0, middle, _clean(values), hovertemplate="%{x:.2f} s: %{y:,.4g}<extra></extra>")
+            | step
+            | more
+        )
+        layout = figures.layout(x, unit, height=240, showlegend=False)
+        layout["yaxis"] |= {"rangemode": "tozero"}
+        known = values[np.isfinite(values)]
+        body = (
+            [[num(float(known.mean())), num(float(np.percentile(known, 50))), num(float(known.max()))]]
+            if len(known)
+            else []
+        )
+        found.append(Figure(name, title, [trace], layout, table([t("mean"), "P50", t("max")], body, unit)))
+    return tuple(found)
+
+
+def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:
+    """The most requests under way at a time within each slice between `edges`."""
+    times = np.concatenate([start, end])
+    steps = np.concatenate([np.ones(len(start)), -np.ones(len(end))])
+    order = np.lexsort((steps, times))  # at one instant, ends come first
+    times, level = times[order], np.cumsum(steps[order])
+    first = np.searchsorted(times, edges[:-1], side="right")
+    last = np.searchsorted(times, edges[1:], side="right")
+    before = np.where(first > 0, level[np.maximum(first - 1, 0)], 0)
+    return np.asarray(
+        [max([b, *level[i:j]]) for i, j, b in zip(first, last, before, strict=True)], dtype=np.float64
+    )
+
+
+def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Words) -> None:
+    """The slowest requests, and every failure, as rows."""
+    start, end = _seconds(rows, "start_ns", begin), _seconds(rows, "end_ns", begin)
+    first = _seconds(rows, "first_token_ns", begin)
+    statuses, ids = rows["status"].to_pylist(), rows["request_id"].to_pylist()
+    kinds, messages = rows["error_kind"].to_pylist(), rows["error_message"].to_pylist()
+    tokens, lags = rows["completion_tokens"].to_pylist(), rows["client_lag_max_ns"].to_pylist()
+    bad = [i for i, status in enumerate(statuses) if status != "ok"]
+    slow = [int(i) for i in np.argsort(np.nan_to_num(end - start, nan=-1.0))[::-1] if statuses[i] == "ok"][:15]
+
+    def line(i: int) -> list[Cell]:
+        return [
+            text(statuses[i] if statuses[i] == "ok" else f"{statuses[i]}: {kinds[i]}", messages[i] or ""),
+            _link(ids[i], address),
+            num(float(start[i]), 3),
+            num(_known(first[i] - start[i])),
+            num(_known(end[i] - start[i])),
+            num(tokens[i], 0),
+            num(None if lags[i] is None else lags[i] / 1e6, 3),
+        ]
+
+    head = [
+        t("Status"),
+        t("Request"),
+        t("Sent at (s)"),
+        "TTFT (s)",
+        t("Until its end (s)"),
+        t("Tokens"),
+        t("Client lag (ms)"),
+    ]
+    if bad:
+        words = t("{shown} of {total} failed requests").format(shown=len(bad[:200]), total=len(bad))
+        sheet.table(head, [line(i) for i in bad[:200]], words, "failed")
+    inner = table(head, [line(i) for i in slow], name="slowest")
+    sheet.fold("slow", t("The slowest requests"), inner)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _link(request_id: str, address: Address) -> Cell:
+    return Cell(anchor(request_id, address.to(request=request_id)), request_id)
+
+
+def _one(sheet: Sheet, run: Run, point_id: str, request_id: str, t: Words) -> None:
+    found = find_request(run, point_id, request_id)
+    if found is None:
+        sheet.say(t("This run has no request {name} at this point.").format(name=request_id[:80]), "bad")
+        return
+    sheet.heading(t("Request {name}").format(name=request_id))
+    if found["status"] != "ok":
+        sheet.say(f"{found['status']}: {found['error_kind']} {(found['error_message'] or '')[:500]}", "bad")
+    if found["event_ns"]:
+        sheet.draw(token_figure(found, "", t))
+    else:
+        sheet.say(t("It brought no token."))

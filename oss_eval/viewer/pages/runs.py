@@ -1,0 +1,192 @@
+"""Every run, newest first; which ones to look at or to compare."""
+
+from __future__ import annotations
+
+from oss_eval.report import number
+from oss_eval.viewer.address import Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.library import Library, Run
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, nothing, state_badges
+from oss_eval.viewer.sheet import Cell, Sheet, anchor, badge, esc, share, text
+
+CONTROLS = (
+    Control("q", "Search", "text", info="model, task, endpoint, label or name"),
+    Control(
+        "kind",
+        "Kind",
+        "choice",
+        (("all", ""), ("benchmarks", "bench"), ("load sweeps", "perf"), ("calibrations", "calibrate")),
+    ),
+    Control(
+        "state",
+        "State",
+        "choice",
+        (
+            ("all", ""),
+            ("real servers", "real"),
+            ("simulated", "simulated"),
+            ("running", "running"),
+            ("with warnings", "warned"),
+            ("not finished", "ended early"),
+        ),
+    ),
+)
+MOST = 300
+"""Rows shown; a search finds the others."""
+
+
+def draw(library: Library, address: Address, t: Words) -> Sheet:
+    """The list."""
+    sheet = Sheet(t("Numbers"))
+    every = library.runs()
+    if not every:
+        folders = ", ".join(map(str, library.folders))
+        words = t("There are no runs in {folders} yet. Make one, it will appear here:").format(folders=folders)
+        return nothing(sheet, words, f"oss-eval perf --url sim://gpt-oss-20b-h20 --out {library.folders[0]}", t)
+    found = [run for run in every if _matches(run, address)]
+    _selection(sheet, library, address, t)
+    head = [
+        "",
+        t("Run"),
+        t("Began (UTC)"),
+        t("Kind"),
+        t("Task"),
+        t("Model"),
+        t("Effort"),
+        t("Headline"),
+        t("Success"),
+        t("Checks"),
+        t("Endpoint"),
+    ]
+    words = t("{shown} of {total} runs").format(shown=len(found[:MOST]), total=len(every))
+    sheet.table(head, [_row(run, address, t) for run in found[:MOST]], words, "runs")
+    for run in found[:MOST]:
+        if run.resume:
+            sheet.say(t("{run} can go on with: {command}").format(run=run.path.name, command=run.resume))
+    return sheet
+
+
+def _matches(run: Run, address: Address) -> bool:
+    if address.get("kind") and run.kind != address.get("kind"):
+        return False
+    wanted = address.get("state")
+    fits = {
+        "": True,
+        "real": bool(run.manifest) and not run.simulated,
+        "simulated": run.simulated,
+        "running": run.live,
+        "warned": bool(run.warnings),
+        "ended early": run.status not in ("finished", "running"),
+    }
+    if not fits.get(wanted, True):
+        return False
+    endpoint, labels = run.endpoint, run.manifest.get("labels") or {}
+    words = [
+        run.path.name,
+        run.task,
+        run.model,
+        run.label,
+        str(endpoint.get("url", "")),
+        str(endpoint.get("name") or ""),
+        *run.efforts,
+        *(f"{key}={value}" for key, value in labels.items()),
+    ]
+    return all(word in " ".join(words).lower() for word in address.get("q").lower().split())
+
+
+def _selection(sheet: Sheet, library: Library, address: Address, t: Words) -> None:
+    chosen = library.chosen(address.runs, ("bench", *PERF_KINDS))
+    if not chosen:
+        sheet.say(t("Open a run by its name, or tick several to look at them together."))
+        return
+    keys = tuple(run.key for run in chosen)
+    links = []
+    if any(run.kind == "bench" for run in chosen):
+        links += [(t("Scores"), "scores"), (t("Samples"), "samples")]
+    if any(run.kind in PERF_KINDS for run in chosen):
+        links.append((t("Load"), "perf"))
+    links.append((t("Requests"), "requests"))
+    if len(chosen) > 1:
+        links.append((t("Compare"), "compare"))
+    names = ", ".join(f"<b>{chr(65 + i)}</b> {esc(run.label)}" for i, run in enumerate(chosen))
+    steps = " ".join(anchor(title, address.to(page, keys), kind="step") for title, page in links)
+    clear = anchor(t("Clear"), address.to(runs=()), kind="step")
+    sheet.add(f"<p>{esc(t('Selected'))}: {names} &nbsp; {steps} {clear}</p>")
+
+
+def _row(run: Run, address: Address, t: Words) -> list[Cell]:
+    if not run.manifest:
+        blank = Cell("")
+        return [blank, text(run.path.name), text(run.created), *[blank] * 4, _note(run), *[blank] * 3]
+    ticked = run.key in address.runs
+    others = tuple(key for key in address.runs if key != run.key)
+    toggled = address.to(runs=others if ticked else (*address.runs, run.key))
+    tick = (
+        f'<a data-go role="checkbox" aria-checked="{str(ticked).lower()}" aria-label="{esc(run.path.name)}" '
+        f'href="{esc(toggled)}">{"☑" if ticked else "☐"}</a>'
+    )
+    page = "scores" if run.kind == "bench" else "perf"
+    kinds = {"bench": t("benchmark"), "perf": t("load sweep"), "calibrate": t("calibration")}
+    endpoint = run.endpoint
+    where = endpoint.get("simulator") if run.simulated else endpoint.get("name") or endpoint.get("url", "")
+    labels = " ".join(f"{key}={value}" for key, value in (run.manifest.get("labels") or {}).items())
+    name = anchor(run.manifest.get("name") or run.path.name, Address(page, (run.key,)), run.path.name)
+    noted = f'<br><small class="ci">{esc(labels)}</small>' if labels else ""
+    return [
+        Cell(tick, str(ticked)),
+        Cell(f"{name} {state_badges(run, t)}{noted}", run.path.name),
+        text(run.created),
+        text(kinds.get(run.kind, run.kind)),
+        text(run.task),
+        text(run.model),
+        text(" ".join(run.efforts) or "–"),
+        _headline(run, t),
+        _success(run),
+        _checks(run, t),
+        Cell(esc(where), str(where), wraps=True),
+    ]
+
+
+def _note(run: Run) -> Cell:
+    return Cell(f'<span class="wrong">{esc(run.problems[0] if run.problems else "")}</span>', "", wraps=True)
+
+
+def _headline(run: Run, t: Words) -> Cell:
+    if run.live:
+        done, planned = run.progress
+        share_done = done / planned if planned else 0.0
+        bar = f'<progress max="1" value="{share_done:.4f}" aria-label="{esc(t("progress"))}"></progress>'
+        return Cell(f"{bar} {done:,} {esc(t('of'))} {planned:,}", share_done)
+    if run.kind == "bench":
+        parts = []
+        for view in run.points:
+            score = view.score()
+            if score is not None:
+                name = view.effort or view.task
+                parts.append(f"{esc(name)} {score.value:.3f}{_interval(score.low, score.high)}")
+        return Cell("<br>".join(parts) or "–", parts[-1] if parts else "")
+    best = max(run.points, key=lambda view: view.metrics.get("output_tps") or 0.0, default=None)
+    rate = best.metrics.get("output_tps") if best else None
+    if best is None or rate is None:
+        return Cell("–", "")
+    return Cell(f"{number(rate)} tok/s {esc(t('at'))} {esc(best.title)}", rate)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f' <small class="ci">{low:.2f}–{high:.2f}</small>'
+
+
+def _success(run: Run) -> Cell:
+    name = "failed" if run.kind == "bench" else "failures"
+    found = [metric for view in run.points if (metric := view.metrics.metric(name)) is not None]
+    asked = sum(metric.n for metric in found)
+    return share(1 - sum(metric.value for metric in found) / asked if asked else None)
+
+
+def _checks(run: Run, t: Words) -> Cell:
+    warnings = run.warnings
+    if warnings is None:
+        return Cell("–", -1)
+    if not warnings:
+        return Cell(badge(t("clean"), "good"), 0)
+    return Cell(badge(t("{n} warnings").format(n=warnings), "warned"), warnings)

@@ -1,0 +1,374 @@
+"""How good: scores with their intervals, what they cost, and which problems were solved."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from oss_eval.metrics import Metric
+from oss_eval.scoreboard import CUT, FAILED, PART, RIGHT, UNSCORED, WRONG
+from oss_eval.viewer import figures
+from oss_eval.viewer.address import Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.library import Library, Run, View, effort_rank
+from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, series_name, state_badges
+from oss_eval.viewer.references import Reference, published
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, link, num, share, table, text
+
+CONTROLS = (
+    Control("task", "Task", "choice"),
+    Control(
+        "cost",
+        "Cost on the frontier",
+        "radio",
+        (("mean tokens", "tokens"), ("mean latency", "latency_ms"), ("price of an answer", "cost")),
+        "tokens",
+    ),
+    Control("order", "Order of problems", "radio", (("as asked", "asked"), ("hardest first", "hardest")), "asked"),
+)
+MOST_PROBLEMS = 300
+MOST_TASKS = 6
+
+COSTS = {
+    "tokens": ("tokens of an answer, mean", 1.0),
+    "latency_ms": ("latency of an answer (s), mean", 1e-3),
+    "cost": ("price of an answer, in the currency of the prices", 1.0),
+}
+
+
+def draw(library: Library, address: Address, t: Words) -> Sheet:
+    """Leaderboard, bars, frontier, grids."""
+    sheet = Sheet(t("Numbers"))
+    shown = latest(library, address, ("bench",), most=50)
+    if not shown:
+        command = "oss-eval bench demo --url sim://gpt-oss-20b-h20 --reasoning-effort low medium high"
+        return nothing(sheet, t("There is no benchmark among these runs. One to begin with:"), command, t)
+    tasks = list(dict.fromkeys(view.task for run in shown for view in run.points))
+    task = address.get("task") if address.get("task") in tasks else ""
+    sheet.choices["task"] = ([(t("all"), ""), *((name, name) for name in tasks)], task)
+    views = [view for run in shown for view in run.points if task in ("", view.task)]
+    if address.runs:
+        introduce(sheet, shown, address, t)
+    sheet.heading(
+        t("Leaderboard"),
+        t("avg@k: mean over problems of k answers each, with its 95% interval, clustered by problem."),
+    )
+    _leaderboard(sheet, views, shown, address, t)
+    for name in [task] if task else tasks[:MOST_TASKS]:
+        mine = [view for view in views if view.task == name and view.score() is not None]
+        if mine:
+            sheet.heading(name)
+            sheet.draw(_bars(mine, shown, t), _frontier(mine, shown, address, t))
+            _sources(sheet, mine, t)
+    if len(tasks) > MOST_TASKS and not task:
+        sheet.say(t("Figures of {n} more tasks: choose one above.").format(n=len(tasks) - MOST_TASKS))
+    first = shown[0]
+    sheet.heading(
+        t("Problem by problem"),
+        t("A sign for each problem (row) and answer to it (column); click one to read it."),
+    )
+    signs = "  ".join(f"{SIGNS[kind]} {t(word)}" for kind, word in VERDICTS.items())
+    sheet.say(f"{first.path.name}: {signs}")
+    _grids(sheet, first, task, address, t)
+    problems(sheet, shown, t)
+    return sheet
+
+
+def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Address, t: Words) -> None:
+    head = [
+        t("Model"),
+        t("Task"),
+        t("Effort"),
+        t("Metric"),
+        t("Score"),
+        "pass@k",
+        "maj@k",
+        t("Scored"),
+        t("Of all"),
+        t("Cut"),
+        t("Failed"),
+        t("Not graded"),
+        t("Tokens"),
+        t("Reasoning"),
+        t("Latency (s)"),
+        t("TTFT (s)"),
+        t("Price"),
+        t("Run"),
+    ]
+    order = sorted(views, key=lambda v: (v.task, -(m.value if (m := v.score()) else -1)))
+    sheet.table(head, [_standing(view, shown, address, t) for view in order], name="leaderboard")
+    rows = []
+    for run in shown:
+        for (point_id, subset), metrics in run.summary.items():
+            view = run.point(point_id)
+            if subset is not None and view is not None and view in views:
+                score = next(
+                    (m for (n, s), m in metrics.figures.items() if n == "score" and s.startswith("avg@")), None
+                )
+                rows.append(
+                    [
+                        text(series_name(run, shown)),
+                        text(view.task),
+                        text(view.effort or "–"),
+                        text(subset),
+                        estimate(score, digits=3),
+                        num(score.n if score else None, 0),
+                    ]
+                )
+    if rows:
+        inner = table([t("Model"), t("Task"), t("Effort"), t("Subset"), t("Score"), t("Scored")], rows)
+        sheet.fold("subsets", t("Subsets"), inner)
+
+
+def _standing(view: View, shown: list[Run], address: Address, t: Words) -> list[Cell]:
+    m, run, score = view.metrics, view.run, view.score()
+    k = score.stat.removeprefix("avg@") if score else ""
+    mark = state_badges(run, t)
+    model = Cell(f"{esc(series_name(run, shown))} {mark}", run.model)
+    return [
+        model,
+        text(view.task),
+        text(view.effort or "–"),
+        text(score.stat if score else "–"),
+        estimate(score, digits=3),
+        num(m.get("score", f"pass@{k}"), 3),
+        num(m.get("score", f"maj@{k}"), 3),
+        num(score.n if score else None, 0),
+        num(m.get("score", "of_all"), 3),
+        share(m.get("truncated")),
+        num(m.get("failed"), 0),
+        num(m.get("unscored"), 0),
+        estimate(m.metric("tokens", "mean"), digits=0),
+        num(m.get("reasoning_tokens", "mean"), 0),
+        estimate(m.metric("latency_ms", "mean"), 1e-3),
+        num(None if (ttft := m.get("ttft_ms", "mean")) is None else ttft / 1e3),
+        num(m.get("cost", "mean"), 5),
+        link(run.label, address.to("about", (run.key,)), run.path.name),
+    ]
+
+
+def _by_run(views: list[View], shown: list[Run]) -> dict[str, list[View]]:
+    found: dict[str, list[View]] = defaultdict(list)
+    for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort))):
+        found[series_name(view.run, shown)].append(view)
+    return found
+
+
+def _references(views: list[View]) -> list[Reference]:
+    models = dict.fromkeys(view.run.model for view in views)
+    return list(dict.fromkeys(ref for model in models for ref in published(model, views[0].task)))
+
+
+def _bars(views: list[View], shown: list[Run], t: Words) -> Figure:
+    """Scores by effort, a bar a run."""
+    efforts = sorted({view.effort for view in views}, key=effort_rank)
+    names = [effort or t("no effort") for effort in efforts]
+    data: list[dict[str, Any]] = []
+    rows = []
+    for index, (name, mine) in enumerate(_by_run(views, shown).items()):
+        at = {view.effort: view for view in mine}
+        found: list[Metric | None] = [at[e].score() if e in at else None for e in efforts]
+        colour = figures.style(index)[0]
+        data.append(
+            {
+                "type": "bar",
+                "name": name,
+                "x": names,
+                "y": [m.value if m else None for m in found],
+                "marker": {
+                    "color": colour,
+                    "pattern": {
+                        "shape": ("", "/", "x", ".", "\\", "-", "|", "+")[index % 8],
+                        "fgcolor": "#ffffff",
+                        "solidity": 0.25,
+                    },
+                },
+                "error_y": figures.errors(found) | {"color": "#7b8494"},
+                "hovertemplate": "%{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+            }
+        )
+        rows += [[text(name), text(e), estimate(m, digits=4)] for e, m in zip(names, found, strict=True) if m]
+    wanted = set(efforts)
+    for source in dict.fromkeys(ref.source for ref in _references(views)):
+        marks = [ref for ref in _references(views) if ref.source == source and ref.effort in wanted]
+        if marks:
+            data.append(_hollow([ref.effort for ref in marks], [ref.score for ref in marks], marks, len(data)))
+            rows += [[text(f"{r.model}: {r.source}"), text(r.effort), num(r.score, 4)] for r in marks]
+    layout = figures.layout(t("effort"), t("score"), barmode="group")
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return Figure(
+        "scores",
+        t("Score by effort, 95% intervals"),
+        data,
+        layout,
+        table([t("Series"), t("Effort"), t("Score")], rows),
+    )
+
+
+def _hollow(x: list[Any], y: list[float], marks: list[Reference], index: int) -> dict[str, Any]:
+    symbol = figures.SYMBOLS[index % len(figures.SYMBOLS)]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": marks[0].source,
+        "x": x,
+        "y": y,
+        "marker": {"symbol": f"{symbol}-open", "size": 11, "color": "#7b8494", "line": {"width": 2}},
+        "text": [f"{ref.model} {ref.effort}" for ref in marks],
+        "hovertemplate": "%{text}: %{y:.3f}<extra>%{fullData.name}</extra>",
+    }
+
+
+def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -> Figure:
+    """Score against what an answer costs, a line a run through its efforts."""
+    chosen = address.get("cost") if address.get("cost") in COSTS else "tokens"
+    title, factor = COSTS[chosen]
+    data: list[dict[str, Any]] = []
+    rows = []
+    places: dict[tuple[str, str | None], float] = {}
+    for index, (name, mine) in enumerate(_by_run(views, shown).items()):
+        having = [view for view in mine if view.metrics.get(chosen, "mean") is not None]
+        costs = [view.metrics.metric(chosen, "mean") for view in having]
+        found = [view.score() for view in having]
+        x = [m.value * factor for m in costs if m]
+        if not x:
+            continue
+        colour = figures.style(index)[0]
+        trace = figures.line(
+            name,
+            index,
+            x,
+            [m.value if m else None for m in found],
+            text=[view.effort or "" for view in having],
+            textposition="bottom right",
+            error_y=figures.errors(found) | {"color": colour},
+            error_x=figures.errors(costs, factor) | {"color": colour},
+            hovertemplate="%{text}: %{y:.3f}, %{x:,.4g}<extra>%{fullData.name}</extra>",
+            customdata=[str(address.to("samples", (view.run.key,), point=view.point_id)) for view in having],
+        )
+        trace["mode"] = "lines+markers+text"
+        data.append(trace)
+        places |= {(view.run.model, view.effort): value for view, value in zip(having, x, strict=True)}
+        rows += [
+            [text(name), text(view.effort or "–"), estimate(cost, factor), estimate(score, digits=4)]
+            for view, cost, score in zip(having, costs, found, strict=True)
+        ]
+    note = ""
+    for source in dict.fromkeys(ref.source for ref in _references(views)):
+        marks: list[tuple[float, Reference]] = []
+        for ref in _references(views):
+            own = next(
+                (
+                    x
+                    for (model, effort), x in places.items()
+                    if effort == ref.effort and ref in published(model, ref.task)
+                ),
+                None,
+            )
+            place = ref.tokens if chosen == "tokens" and ref.tokens is not None else own
+            if ref.source == source and place is not None:
+                marks.append((place, ref))
+        if marks:
+            data.append(
+                _hollow([x for x, _ in marks], [r.score for _, r in marks], [r for _, r in marks], len(data))
+            )
+            note = t("Hollow marks are published scores; where their cost was not published they stand at ours.")
+    if not data:
+        note = t("This cost is not known: prices come from endpoints.yaml.") if chosen == "cost" else ""
+    layout = figures.layout(t(title), t("score"), log_x=True)
+    inner = table([t("Series"), t("Effort"), t(title), t("Score")], rows)
+    return Figure("frontier", t("Effort frontier: score against cost, 95% intervals"), data, layout, inner, note)
+
+
+def _sources(sheet: Sheet, views: list[View], t: Words) -> None:
+    found = list(dict.fromkeys((ref.source, ref.url) for ref in _references(views)))
+    if found:
+        links = "; ".join(
+            f'<a href="{esc(url)}" target="_blank" rel="noopener noreferrer">{esc(source)}</a>'
+            for source, url in found
+        )
+        sheet.add(f'<p class="note">{esc(t("Published scores"))}: {links}</p>')
+
+
+# -- the grid ---------------------------------------------------------------------------------------------------
+
+SIGNS = {
+    "right": RIGHT,
+    "part": PART,
+    "wrong": WRONG,
+    "cut": CUT,
+    "unscored": UNSCORED,
+    "failed": FAILED,
+}
+VERDICTS = {
+    "right": "right",
+    "part": "in part",
+    "wrong": "wrong",
+    "cut": "cut",
+    "unscored": "not graded",
+    "failed": "failed",
+}
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """A sample row's key of SIGNS; the same rules as the terminal's grid."""
+    if row["status"] != "ok":
+        return "failed"
+    if row["score"] is None:
+        return "unscored"
+    if row["score"] >= 1:
+        return "right"
+    if row["score"] > 0:
+        return "part"
+    return "cut" if row["truncated"] else "wrong"
+
+
+def _grids(sheet: Sheet, run: Run, task: str, address: Address, t: Words) -> None:
+    columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
+    cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in run.samples(columns).select(columns).to_pylist():
+        cells[row["point_id"]][row["subset"], row["sample_id"]][row["epoch"]] = row
+    for point in run.manifest.get("points", []):
+        if task and point.get("task") != task:
+            continue
+        answers = cells.get(point["point_id"], {})
+        order = sorted(answers, key=lambda key: (len(key[0]), key[0], len(key[1]), key[1]))
+        if address.get("order") == "hardest":
+            order.sort(key=lambda key: _mean(answers[key]))
+        lines = [_line(run, point, key, answers[key], address, t) for key in order[:MOST_PROBLEMS]]
+        title = " ".join(filter(None, (point.get("task"), point.get("reasoning_effort"))))
+        more = len(order) - len(lines)
+        note = f'<p class="note">{esc(t("{n} more problems").format(n=more))}</p>' if more else ""
+        grid = f'<table class="grid"><tbody>{"".join(lines)}</tbody></table>'
+        inner = f'<div class="scroll" tabindex="0">{grid}</div>{note}'
+        sheet.fold(f"grid-{point['point_id']}", title, inner, opened=True)
+
+
+def _mean(answers: dict[int, dict[str, Any]]) -> float:
+    known = [row["score"] for row in answers.values() if row["score"] is not None]
+    return sum(known) / len(known) if known else -1.0
+
+
+def _line(
+    run: Run,
+    point: dict[str, Any],
+    key: tuple[str, str],
+    answers: dict[int, dict[str, Any]],
+    address: Address,
+    t: Words,
+) -> str:
+    subset, sample = key
+    signs = []
+    for epoch in range(1, point["repeats"] + 1):
+        row = answers.get(epoch)
+        if row is None:
+            signs.append("<td></td>")
+            continue
+        kind = verdict(row)
+        to = address.to("samples", (run.key,), point=point["point_id"], sample=f"{subset}/{sample}/{epoch}")
+        said = f"{sample}, {t('answer')} {epoch}: {t(VERDICTS[kind])}"
+        signs.append(f"<td>{anchor(SIGNS[kind], to, said, f'g-{kind}')}</td>")
+    mean = _mean(answers)
+    shown = "–" if mean < 0 else f"{mean:.2f}"
+    name = sample if subset in ("default", "", None) else f"{subset} {sample}"
+    return f'<tr><td>{esc(name)}</td>{"".join(signs)}<td class="n">&nbsp;{shown}</td></tr>'
