@@ -16,12 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "results" / "examples"
 BENCH = "bench demo --limit 12 --repeats 3 --reasoning-effort low medium high --url sim://gpt-oss-20b-h20?speed=3"
-PERF = "perf --reasoning-effort low high --parallel 1 8 32 --number 4 24 64 --url sim://gpt-oss-20b-h20?speed=2"
+PERF = "perf --reasoning-effort low medium --parallel 1 8 32 --number 4 16 64 --url sim://gpt-oss-20b-h20?speed=2"
 RUNS = (
-    f"{BENCH} --parallel 24 --max-tokens 600 --name demo-a --label server=simulated",
-    f"{BENCH} --parallel 24 --max-tokens 600 --name demo-b --label server=simulated",
-    f"{PERF} --max-tokens 64 --name sweep-a --label server=simulated",
-    f"{PERF} --max-tokens 64 --name sweep-b --label prompts=long --min-prompt-length 1024 --max-prompt-length 1024",
+    f"{BENCH} --parallel 24 --max-tokens 2000 --name demo-a --label server=simulated",
+    f"{BENCH} --parallel 24 --max-tokens 2000 --name demo-b --label server=simulated",
+    f"{PERF} --max-tokens 144 --name sweep-a --label server=simulated",
+    f"{PERF} --max-tokens 144 --name sweep-b --label prompts=long --min-prompt-length 1024 "
+    "--max-prompt-length 1024",
 )
 
 

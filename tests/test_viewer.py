@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib import import_module
@@ -28,6 +30,7 @@ from oss_eval.metrics import Metric, PointMetrics
 from oss_eval.viewer import figures, markdown
 from oss_eval.viewer.access import checked
 from oss_eval.viewer.address import LONGEST, MOST_RUNS, PAGES, Address
+from oss_eval.viewer.document import PLOTLY
 from oss_eval.viewer.files import prepare
 from oss_eval.viewer.library import Library, effort_rank
 from oss_eval.viewer.pages import about, compare, perf, requests, samples, scores
@@ -753,3 +756,61 @@ def test_sheets_escape_what_they_are_given() -> None:
     sheet.say("<i>", "warn")
     assert "".join(sheet.parts).count("&lt;") == 2
     assert esc('"') == "&quot;"
+
+
+# -- the server -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a viewer that asks for a password, and its folder."""
+    folder = Path(shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("guarded") / "results"))
+    command = [sys.executable, "-m", "oss_eval", "view", str(folder), "--auth", "reader:secret"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())
+        assert found
+        yield found.group(), folder
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def got(address: str, cookie: str = "", body: bytes | None = None) -> tuple[int, str]:
+    request = urllib.request.Request(address, body, {"Cookie": cookie})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8", "replace")
+
+
+def test_without_the_password_nothing_is_told(guarded: tuple[str, Path]) -> None:
+    address, folder = guarded
+    key = named("demo-a")
+    for path in ("config", f"gradio_api/file={folder / key / 'manifest.json'}", "gradio_api/info"):
+        status, text = got(address + path)
+        assert status in (401, 403, 404), path
+        assert "gpt-oss" not in text
+    status, text = got(address)
+    assert "gpt-oss" not in text
+    body = json.dumps(
+        {"component_id": 1, "fn_name": "download", "data": [key, "manifest.json"], "session_hash": "x"}
+    )
+    status, text = got(address + "gradio_api/component_server", body=body.encode())
+    assert status in (401, 403)
+    assert got(address + "login", body=b"username=reader&password=wrong")[0] == 400
+
+
+def test_only_what_is_offered_can_be_fetched(guarded: tuple[str, Path]) -> None:
+    address, folder = guarded
+    request = urllib.request.Request(address + "login", b"username=reader&password=secret")
+    with urllib.request.urlopen(request, timeout=20) as response:
+        cookie = "; ".join(value.split(";")[0] for value in response.headers.get_all("Set-Cookie"))
+    assert "oss-eval" in got(address, cookie)[1]
+    for path in ("/etc/passwd", folder / named("demo-a") / "manifest.json", ROOT / "pyproject.toml", folder):
+        assert got(f"{address}gradio_api/file={path}", cookie)[0] in (403, 404), path
+        assert got(f"{address}gradio_api/file={ROOT}/oss_eval/viewer/assets/../../../pyproject.toml", cookie)[
+            0
+        ] in (403, 404)
+    status, text = got(f"{address}gradio_api/file={PLOTLY}", cookie)
+    assert (status, "plotly.js" in text[:300]) == (200, True)

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import gradio as gr
-import plotly
 
 from oss_eval.errors import UsageError
 from oss_eval.viewer.address import PAGES, Address
+from oss_eval.viewer.assets import ASSETS, PLOTLY
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.files import prepare
 from oss_eval.viewer.library import Library
@@ -25,8 +25,6 @@ from oss_eval.viewer.pages.parts import Words
 from oss_eval.viewer.sheet import esc
 from oss_eval.viewer.words import LANGUAGES, words
 
-ASSETS = Path(__file__).parent / "assets"
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 TITLES = {
     "runs": "Runs",
     "scores": "Scores",

@@ -6,17 +6,15 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-import plotly
-
 import oss_eval
 from oss_eval.errors import StoreError
 from oss_eval.viewer.address import Address
+from oss_eval.viewer.assets import ASSETS, PLOTLY
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.pages import about, perf, requests, scores
 from oss_eval.viewer.sheet import Sheet, esc, script_json
 from oss_eval.viewer.words import words
 
-ASSETS = Path(__file__).parent / "assets"
 _INNER_LINK = re.compile(r'<a data-(?:go|download="[^"]*" data-run="[^"]*")((?: [a-z-]+="[^"]*")*)>([^<]*)</a>')
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """Nothing is fetched, whatever a model may have said."""
@@ -60,7 +58,7 @@ def write(path: Path, target: Path, language: str) -> None:
         css=(ASSETS / "sheet.css").read_text(encoding="utf-8"),
         made=esc(made),
         sections="".join("<section></section>" for _ in sheets),
-        plotly=(Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),
+        plotly=PLOTLY.read_text(encoding="utf-8"),
         script=(ASSETS / "sheet.js").read_text(encoding="utf-8"),
         sheets=script_json(sheets),
     )

@@ -15,9 +15,11 @@ PERF_KINDS = ("perf", "calibrate")
 
 
 def series_name(run: Run, shown: Sequence[Run]) -> str:
-    """What a run is called in a legend: its model, and its label where several runs share that."""
-    same = sum(other.model == run.model for other in shown)
-    return f"{run.model} · {run.label}" if same > 1 else run.model
+    """What a run is called in a legend: its model, its label where that is all that differs, else both."""
+    models = [other.model for other in shown]
+    if models.count(run.model) == 1:
+        return run.model
+    return run.label if len(set(models)) == 1 else f"{run.model} · {run.label}"
 
 
 def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[View]]:

@@ -139,6 +139,14 @@ def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
         sheet.say(t("^ the largest value: a P99 needs {n} values").format(n=P99_NEEDS))
 
 
+def _figure(view: View, metric: str, stat: str) -> Metric | None:
+    """A figure; for a 99th percentile of too few values, the largest one, without an interval."""
+    found = view.metrics.metric(metric, stat)
+    if stat == "p99" and found is not None and found.n < P99_NEEDS:
+        return view.metrics.metric(metric, "max")
+    return found
+
+
 def _tail(metric: Metric | None, view: View, factor: float) -> Cell:
     if metric is None:
         return num(None)
@@ -218,7 +226,7 @@ def _against(
 ) -> Figure:
     data, rows = [], []
     for index, (name, views) in enumerate(series.items()):
-        found = [view.metrics.metric(metric, stat) for view in views]
+        found = [_figure(view, metric, stat) for view in views]
         data.append(
             figures.line(
                 name,

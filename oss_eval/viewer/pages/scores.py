@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from oss_eval.metrics import Metric
@@ -75,28 +76,13 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
 
 
 def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Address, t: Words) -> None:
-    head = [
-        t("Model"),
-        t("Task"),
-        t("Effort"),
-        t("Metric"),
-        t("Score"),
-        "pass@k",
-        "maj@k",
-        t("Scored"),
-        t("Of all"),
-        t("Cut"),
-        t("Failed"),
-        t("Not graded"),
-        t("Tokens"),
-        t("Reasoning"),
-        t("Latency (s)"),
-        t("TTFT (s)"),
-        t("Price"),
-        t("Run"),
-    ]
     order = sorted(views, key=lambda v: (v.task, -(m.value if (m := v.score()) else -1)))
-    sheet.table(head, [_standing(view, shown, address, t) for view in order], name="leaderboard")
+    columns = [
+        (title, [cell(view) for view in order], always) for title, cell, always in _columns(shown, address, t)
+    ]
+    told = [(title, cells) for title, cells, always in columns if always or any(cell.sort for cell in cells)]
+    lines = list(zip(*(cells for _, cells in told), strict=True))
+    sheet.table([title for title, _ in told], lines, name="leaderboard")
     rows = []
     for run in shown:
         for (point_id, subset), metrics in run.summary.items():
@@ -120,31 +106,44 @@ def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Add
         sheet.fold("subsets", t("Subsets"), inner)
 
 
-def _standing(view: View, shown: list[Run], address: Address, t: Words) -> list[Cell]:
-    m, run, score = view.metrics, view.run, view.score()
-    k = score.stat.removeprefix("avg@") if score else ""
-    mark = state_badges(run, t)
-    model = Cell(f"{esc(series_name(run, shown))} {mark}", run.model)
+def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Callable[[View], Cell], bool]]:
+    """(title, a point's cell, whether the column stands even where it holds nothing but zeros)."""
+
+    def figure(metric: str, stat: str = "value", digits: int | None = 0, factor: float = 1.0) -> Any:
+        return lambda v: num(None if (x := v.metrics.get(metric, stat)) is None else x * factor, digits)
+
+    def of_k(name: str) -> Callable[[View], Cell]:
+        return lambda v: num(v.metrics.get("score", f"{name}@{_k(v)}"), 3)
+
     return [
-        model,
-        text(view.task),
-        text(view.effort or "–"),
-        text(score.stat if score else "–"),
-        estimate(score, digits=3),
-        num(m.get("score", f"pass@{k}"), 3),
-        num(m.get("score", f"maj@{k}"), 3),
-        num(score.n if score else None, 0),
-        num(m.get("score", "of_all"), 3),
-        share(m.get("truncated")),
-        num(m.get("failed"), 0),
-        num(m.get("unscored"), 0),
-        estimate(m.metric("tokens", "mean"), digits=0),
-        num(m.get("reasoning_tokens", "mean"), 0),
-        estimate(m.metric("latency_ms", "mean"), 1e-3),
-        num(None if (ttft := m.get("ttft_ms", "mean")) is None else ttft / 1e3),
-        num(m.get("cost", "mean"), 5),
-        link(run.label, address.to("about", (run.key,)), run.path.name),
+        (
+            t("Model"),
+            lambda v: Cell(f"{esc(v.run.model)} {state_badges(v.run, t)}", v.run.model),
+            True,
+        ),
+        (t("Task"), lambda v: text(v.task), True),
+        (t("Effort"), lambda v: text(v.effort or "–"), True),
+        (t("Metric"), lambda v: text(m.stat if (m := v.score()) else "–"), True),
+        (t("Score"), lambda v: estimate(v.score(), digits=3), True),
+        ("pass@k", of_k("pass"), False),
+        ("maj@k", of_k("maj"), False),
+        (t("Scored"), lambda v: num(m.n if (m := v.score()) else None, 0), True),
+        (t("Failed"), figure("failed"), False),
+        (t("Not graded"), figure("unscored"), False),
+        (t("Of all"), figure("score", "of_all", 3), False),
+        (t("Cut"), lambda v: share(v.metrics.get("truncated")), True),
+        (t("Tokens"), lambda v: estimate(v.metrics.metric("tokens", "mean"), digits=0), True),
+        (t("Reasoning"), figure("reasoning_tokens", "mean"), False),
+        (t("Latency (s)"), lambda v: estimate(v.metrics.metric("latency_ms", "mean"), 1e-3), True),
+        (t("TTFT (s)"), figure("ttft_ms", "mean", None, 1e-3), False),
+        (t("Price"), figure("cost", "mean", 5), False),
+        (t("Run"), lambda v: link(v.run.label, address.to("about", (v.run.key,)), v.run.path.name), True),
     ]
+
+
+def _k(view: View) -> str:
+    score = view.score()
+    return score.stat.removeprefix("avg@") if score else ""
 
 
 def _by_run(views: list[View], shown: list[Run]) -> dict[str, list[View]]:
@@ -179,7 +178,8 @@ def _bars(views: list[View], shown: list[Run], t: Words) -> Figure:
                     "color": colour,
                     "pattern": {
                         "shape": ("", "/", "x", ".", "\\", "-", "|", "+")[index % 8],
-                        "fgcolor": "#ffffff",
+                        "fillmode": "overlay",
+                        "fgcolor": "rgba(255,255,255,0.55)",
                         "solidity": 0.25,
                     },
                 },
@@ -240,7 +240,7 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
             x,
             [m.value if m else None for m in found],
             text=[view.effort or "" for view in having],
-            textposition="bottom right",
+            textposition="bottom right" if index % 2 else "top left",
             error_y=figures.errors(found) | {"color": colour},
             error_x=figures.errors(costs, factor) | {"color": colour},
             hovertemplate="%{text}: %{y:.3f}, %{x:,.4g}<extra>%{fullData.name}</extra>",
