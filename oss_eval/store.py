@@ -229,8 +229,8 @@ def _int64_lists(lists: list[Sequence[int] | None]) -> pa.Array:
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
     """How columns are written. Instants grow steadily, so their differences are stored.
 
-    That is a third smaller and several times faster than a dictionary of numbers that never repeat; every reader of
-    Parquet knows both.
+    That is a third smaller and several times faster than a dictionary of numbers that never repeat; every reader
+    of Parquet knows both.
     """
     steady = [field.name for field in schema if field.type == pa.int64()]
     steady += [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.int64())]

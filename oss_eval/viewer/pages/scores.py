@@ -22,7 +22,7 @@ CONTROLS = (
         "cost",
         "Cost on the frontier",
         "radio",
-        (("mean tokens", "tokens"), ("mean latency", "latency_ms"), ("price of an answer", "cost")),
+        (("mean tokens", "tokens"), ("mean latency", "latency_ms"), ("price", "cost")),
         "tokens",
     ),
     Control("order", "Order of problems", "radio", (("as asked", "asked"), ("hardest first", "hardest")), "asked"),
@@ -33,7 +33,7 @@ MOST_TASKS = 6
 COSTS = {
     "tokens": ("tokens of an answer, mean", 1.0),
     "latency_ms": ("latency of an answer (s), mean", 1e-3),
-    "cost": ("price of an answer, in the currency of the prices", 1.0),
+    "cost": ("price of 1,000 answers, in the currency of the prices", 1e3),
 }
 
 
@@ -136,7 +136,7 @@ def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Ca
         (t("Reasoning"), figure("reasoning_tokens", "mean"), False),
         (t("Latency (s)"), lambda v: estimate(v.metrics.metric("latency_ms", "mean"), 1e-3), True),
         (t("TTFT (s)"), figure("ttft_ms", "mean", None, 1e-3), False),
-        (t("Price"), figure("cost", "mean", 5), False),
+        (t("Price of 1,000"), figure("cost", "mean", None, 1e3), False),
         (t("Run"), lambda v: link(v.run.label, address.to("about", (v.run.key,)), v.run.path.name), True),
     ]
 
