@@ -612,7 +612,7 @@ def said() -> Iterator[str]:
     yield from scores.VERDICTS.values()
     yield from (title for title, _ in scores.COSTS.values())
     yield from ("broken off", "interrupted", "failed")
-    from oss_eval.viewer.app import TITLES
+    from oss_eval.viewer.frame import TITLES
 
     yield from TITLES.values()
 

@@ -16,7 +16,7 @@ from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems
-from oss_eval.viewer.pages.samples import find_request, token_figure
+from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, num, table, text
 
 CONTROLS = (Control("point", "Point", "choice"),)

@@ -1,0 +1,302 @@
+"""One language's page: header, choice of runs, links, and the sheet of the page that is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gradio as gr
+
+from oss_eval.viewer.address import PAGES, Address
+from oss_eval.viewer.controls import Control
+from oss_eval.viewer.files import prepare
+from oss_eval.viewer.library import Library
+from oss_eval.viewer.markdown import DELIMITERS
+from oss_eval.viewer.pages import about, compare, perf, requests, runs, samples, scores
+from oss_eval.viewer.pages.parts import Words
+from oss_eval.viewer.sheet import esc
+from oss_eval.viewer.words import LANGUAGES, words
+
+TITLES = {
+    "runs": "Runs",
+    "scores": "Scores",
+    "samples": "Samples",
+    "perf": "Load",
+    "requests": "Requests",
+    "compare": "Compare",
+    "about": "About this run",
+}
+MODULES: dict[str, ModuleType] = {
+    "runs": runs, "scores": scores, "samples": samples, "perf": perf, "requests": requests, "compare": compare,
+    "about": about,
+}  # fmt: skip
+REFRESH_SECONDS = 2.0
+TEXT_FIELDS = ("prompt", "answer_a", "answer_b")
+"""Markdown fields of the samples page."""
+
+ON_LOAD = """
+const box = element.querySelector('.oss');
+const visit = (address) => trigger('select', { address });
+ossEvalSheet.listen(box, visit);
+window.ossVisit ??= visit; // for scripts: follow an address
+let last = null;
+const draw = () => {
+  const value = props.value;
+  if (!value || value === last) return;
+  last = value;
+  if (value.refresh && !ossEvalSheet.isAt(value.refresh)) return; // the reader has gone on meanwhile
+  ossEvalSheet.draw(box, value, visit);
+  if (value.address) ossEvalSheet.locate(value.address);
+};
+box.addEventListener('click', async (event) => {
+  const file = event.target.closest('[data-download]');
+  if (!file) return;
+  event.preventDefault();
+  const url = await server.download([file.dataset.run, file.dataset.download]);
+  if (!url) return;
+  const a = document.createElement('a');
+  a.href = url; a.download = url.split('/').pop();
+  document.body.append(a); a.click(); a.remove();
+});
+watch('value', draw);
+draw();
+"""
+
+HEADER = """<div class="oss oss-head"><h1>oss-eval</h1><span class="lead">{folders}</span>
+<span class="right-side"><a href="{other}" data-language>{language}</a>
+<button type="button" data-theme>◐ {theme}</button></span></div>"""
+
+HEADER_JS = """
+element.addEventListener('click', (event) => {
+  const language = event.target.closest('[data-language]');
+  if (language) { event.preventDefault(); location.href = language.getAttribute('href') + location.search; }
+  if (event.target.closest('[data-theme]')) {
+    const dark = document.body.classList.toggle('dark');
+    localStorage.setItem('oss-eval-theme', dark ? 'dark' : 'light');
+  }
+});
+const kept = localStorage.getItem('oss-eval-theme');
+if (kept) document.body.classList.toggle('dark', kept === 'dark');
+"""
+
+
+def build_page(library: Library, language: str, other: str, scratch: Path) -> None:
+    """Everything of one language."""
+    t = words(language)
+
+    def download(wanted: list[str]) -> str | None:
+        key, name = (str(word) for word in wanted)
+        run = library.find(key)
+        path = None if run is None else prepare(run, name, scratch)
+        return None if path is None else f"gradio_api/file={path}"
+
+    next_language = next(name for code, name in LANGUAGES.items() if code != language)
+    folders = ", ".join(str(folder) for folder in library.folders)
+    header = HEADER.format(folders=esc(folders), other=other, language=next_language, theme=esc(t("light / dark")))
+    gr.HTML(header, js_on_load=HEADER_JS, apply_default_css=False)
+    chosen = gr.Dropdown(
+        choices=_choices(library),
+        value=[],
+        multiselect=True,
+        allow_custom_value=False,
+        elem_id="runs",
+        label=t("Runs shown"),
+        info=t("Nothing chosen: the latest. The first is A, the second B."),
+    )
+    here = gr.State(Address())
+    trail = gr.State({})  # page -> its address when it was last shown, so that its filters are kept
+    seen = gr.State(())
+    navigation = _sheet("navigation", [])
+    sheets: dict[str, gr.HTML] = {}
+    controls: dict[str, dict[str, Any]] = {}
+    columns: dict[str, gr.Column] = {}
+    texts: dict[str, gr.Markdown] = {}
+    for page in PAGES:
+        with gr.Column(visible=False, elem_id=f"page-{page}") as columns[page]:
+            controls[page] = _controls(MODULES[page].CONTROLS, page, t)
+            sheets[page] = _sheet(f"sheet-{page}", [download])
+            if page == "samples":
+                with gr.Row():
+                    texts = {name: _text(name) for name in TEXT_FIELDS}
+    flat = [(page, name, control) for page in PAGES for name, control in controls[page].items()]
+    outputs = [
+        here,
+        trail,
+        seen,
+        chosen,
+        navigation,
+        *columns.values(),
+        *sheets.values(),
+        *(c for _, _, c in flat),
+        *texts.values(),
+    ]
+
+    def show(address: Address, past: dict[str, Address], typed: bool = False) -> list[Any]:
+        """Updates of everything for an address; what the user is just typing is left alone."""
+        sheet = MODULES[address.page].draw(library, address, t)
+        value = sheet.value(address)
+        drawn = [value if page == address.page else gr.skip() for page in sheets]
+        updates = []
+        for page, name, _ in flat:
+            if page != address.page:
+                updates.append(gr.skip())
+            elif name in sheet.choices:
+                choices, at = sheet.choices[name]
+                updates.append(gr.update(choices=choices, value=at))
+            else:
+                spec = next(control for control in MODULES[page].CONTROLS if control.name == name)
+                updates.append(gr.skip() if typed else gr.update(value=_shown(spec, address)))
+        fields = [
+            gr.update(value=sheet.texts.get(name, ""), visible=name in sheet.texts)
+            if address.page == "samples"
+            else gr.skip()
+            for name in texts
+        ]
+        known = [run.key for run in library.runs()]
+        picked = gr.update(choices=_choices(library), value=[key for key in address.runs if key in known])
+        past = {**past, address.page: address}
+        visible = [gr.update(visible=page == address.page) for page in columns]
+        links = {"html": _navigation(address, past, t), "figures": [], "address": ""}
+        state = [address, past, _signature(library, address)]
+        return [*state, picked, links, *visible, *drawn, *updates, *fields]
+
+    def opened(request: gr.Request) -> list[Any]:
+        return show(Address.parse(str(request.query_params)), {})
+
+    def visited(past: dict[str, Address], event: gr.EventData) -> list[Any]:
+        return show(Address.parse(str((event._data or {}).get("address", ""))), past)
+
+    def changed(at: Address, past: dict[str, Address], runs: list[str], *values: Any) -> list[Any]:
+        fresh = _address(at.page, tuple(runs), flat, values)
+        kept: dict[str, Any] = {name: at.get(name) for name in ("sample", "request") if at.get(name)}
+        if tuple(runs) == at.runs:
+            fresh = fresh.to(**kept)
+        if fresh == at:
+            return [gr.skip()] * len(outputs)
+        return show(fresh, past, typed=True)
+
+    def ticked(at: Address, before: tuple[Any, ...]) -> list[Any]:
+        now = _signature(library, at)
+        if now == before:
+            return [gr.skip()] * (2 + len(sheets))
+        value = MODULES[at.page].draw(library, at, t).value(at) | {"address": "", "refresh": str(at)}
+        drawn = [value if page == at.page else gr.skip() for page in sheets]
+        return [now, gr.update(choices=_choices(library)), *drawn]
+
+    inputs = [here, trail, chosen, *(c for _, _, c in flat)]
+    gr.on(None, opened, None, outputs, show_progress="hidden")
+    for sheet in (navigation, *sheets.values()):
+        sheet.select(visited, [trail], outputs, show_progress="hidden", trigger_mode="always_last")
+    chosen.input(changed, inputs, outputs, show_progress="hidden")
+    for _, _, control in flat:
+        # A text field's `input` passes over deleted characters; its `change` also follows our own updates, which
+        # `changed` tells by the address.
+        kind = type(control)
+        event = "release" if kind is gr.Slider else "change" if kind is gr.Textbox else "input"
+        listen = getattr(control, event)
+        listen(changed, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
+    timer = gr.Timer(REFRESH_SECONDS)
+    timer.tick(ticked, [here, seen], [seen, chosen, *sheets.values()], show_progress="hidden")
+
+
+def _sheet(name: str, functions: list[Callable[..., Any]]) -> gr.HTML:
+    """A field that draws sheets and reports which link was followed."""
+    return gr.HTML(
+        value=None,
+        html_template='<div class="oss"></div>',
+        js_on_load=ON_LOAD,
+        elem_id=name,
+        server_functions=functions,
+        apply_default_css=False,
+    )
+
+
+def _navigation(address: Address, past: dict[str, Address], t: Words) -> str:
+    """Links to all pages, for the same runs and with the filters they were left with."""
+    links = []
+    for page, title in TITLES.items():
+        to = past.get(page, Address(page)).to(runs=address.runs)
+        current = ' aria-current="page"' if page == address.page else ""
+        links.append(f'<a data-go href="{esc(to)}"{current}>{esc(t(title))}</a>')
+    return f'<nav class="pages">{"".join(links)}</nav>'
+
+
+def _controls(specs: Sequence[Control], page: str, t: Words) -> dict[str, Any]:
+    """The page's filters, in one row."""
+    made: dict[str, Any] = {}
+    if not specs:
+        return made
+    with gr.Row():
+        for spec in specs:
+            choices = [(t(label), value) for label, value in spec.choices]
+            common: dict[str, Any] = {
+                "label": t(spec.label),
+                "elem_id": f"{page}-{spec.name}",
+                "info": t(spec.info) if spec.info else None,
+            }
+            if spec.kind == "text":
+                made[spec.name] = gr.Textbox(value=spec.default, max_lines=1, **common)
+            elif spec.kind == "choice":
+                made[spec.name] = gr.Dropdown(choices=choices or [("–", "")], value=spec.default, **common)
+            elif spec.kind == "radio":
+                made[spec.name] = gr.Radio(choices=choices, value=spec.default, **common)
+            else:
+                made[spec.name] = gr.Slider(0, spec.most, value=0, step=spec.step, **common)
+    return made
+
+
+def _text(name: str) -> gr.Markdown:
+    return gr.Markdown(
+        "",
+        latex_delimiters=DELIMITERS,
+        elem_id=f"text-{name}",
+        elem_classes="oss-text",
+        visible=False,
+        sanitize_html=True,
+        line_breaks=True,
+        container=True,
+    )
+
+
+def _choices(library: Library) -> list[tuple[str, str]]:
+    """Runs by a name that says what they are."""
+    return [
+        (
+            " · ".join(
+                filter(None, (run.manifest.get("name"), run.task, run.model, run.created, run.path.name[-4:]))
+            ),
+            run.key,
+        )
+        for run in library.runs()
+        if run.manifest
+    ]
+
+
+def _shown(spec: Control, address: Address) -> Any:
+    """A filter's value as its component takes it."""
+    if spec.kind == "slider":
+        return min(address.number(spec.name) or 0, spec.most)
+    value = address.get(spec.name, spec.default)
+    if spec.choices and value not in {option for _, option in spec.choices}:
+        return spec.default
+    return value
+
+
+def _address(page: str, runs: tuple[str, ...], flat: list[tuple[str, str, Any]], values: Sequence[Any]) -> Address:
+    """What the filters of a page say; those at their default are left out."""
+    specs = {control.name: control for control in MODULES[page].CONTROLS}
+    found = {}
+    for (of, name, _), value in zip(flat, values, strict=True):
+        if of == page and value not in (None, "", 0, specs[name].default):
+            found[name] = f"{value:g}" if isinstance(value, float) else str(value)
+    return Address(page, runs, found)
+
+
+def _signature(library: Library, address: Address) -> tuple[Any, ...]:
+    """Changes when what an address shows has been written to, or when there is a new run to list."""
+    runs = library.runs()
+    if address.page != "runs":
+        runs = [run for run in runs if run.live and (not address.runs or run.key in address.runs)]
+    return tuple((run.key, run.status, run.stamp) for run in runs)
