@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -221,6 +222,23 @@ def _show(path: Path, as_document: bool, grid: bool = False) -> None:
     sys.stderr.write(f"stored in {path}\n")
 
 
+def fsck_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval fsck`."""
+    from oss_eval import fsck
+    from oss_eval.store import find_run
+
+    path = find_run(arguments.RUN, arguments.out)
+    found = fsck.examine(path)
+    document = fsck.as_json(path, found)
+    if arguments.json:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        for finding in found:
+            sys.stdout.write(f"{finding.level:<4}  {finding.where}: {finding.message}\n")
+        sys.stdout.write(f"{path.name}: {'clean' if document['clean'] else 'not as it should be'}\n")
+    return 0 if document["clean"] else 1
+
+
 def view_command(arguments: argparse.Namespace) -> int:
     """`oss-eval view`."""
     from oss_eval.viewer.access import checked
@@ -346,6 +364,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor_command,
     "tasks": tasks_command,
     "show": show_command,
+    "fsck": fsck_command,
     "view": view_command,
     "report": report_command,
     "calibrate": calibrate_command,

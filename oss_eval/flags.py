@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     show.add_argument("--grid", action="store_true", help="of a benchmark, the grid of problems and epochs too")
     show.set_defaults(run="show", parser=show)
+    _add_fsck(commands)
     _add_view(commands)
     _add_report(commands)
     _add_calibrate(commands)
@@ -265,6 +266,19 @@ def _add_doctor(commands: Any) -> None:
     add_patience(doctor)
     doctor.add_argument("--json", action="store_true", help="one JSON document on standard output")
     doctor.set_defaults(run="doctor", parser=doctor)
+
+
+def _add_fsck(commands: Any) -> None:
+    fsck = commands.add_parser(
+        "fsck",
+        help="whether a stored run is whole",
+        description="Check a run's files, rows and counts, compute its summary again and say what differs. "
+        "Changes nothing. Exit code 0: clean, 1: something is wrong.",
+    )
+    fsck.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
+    fsck.add_argument("--out", type=Path, metavar="DIR", default=Path("results"), help="default results/")
+    fsck.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    fsck.set_defaults(run="fsck", parser=fsck)
 
 
 def _add_view(commands: Any) -> None:

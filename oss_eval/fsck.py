@@ -1,0 +1,282 @@
+"""`oss-eval fsck`: whether a stored run is what it says it is. Reads everything, changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from oss_eval import runs, scores
+from oss_eval.errors import OssEvalError, StoreError
+from oss_eval.schema import REQUESTS, SAMPLES
+from oss_eval.store import (
+    JOURNAL,
+    KEY,
+    iter_requests,
+    read_journal,
+    read_manifest,
+    read_requests,
+    read_samples,
+    read_summary,
+    status_of,
+)
+
+BAD, NOTE = "bad", "note"
+STATUSES = ("ok", "error", "timeout", "cancelled")
+SAME = 1e-9
+"""Relative difference between a stored figure and the same one computed again that is only rounding."""
+OURS_ONLY = ("true_", "cpu_us_per_token", "missing")
+"""Beginnings of metrics that a calibration adds to its summary from the server's log."""
+LISTED = 5
+"""Examples named of one kind of trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: `bad` for what must not be, `note` for what is worth knowing."""
+
+    level: str
+    where: str
+    message: str
+
+
+def examine(path: Path) -> list[Finding]:
+    """Everything that is wrong with the run in `path`. Raises StoreError only for a manifest that can't be read."""
+    manifest = read_manifest(path)
+    found = list(_manifest(path, manifest))
+    found += _leftovers(path)
+    tables = (
+        {"requests": REQUESTS} if manifest.get("kind") != "bench" else {"requests": REQUESTS, "samples": SAMPLES}
+    )
+    readable = True
+    for name, schema in tables.items():
+        wrong = list(_parts(path, name, schema, manifest["run_id"]))
+        readable = readable and not any(finding.level == BAD for finding in wrong)
+        found += wrong
+    if not readable:
+        found.append(Finding(NOTE, "rows", "not looked at, because not all parts can be read"))
+        return found
+    found += _requests(path, manifest)
+    if manifest.get("kind") == "bench":
+        found += _samples(path, manifest)
+    found += _summary(path, manifest)
+    return found
+
+
+def as_json(path: Path, found: list[Finding]) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "run_id": path.name,
+        "clean": not any(f.level == BAD for f in found),
+        "findings": [asdict(f) for f in found],
+    }
+
+
+def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    for name in ("run_id", "status", "kind"):
+        if name not in manifest:
+            raise StoreError(f"{path / 'manifest.json'} lacks {name}", "it is no manifest of oss-eval")
+    if manifest["run_id"] != path.name:
+        yield Finding(NOTE, "manifest.json", f"the folder was renamed: the run is {manifest['run_id']}")
+    status = status_of(path, manifest)
+    if status == "running":
+        yield Finding(NOTE, "manifest.json", "the run is still going: look again when it has ended")
+    elif status == "broken off":
+        yield Finding(NOTE, "manifest.json", "the run broke off without being closed")
+    if "points" not in manifest:
+        yield Finding(NOTE, "manifest.json", "nothing was begun to be measured")
+
+
+def _leftovers(path: Path) -> Iterator[Finding]:
+    """Files of an interrupted write; readers pass them over."""
+    for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
+        if file.name not in (".lock", JOURNAL):
+            yield Finding(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
+    journal = read_journal(path)
+    lines = (path / JOURNAL).read_bytes().count(b"\n") if (path / JOURNAL).exists() else 0
+    if journal:
+        yield Finding(NOTE, JOURNAL, f"{len(journal)} samples are in the journal and in no part yet")
+    if lines > len(journal):
+        yield Finding(BAD, JOURNAL, f"{lines - len(journal)} of {lines} lines can't be read")
+
+
+def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Finding]:
+    """Each file of a table by itself: readable to its last byte, of our columns, of this run."""
+    parts = sorted((path / name).glob("part-*.parquet"))
+    if not (path / name).is_dir():
+        yield Finding(BAD if name == "requests" else NOTE, name, "the folder is missing")
+    for part in parts:
+        where = f"{name}/{part.name}"
+        try:
+            table = pq.read_table(part)
+        except (OSError, pa.ArrowException) as error:
+            yield Finding(
+                BAD, where, f"can't be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            )
+            continue
+        for field in schema:
+            if field.name not in table.column_names:
+                yield Finding(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
+            elif table.schema.field(field.name).type != field.type:
+                kind = table.schema.field(field.name).type
+                yield Finding(BAD, where, f"column {field.name} is {kind} instead of {field.type}")
+        if "run_id" in table.column_names:
+            others = {value for value in table["run_id"].to_pylist() if value != run_id}
+            if others:
+                yield Finding(
+                    BAD,
+                    where,
+                    f"holds rows of another run: {', '.join(map(str, sorted(others, key=str)[:LISTED]))}",
+                )
+
+
+def _examples(rows: list[str]) -> str:
+    more = f" and {len(rows) - LISTED:,} more" if len(rows) > LISTED else ""
+    return ", ".join(rows[:LISTED]) + more
+
+
+def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """Rows one by one: instants in order, counts that agree, nothing twice."""
+    planned = {point["point_id"]: point for point in manifest.get("points", [])}
+    seen: Counter[tuple[str, int]] = Counter()
+    measured: Counter[str] = Counter()
+    wrong: dict[str, list[str]] = {}
+    for table in iter_requests(path):
+        for row in table.to_pylist():
+            seen[row["request_id"], row["attempt"]] += 1
+            measured[row["point_id"]] += not row["warmup"]
+            for what in _row(row):
+                wrong.setdefault(what, []).append(row["request_id"])
+    for what, ids in wrong.items():
+        yield Finding(BAD, "requests", f"{what}: {_examples(ids)}")
+    twice = [f"{name} (attempt {attempt})" for (name, attempt), count in seen.items() if count > 1]
+    if twice:
+        yield Finding(BAD, "requests", f"stored more than once: {_examples(twice)}")
+    unknown = [name for name, count in measured.items() if name not in planned and count]
+    if unknown:
+        yield Finding(
+            BAD, "requests", f"measured at a point that the manifest does not have: {_examples(unknown)}"
+        )
+    if manifest.get("kind") != "bench":
+        for name, point in planned.items():
+            if measured[name] > point["number"]:
+                yield Finding(BAD, "requests", f"{name}: {measured[name]} measured, {point['number']} planned")
+            elif measured[name] < point["number"]:
+                level = BAD if manifest["status"] == "finished" else NOTE
+                yield Finding(level, "requests", f"{name}: {measured[name]} of {point['number']} were measured")
+
+
+INSTANTS = ("start_ns", "headers_ns", "first_token_ns", "last_token_ns", "end_ns")
+
+
+def _row(row: dict[str, Any]) -> Iterator[str]:
+    """What can't be in one request."""
+    known = [row[name] for name in INSTANTS if row[name] is not None]
+    if known != sorted(known):
+        yield "instants out of order"
+    events = row["event_ns"]
+    if events is not None:
+        if any(later < earlier for earlier, later in zip(events, events[1:], strict=False)):
+            yield "token events out of order"
+        if len(events) != row["n_events"]:
+            yield "n_events is not the number of events"
+        if events and row["first_token_ns"] is not None and row["first_token_ns"] - row["start_ns"] != events[0]:
+            yield "first_token_ns is not the first event"
+    if row["status"] not in STATUSES:
+        yield f"status {row['status']!r}"
+    elif (row["status"] == "ok") == (row["error_kind"] is not None):
+        yield "a failure without a kind, or a success with one"
+
+
+def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """Samples against the plan and against their requests."""
+    rows = read_samples(path, [*KEY, "request_id", "status", "score", "correct"]).to_pylist()
+    planned = {point["point_id"]: point for point in manifest.get("points", [])}
+    asked = Counter(row["point_id"] for row in rows)
+    for name, point in planned.items():
+        if asked[name] > point["number"]:
+            yield Finding(BAD, "samples", f"{name}: {asked[name]} answers, {point['number']} planned")
+        elif asked[name] < point["number"]:
+            level = BAD if manifest["status"] == "finished" else NOTE
+            yield Finding(level, "samples", f"{name}: {asked[name]} of {point['number']} answers")
+    unknown = [name for name in asked if name not in planned]
+    if unknown:
+        yield Finding(BAD, "samples", f"of a point that the manifest does not have: {_examples(unknown)}")
+    stored = set(read_requests(path, columns=["request_id"])["request_id"].to_pylist())
+    lost = [row["request_id"] for row in rows if row["request_id"] and row["request_id"] not in stored]
+    if lost:
+        yield Finding(BAD, "samples", f"whose request is not stored: {_examples(lost)}")
+    odd = [str(row["sample_id"]) for row in rows if row["status"] != "ok" and row["score"] is not None]
+    if odd:
+        yield Finding(BAD, "samples", f"failed and scored nevertheless: {_examples(odd)}")
+
+
+def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """The stored figures against the same ones computed from the rows."""
+    try:
+        stored = _figures(read_summary(path))
+    except StoreError as error:
+        yield Finding(BAD, "summary.parquet", error.message)
+        return
+    if not stored:
+        if manifest["status"] in ("finished", "failed", "interrupted"):
+            yield Finding(BAD, "summary.parquet", "is missing")
+        return
+    try:
+        if manifest["kind"] == "bench":
+            groups = scores.groups(read_samples(path), manifest["endpoint"].get("prices"))
+            again = _figures(scores.summary_rows(manifest, groups))
+        else:
+            again = _figures(runs.summary_rows(runs.load_run(path)))
+    except OssEvalError as error:
+        yield Finding(BAD, "summary.parquet", f"can't be computed again: {error.message}")
+        return
+    differing = []
+    for key, values in again.items():
+        if key not in stored:
+            differing.append(f"{_named(key)} is missing (computed: {values[0]:.6g})")
+            continue
+        for name, one, two in zip(("", " ci_low", " ci_high", " n"), stored[key], values, strict=True):
+            if not _same(one, two):
+                differing.append(f"{_named(key)}{name} is {_text(one)}, computed {_text(two)}")
+    differing += [
+        f"{_named(key)} can't be computed from the rows"
+        for key in stored
+        if key not in again and not (manifest["kind"] == "calibrate" and key[2].startswith(OURS_ONLY))
+    ]
+    for text in differing[: 4 * LISTED]:
+        yield Finding(BAD, "summary.parquet", text)
+    if len(differing) > 4 * LISTED:
+        yield Finding(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
+
+
+Key = tuple[str, str | None, str, str]
+
+
+def _figures(rows: list[dict[str, Any]]) -> dict[Key, tuple[float, float | None, float | None, int]]:
+    return {
+        (row["point_id"], row["subset"], row["metric"], row["stat"]): (
+            row["value"], row["ci_low"], row["ci_high"], row["n"],
+        )
+        for row in rows
+    }  # fmt: skip
+
+
+def _named(key: Key) -> str:
+    return " ".join(filter(None, key))
+
+
+def _text(value: float | None) -> str:
+    return "absent" if value is None else f"{value:.9g}"
+
+
+def _same(one: float | None, two: float | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return math.isclose(one, two, rel_tol=SAME, abs_tol=1e-12) or (math.isnan(one) and math.isnan(two))
