@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,13 @@ class Finding:
 
 
 def examine(path: Path) -> list[Finding]:
-    """Everything that is wrong with the run in `path`. Raises StoreError only for a manifest that can't be read."""
+    """Everything that is wrong with the run in `path`. Raises StoreError for a manifest that can't be read."""
     manifest = read_manifest(path)
     found = list(_manifest(path, manifest))
     found += _leftovers(path)
-    tables = (
-        {"requests": REQUESTS} if manifest.get("kind") != "bench" else {"requests": REQUESTS, "samples": SAMPLES}
-    )
+    tables = {"requests": REQUESTS}
+    if manifest.get("kind") == "bench":
+        tables["samples"] = SAMPLES
     readable = True
     for name, schema in tables.items():
         wrong = list(_parts(path, name, schema, manifest["run_id"]))
@@ -71,11 +72,8 @@ def examine(path: Path) -> list[Finding]:
 
 def as_json(path: Path, found: list[Finding]) -> dict[str, Any]:
     """For programs."""
-    return {
-        "run_id": path.name,
-        "clean": not any(f.level == BAD for f in found),
-        "findings": [asdict(f) for f in found],
-    }
+    clean = not any(finding.level == BAD for finding in found)
+    return {"run_id": path.name, "clean": clean, "findings": [asdict(finding) for finding in found]}
 
 
 def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
@@ -116,9 +114,8 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
         try:
             table = pq.read_table(part)
         except (OSError, pa.ArrowException) as error:
-            yield Finding(
-                BAD, where, f"can't be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            )
+            words = str(error).splitlines() or [type(error).__name__]
+            yield Finding(BAD, where, f"can't be read: {words[0]}")
             continue
         for field in schema:
             if field.name not in table.column_names:
@@ -129,11 +126,7 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
         if "run_id" in table.column_names:
             others = {value for value in table["run_id"].to_pylist() if value != run_id}
             if others:
-                yield Finding(
-                    BAD,
-                    where,
-                    f"holds rows of another run: {', '.join(map(str, sorted(others, key=str)[:LISTED]))}",
-                )
+                yield Finding(BAD, where, f"holds rows of another run: {_examples(sorted(map(str, others)))}")
 
 
 def _examples(rows: list[str]) -> str:
@@ -160,9 +153,7 @@ def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(BAD, "requests", f"stored more than once: {_examples(twice)}")
     unknown = [name for name, count in measured.items() if name not in planned and count]
     if unknown:
-        yield Finding(
-            BAD, "requests", f"measured at a point that the manifest does not have: {_examples(unknown)}"
-        )
+        yield Finding(BAD, "requests", f"of a point that the manifest does not have: {_examples(unknown)}")
     if manifest.get("kind") != "bench":
         for name, point in planned.items():
             if measured[name] > point["number"]:
@@ -182,7 +173,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
         yield "instants out of order"
     events = row["event_ns"]
     if events is not None:
-        if any(later < earlier for earlier, later in zip(events, events[1:], strict=False)):
+        if any(later < earlier for earlier, later in pairwise(events)):
             yield "token events out of order"
         if len(events) != row["n_events"]:
             yield "n_events is not the number of events"

@@ -78,7 +78,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "kind": (lambda r: r.update(status="error"), "a failure without a kind"),
     "status": (lambda r: r.update(status="fine"), "status 'fine'"),
-    "point": (lambda r: r.update(point_id="99-x"), "measured at a point that the manifest does not have: 99-x"),
+    "point": (lambda r: r.update(point_id="99-x"), "of a point that the manifest does not have: 99-x"),
     "run": (lambda r: r.update(run_id="another"), "holds rows of another run: another"),
 }
 
