@@ -18,6 +18,8 @@ from oss_eval import stats
 
 Floats = NDArray[np.float64]
 NS_PER_MS = 1e6
+OBJECTIVE = 0.99
+"""The share of requests that has to meet a service level's limits, as is usual for an objective on the P99."""
 SLICES = 10
 ROWS_AT_ONCE = 128
 """Requests whose events are held in memory together: arrays of this size go back to the system when freed."""
@@ -173,6 +175,13 @@ class Goodput:
     rate: float | None
     """Requests per second that met every limit; None without a duration."""
     n: int
+
+    @property
+    def meets(self) -> bool | None:
+        """Whether OBJECTIVE of the requests do; None where there are too few of them to tell."""
+        if self.attainment.value >= OBJECTIVE:
+            return True if self.n >= stats.P99_NEEDS else None
+        return False if self.attainment.high is not None and self.attainment.high < OBJECTIVE else None
 
 
 def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:

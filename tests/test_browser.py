@@ -122,7 +122,7 @@ def test_every_page_in_both_languages(page: Page, address: str, results: Path, n
     assert "NaN" not in body
     assert "undefined" not in body
     assert "None" not in body.replace("None of", "")
-    figures = {"scores": 2, "perf": 6, "requests": 4, "compare": 1, "samples": 2}.get(name, 0)
+    figures = {"scores": 2, "perf": 6, "requests": 4, "compare": 1}.get(name, 0)
     assert page.locator(f"#sheet-{name} figure .main-svg:first-child").count() >= figures
 
 
@@ -148,9 +148,11 @@ def test_runs_can_be_searched_and_filtered(page: Page, address: str) -> None:
 
 def test_two_runs_are_ticked_and_compared(page: Page, address: str) -> None:
     page.goto(address)
-    for name in ("sweep-a", "sweep-b"):
-        row = page.locator("#sheet-runs tbody tr", has_text=name)
-        row.get_by_role("checkbox").click()
+    rows = [page.locator("#sheet-runs tbody tr", has_text=name) for name in ("sweep-a", "sweep-b")]
+    for row in rows:
+        row.get_by_role("checkbox").click()  # one after the other, faster than the answers come
+    page.wait_for_url(re.compile(r"runs=[^&]*sweep-a[^&]*(,|%2C)[^&]*sweep-b"))
+    for row in rows:
         expect(row.get_by_role("checkbox")).to_have_attribute("aria-checked", "true")
     page.locator("#sheet-runs").get_by_role("link", name="Compare").click()
     shown(page, "compare")
@@ -183,7 +185,7 @@ def test_the_grid_leads_to_the_sample_and_its_words_stay_words(page: Page, addre
     assert answer.locator("script, img").count() == 0
     assert page.evaluate("window.hacked") is None
     expect(page.locator("#text-prompt")).to_contain_text("problem" if "problem" in first.prompt else "")
-    expect(page.locator("#sheet-samples figure[data-name=tokens] .main-svg").first).to_be_visible()
+    expect(page.locator("#sheet-details figure[data-name=tokens] .main-svg").first).to_be_visible()
     page.locator("#sheet-samples").get_by_role("link", name="next answer").click()
     page.wait_for_function("(was) => !location.search.includes(was)", arg=sample.replace("/", "%2F"))
     page.go_back()
@@ -199,8 +201,16 @@ def test_samples_are_filtered(page: Page, address: str, results: Path) -> None:
     page.get_by_role("option", name="wrong").click()
     caption = page.locator("#sheet-samples table[data-name=samples] caption")
     expect(caption).to_contain_text(f"of {(frame.score < 1).sum()} answers")
-    page.locator("#samples-q input").press_sequentially("window.hacked")
-    expect(caption).to_contain_text(re.compile("of [01] answers"))
+    page.locator("#samples-q input").press_sequentially("bakery")
+    expect(page.locator("#text-prompt")).to_contain_text("bakery")
+    page.wait_for_url("**q=bakery**")
+    page.locator("#sheet-samples").get_by_role("link", name="next answer").click()
+    page.wait_for_url("**sample=**")
+    page.go_back()
+    page.wait_for_url(lambda url: "q=bakery" in url and "sample=" not in url)
+    expect(page.locator("#text-prompt")).to_contain_text("bakery")
+    page.wait_for_timeout(1000)
+    assert f"runs={run}" in page.url
 
 
 def test_limits_shade_and_count(page: Page, address: str, results: Path) -> None:
@@ -218,7 +228,7 @@ def test_limits_shade_and_count(page: Page, address: str, results: Path) -> None
         page.evaluate("document.querySelector('#sheet-perf figure[data-name=ttft] .plot').layout.shapes.length")
         == 2
     )
-    expect(page.locator("#sheet-perf")).to_contain_text("✓ meets")
+    expect(page.locator("#sheet-perf")).to_contain_text("✗ misses")
     page.locator("#perf-stat").get_by_text("P99").click()
     expect(page.locator("#sheet-perf figure[data-name=ttft] figcaption")).to_have_text("TTFT, P99")
 
@@ -236,6 +246,12 @@ def test_a_request_is_opened_from_its_bar(page: Page, address: str, results: Pat
     page.mouse.click(bar["x"] + bar["width"] / 2, bar["y"] + bar["height"] / 2)
     expect(page.locator("#sheet-requests figure[data-name=tokens]")).to_be_visible()
     assert "request=" in page.url
+    shown(page, "requests")
+    fills = page.evaluate("[...document.querySelectorAll('.trace.bars path')].map((p) => p.style.fill)")
+    patterns = [fill for fill in fills if "url" in fill]
+    assert patterns
+    for fill in patterns:  # patterns refer to the page by its address
+        assert page.url in fill.replace("&amp;", "&"), fill
 
 
 def test_an_address_can_be_sent_to_someone(page: Page, address: str, results: Path) -> None:
@@ -313,7 +329,8 @@ def test_files_and_figures_are_downloaded(page: Page, address: str, results: Pat
             page.locator(f"figure[data-name=throughput] [data-save={kind}]").click()
         download.value.save_as(tmp_path / kind)
         assert (tmp_path / kind).read_bytes().startswith(begins)
-        assert download.value.suggested_filename == f"throughput.{kind}"
+        assert download.value.suggested_filename == f"throughput-{run}-gpt-oss-20b.{kind}"
+    assert "SIMULATED" in (tmp_path / "svg").read_text()  # the picture says it too
 
 
 def test_a_live_run_shows_its_progress_and_its_end_by_itself(page: Page, address: str, results: Path) -> None:

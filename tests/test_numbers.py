@@ -15,7 +15,7 @@ from scipy import stats as reference
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from oss_eval import stats
-from oss_eval.metrics import gaps, goodput, plateau_span, point_metrics, request_durations
+from oss_eval.metrics import Goodput, gaps, goodput, plateau_span, point_metrics, request_durations
 from oss_eval.records import RequestRecord
 from oss_eval.store import requests_table
 from tests.conftest import blank_record
@@ -280,6 +280,22 @@ def test_goodput_counts_what_met_every_limit_over_everything_asked() -> None:
     several = goodput(table, {"latency": 200.0})
     assert several is not None
     assert several.attainment.value == 2 / 5  # 50 + 100 ms and 50 ms; 250 and 350 ms miss
+
+
+@pytest.mark.parametrize(
+    ("good", "n", "meets"),
+    [
+        (4, 4, None),
+        (99, 99, None),
+        (100, 100, True),
+        (198, 200, True),
+        (196, 200, None),
+        (190, 200, False),
+        (1, 10, False),
+    ],
+)
+def test_a_level_is_met_only_where_enough_was_asked(good: int, n: int, meets: bool | None) -> None:
+    assert Goodput(stats.proportion(good, n), None, n).meets is meets
 
 
 def test_durations_keep_nanoseconds_of_this_century() -> None:

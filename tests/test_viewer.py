@@ -508,6 +508,49 @@ def test_the_compare_page_warns(folder: Path) -> None:
     assert "of another kind" in "".join(compare.draw(Library([folder]), mixed, t).parts)
 
 
+def test_a_run_that_is_not_there_is_said_and_no_other_shown(library: Library) -> None:
+    for page in ("scores", "samples", "perf", "requests"):
+        html = "".join(MODULES[page].draw(library, Address(page, ("nosuch",)), t).parts)
+        assert html.count("<") < 5
+        assert "There is no run nosuch in these folders." in html
+    html = "".join(scores.draw(library, Address("scores", (named("sweep-a"),)), t).parts)
+    assert "sweep-a has nothing for this page." in html
+    assert f'href="?show=perf&amp;runs={named("sweep-a")}"' in html
+    assert "demo" not in html
+
+
+def test_findings_that_differ_are_said_one_by_one(folder: Path) -> None:
+    file = folder / named("sweep-a") / "manifest.json"
+    manifest = json.loads(file.read_text())
+    ids = [point["point_id"] for point in manifest["points"]]
+    for number, words_ in enumerate(
+        ("5 of 6 needed a new one", "16 of 40 needed a new one", "16 of 40 needed a new one")
+    ):
+        manifest["checks"][ids[number]] = [{"kind": "reconnects", "level": "warn", "message": words_}]
+    file.write_text(json.dumps(manifest))
+    html = "".join(perf.draw(Library([folder]), Address("perf", (named("sweep-a"),)), t).parts)
+    assert html.count("5 of 6 needed a new one") == 1
+    assert html.count("16 of 40 needed a new one") == 1
+
+
+def test_an_unfinished_benchmark_is_marked(folder: Path) -> None:
+    run = folder / named("demo-a")
+    [part] = (run / "samples").glob("*.parquet")
+    pq.write_table(pq.read_table(part).slice(0, 50), part)
+    (run / "summary.parquet").unlink()
+    file = run / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "status": "interrupted"}))
+    pages = draw_all(Library([folder]), (run.name,))
+    assert "14 of 36*" in pages["scores"]
+    assert "not yet a score to quote" in pages["scores"]
+    assert "not all answers yet" in pages["runs"]
+
+
+def test_scores_say_what_follows_from_them(library: Library) -> None:
+    html = "".join(scores.draw(library, Address("scores", (named("demo-a"),)), t).parts)
+    assert "paired by problem" in html
+
+
 # -- pages ------------------------------------------------------------------------------------------------------
 
 
@@ -569,7 +612,7 @@ def test_a_limit_gives_the_goodput(library: Library) -> None:
         found = goodput(run.requests(perf.SCALARS, view.point_id), {"ttft": 300.0})
         assert found is not None
         assert f'data-value="{found.attainment.value}"' in html
-    assert "✓ meets" in html
+    assert "≈ can" in html  # all of a few requests
     assert "✗ misses" in html
 
 
@@ -611,6 +654,7 @@ def said() -> Iterator[str]:
     yield from compare.SIGNS
     yield from scores.VERDICTS.values()
     yield from (title for title, _ in scores.COSTS.values())
+    yield from (word for _, word, _ in perf.MEETING.values())
     yield from ("broken off", "interrupted", "failed")
     from oss_eval.viewer.frame import TITLES
 

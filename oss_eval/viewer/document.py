@@ -26,7 +26,8 @@ PAGE = """<!doctype html>
 body {{ margin: 0 auto; max-width: 1200px; padding: 18px 24px 40px; font-family: system-ui, sans-serif;
   --body-text-color: #1f2937; background: var(--oss-paper); }}
 body.dark {{ --body-text-color: #e5e7eb; }}
-ul.shown {{ padding-left: 18px; }}</style></head>
+ul.shown {{ padding-left: 18px; }}
+.hint, section + section .sim, section + section ul.shown {{ display: none; }}</style></head>
 <body class="oss"><h1>{title}</h1><p class="note">{made}</p>
 {sections}
 <script>{plotly}</script><script>{script}</script>

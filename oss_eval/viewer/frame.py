@@ -38,7 +38,7 @@ TEXT_FIELDS = ("prompt", "answer_a", "answer_b")
 
 ON_LOAD = """
 const box = element.querySelector('.oss');
-const visit = (address) => trigger('select', { address });
+const visit = (address) => { ossEvalSheet.wait(); trigger('select', { address }); };
 ossEvalSheet.listen(box, visit);
 window.ossVisit ??= visit; // for scripts: follow an address
 let last = null;
@@ -47,8 +47,8 @@ const draw = () => {
   if (!value || value === last) return;
   last = value;
   if (value.refresh && !ossEvalSheet.isAt(value.refresh)) return; // the reader has gone on meanwhile
+  if (value.address) ossEvalSheet.locate(value.address); // first: patterns in figures refer to the address
   ossEvalSheet.draw(box, value, visit);
-  if (value.address) ossEvalSheet.locate(value.address);
 };
 box.addEventListener('click', async (event) => {
   const file = event.target.closest('[data-download]');
@@ -120,6 +120,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
             if page == "samples":
                 with gr.Row():
                     texts = {name: _text(name) for name in TEXT_FIELDS}
+                details = _sheet("sheet-details", [])
     flat = [(page, name, control) for page in PAGES for name, control in controls[page].items()]
     outputs = [
         here,
@@ -131,6 +132,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         *sheets.values(),
         *(c for _, _, c in flat),
         *texts.values(),
+        details,
     ]
 
     def show(address: Address, past: dict[str, Address], typed: bool = False) -> list[Any]:
@@ -146,8 +148,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
                 choices, at = sheet.choices[name]
                 updates.append(gr.update(choices=choices, value=at))
             else:
-                spec = next(control for control in MODULES[page].CONTROLS if control.name == name)
-                updates.append(gr.skip() if typed else gr.update(value=_shown(spec, address)))
+                updates.append(gr.skip() if typed else gr.update(value=_shown(_spec(page, name), address)))
         fields = [
             gr.update(value=sheet.texts.get(name, ""), visible=name in sheet.texts)
             if address.page == "samples"
@@ -160,7 +161,8 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         visible = [gr.update(visible=page == address.page) for page in columns]
         links = {"html": _navigation(address, past, t), "figures": [], "address": ""}
         state = [address, past, _signature(library, address)]
-        return [*state, picked, links, *visible, *drawn, *updates, *fields]
+        below = gr.skip() if sheet.below is None else sheet.below.value(address) | {"address": ""}
+        return [*state, picked, links, *visible, *drawn, *updates, *fields, below]
 
     def opened(request: gr.Request) -> list[Any]:
         return show(Address.parse(str(request.query_params)), {})
@@ -168,14 +170,18 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
     def visited(past: dict[str, Address], event: gr.EventData) -> list[Any]:
         return show(Address.parse(str((event._data or {}).get("address", ""))), past)
 
-    def changed(at: Address, past: dict[str, Address], runs: list[str], *values: Any) -> list[Any]:
-        fresh = _address(at.page, tuple(runs), flat, values)
-        kept: dict[str, Any] = {name: at.get(name) for name in ("sample", "request") if at.get(name)}
-        if tuple(runs) == at.runs:
-            fresh = fresh.to(**kept)
-        if fresh == at:
-            return [gr.skip()] * len(outputs)
-        return show(fresh, past, typed=True)
+    def chose(at: Address, past: dict[str, Address], runs: list[str]) -> list[Any]:
+        return show(at.to(runs=tuple(runs), sample="", request=""), past, typed=True)
+
+    def set_filter(page: str, spec: Control) -> Callable[..., list[Any]]:
+        def changed(at: Address, past: dict[str, Address], value: Any) -> list[Any]:
+            changes: dict[str, Any] = {spec.name: _said(spec, value), "sample": "", "request": ""}
+            fresh = at.to(**changes)  # what was opened under the old filter is closed
+            if at.page != page or fresh.get(spec.name) == at.get(spec.name):
+                return [gr.skip()] * len(outputs)  # our own update, not the reader's
+            return show(fresh, past, typed=True)
+
+        return changed
 
     def ticked(at: Address, before: tuple[Any, ...]) -> list[Any]:
         now = _signature(library, at)
@@ -185,18 +191,15 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         drawn = [value if page == at.page else gr.skip() for page in sheets]
         return [now, gr.update(choices=_choices(library)), *drawn]
 
-    inputs = [here, trail, chosen, *(c for _, _, c in flat)]
     gr.on(None, opened, None, outputs, show_progress="hidden")
-    for sheet in (navigation, *sheets.values()):
+    for sheet in (navigation, *sheets.values(), details):
         sheet.select(visited, [trail], outputs, show_progress="hidden", trigger_mode="always_last")
-    chosen.input(changed, inputs, outputs, show_progress="hidden")
-    for _, _, control in flat:
-        # A text field's `input` passes over deleted characters; its `change` also follows our own updates, which
-        # `changed` tells by the address.
-        kind = type(control)
-        event = "release" if kind is gr.Slider else "change" if kind is gr.Textbox else "input"
-        listen = getattr(control, event)
-        listen(changed, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
+    chosen.input(chose, [here, trail, chosen], outputs, show_progress="hidden", trigger_mode="always_last")
+    for page, name, control in flat:
+        # `input` passes over deleted characters and typed numbers; `change` also follows our own updates.
+        listen = control.change if isinstance(control, gr.Textbox | gr.Slider) else control.input
+        handler = set_filter(page, _spec(page, name))
+        listen(handler, [here, trail, control], outputs, show_progress="hidden", trigger_mode="always_last")
     timer = gr.Timer(REFRESH_SECONDS)
     timer.tick(ticked, [here, seen], [seen, chosen, *sheets.values()], show_progress="hidden")
 
@@ -284,14 +287,17 @@ def _shown(spec: Control, address: Address) -> Any:
     return value
 
 
-def _address(page: str, runs: tuple[str, ...], flat: list[tuple[str, str, Any]], values: Sequence[Any]) -> Address:
-    """What the filters of a page say; those at their default are left out."""
-    specs = {control.name: control for control in MODULES[page].CONTROLS}
-    found = {}
-    for (of, name, _), value in zip(flat, values, strict=True):
-        if of == page and value not in (None, "", 0, specs[name].default):
-            found[name] = f"{value:g}" if isinstance(value, float) else str(value)
-    return Address(page, runs, found)
+def _spec(page: str, name: str) -> Control:
+    """A page's filter by its name."""
+    controls: tuple[Control, ...] = MODULES[page].CONTROLS
+    return next(control for control in controls if control.name == name)
+
+
+def _said(spec: Control, value: Any) -> str:
+    """A component's value as it stands in an address; empty at its default."""
+    if value in (None, "", 0, spec.default):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _signature(library: Library, address: Address) -> tuple[Any, ...]:

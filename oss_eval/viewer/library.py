@@ -51,6 +51,13 @@ class View:
         return next((m for (name, stat), m in self.metrics.figures.items() if _is_mean(name, stat)), None)
 
     @property
+    def whole(self) -> bool:
+        """Whether all that was planned is there."""
+        asked = self.metrics.metric("failed")
+        done = asked.n if asked is not None else self.metrics.get("requests") or 0
+        return done >= self.number
+
+    @property
     def title(self) -> str:
         """`aime25 high`, `high c64`."""
         if self.parallel is None:
@@ -168,6 +175,15 @@ class Run:
         for problem in damaged:
             self._note(problem)
         return rows
+
+    @cached_property
+    def groups(self) -> list[scores.Group]:
+        """A benchmark's scores with everything that is known of them; needs all samples."""
+        damaged: list[str] = []
+        found = self._groups(damaged)
+        for problem in damaged:
+            self._note(problem)
+        return found
 
     def _groups(self, damaged: list[str]) -> list[scores.Group]:
         return scores.groups(read_samples(self.path, scores.COLUMNS, damaged), self.endpoint.get("prices"))

@@ -143,6 +143,10 @@ class Sheet:
     figures: list[Json] = field(default_factory=list)
     choices: dict[str, tuple[list[tuple[str, str]], str]] = field(default_factory=dict)
     """Control -> its (label, value) pairs and the chosen value, for those that depend on the runs."""
+    below: Sheet | None = None
+    """What stands below the page's text fields."""
+    caption: str = ""
+    """What a saved figure says of where it comes from."""
     texts: dict[str, str] = field(default_factory=dict)
     """Markdown for the page's text fields, made safe by `markdown.safe`."""
 
@@ -188,7 +192,9 @@ class Sheet:
 
     def value(self, address: Address) -> Json:
         """For the browser."""
-        return {"html": "".join(self.parts), "figures": self.figures, "address": str(address)}
+        return {
+            "html": "".join(self.parts), "figures": self.figures, "address": str(address), "caption": self.caption,
+        }  # fmt: skip
 
 
 def script_json(value: object) -> str:

@@ -18,17 +18,25 @@ window.ossEvalSheet = (() => {
     return { data, layout };
   }
 
+  const foldName = (d) => d.dataset.fold || "figure " + (d.closest("figure") || { dataset: {} }).dataset.name;
+
   function draw(box, value, visit) {
     if (!value) return;
-    const open = new Set([...box.querySelectorAll("figure details[open]")].map((d) => d.closest("figure").dataset.name));
-    const folds = new Set([...box.querySelectorAll("details[data-fold][open]")].map((d) => d.dataset.fold));
+    document.body.classList.remove("oss-busy");
     box.querySelectorAll(".js-plotly-plot").forEach((plot) => window.Plotly && Plotly.purge(plot));
     box.innerHTML = value.html;
-    box.querySelectorAll("details[data-fold]").forEach((d) => { if (folds.has(d.dataset.fold)) d.open = true; });
-    box.querySelectorAll("figure").forEach((f) => { if (open.has(f.dataset.name)) f.querySelector("details").open = true; });
+    box.querySelectorAll("details").forEach((d) => { // as the reader left it
+      const left = (box.folds || {})[foldName(d)];
+      if (left !== undefined) d.open = left;
+    });
     box.sheet = value;
+    const here = box.querySelector("nav [aria-current]");
+    if (here) document.title = here.textContent + " · oss-eval";
     plots(box, visit);
   }
+
+  // Shown only if the answer takes longer than a moment (see the style's delay).
+  const wait = () => document.body.classList.add("oss-busy");
 
   function plots(box, visit) {
     if (!box.sheet || !box.sheet.figures.length) return;
@@ -75,9 +83,11 @@ window.ossEvalSheet = (() => {
     const { data, layout } = dressed(source);
     layout.paper_bgcolor = css("--oss-paper", "#fff");
     const title = element.querySelector("figcaption").textContent;
-    layout.title = { text: Plotly.escapeHtml ? Plotly.escapeHtml(title) : title.replace(/</g, "&lt;"), font: { size: 15 } };
-    layout.margin = { ...(layout.margin || {}), t: 48 };
-    await Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: source.name,
+    const words = [title, box.sheet.caption].filter(Boolean).map((text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;"));
+    layout.title = { text: `${words[0]}<br><sub>${words[1] || ""}</sub>`, font: { size: 15 } };
+    layout.margin = { ...(layout.margin || {}), t: 64 };
+    const file = [source.name, ...(box.sheet.caption || "").split(/[^A-Za-z0-9._-]+/).slice(0, 2)].filter(Boolean).join("-");
+    await Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: file,
       width: 1000, height: 600, scale: button.dataset.save === "png" ? 2 : 1 });
   }
 
@@ -92,12 +102,28 @@ window.ossEvalSheet = (() => {
         navigator.clipboard.writeText(words).then(() => { copier.textContent = "✓"; });
         return;
       }
+      const tick = target.closest("a[role=checkbox]");
+      if (tick && visit && !event.ctrlKey && !event.metaKey) { // quick ticks add up, even before the answer comes
+        event.preventDefault();
+        const on = tick.getAttribute("aria-checked") !== "true";
+        tick.setAttribute("aria-checked", on);
+        tick.textContent = on ? "☑" : "☐";
+        const to = new URLSearchParams(tick.getAttribute("href")), key = tick.dataset.run;
+        const before = (box.ticked || (new URLSearchParams(location.search).get("runs") || "").split(",")).filter(Boolean);
+        box.ticked = on ? [...before, key] : before.filter((name) => name !== key);
+        to.set("runs", box.ticked.join(","));
+        visit("?" + to);
+        return;
+      }
       const link = target.closest("a[data-go]");
       if (link && visit && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
         event.preventDefault();
         visit(link.getAttribute("href"));
       }
     });
+    box.addEventListener("toggle", (event) => {
+      if (event.target.isConnected) (box.folds ||= {})[foldName(event.target)] = event.target.open;
+    }, true);
     new ResizeObserver(() => box.querySelectorAll(".js-plotly-plot").forEach((plot) => {
       if (plot.offsetParent && Math.abs(plot.clientWidth - (plot._fullLayout || {}).width) > 2) Plotly.Plots.resize(plot);
     })).observe(box);
@@ -109,6 +135,7 @@ window.ossEvalSheet = (() => {
   const isAt = (address) => address === current;
   function locate(address) {
     current = address;
+    document.querySelectorAll(".oss").forEach((box) => { box.ticked = null; });
     const now = new URLSearchParams(location.search), next = new URLSearchParams(address);
     if (location.search === address) return;
     const step = ["show", "runs", "sample", "request"].some((name) => (now.get(name) || "") !== (next.get(name) || ""));
@@ -117,5 +144,5 @@ window.ossEvalSheet = (() => {
   }
   window.addEventListener("popstate", () => location.reload());
 
-  return { draw, listen, locate, isAt };
+  return { draw, listen, locate, isAt, wait };
 })();

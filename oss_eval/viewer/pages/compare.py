@@ -20,7 +20,13 @@ CONTROLS = (
         "verdict",
         "Rows",
         "choice",
-        (("all", ""), ("better or worse", "told"), ("worse", "worse"), ("can't tell", "can't tell")),
+        (
+            ("with an interval", ""),
+            ("all", "all"),
+            ("better or worse", "told"),
+            ("worse", "worse"),
+            ("can't tell", "can't tell"),
+        ),
     ),
 )
 NAMES = {
@@ -160,17 +166,22 @@ def _unlike(sheet: Sheet, a: Run, b: Run, chosen: list[Run], t: Words) -> None:
 
 
 def _verdict(sheet: Sheet, found: list[tuple[Run, Contrast]], t: Words) -> None:
-    counts = {word: sum(c.verdict == word for _, c in found) for word in ("better", "worse", "can't tell")}
+    kinds = ("better", "worse", "can't tell", "no interval")
+    counts = {word: sum(c.verdict == word for _, c in found) for word in kinds}
     words = t("{better} figures better, {worse} worse, {unclear} can't be told apart.").format(
         better=counts["better"], worse=counts["worse"], unclear=counts["can't tell"]
     )
+    if counts["no interval"]:
+        words += " " + t("{n} more have no interval.").format(n=counts["no interval"])
     sheet.add(f"<p><b>{esc(words)}</b></p>")
 
 
 def _wanted(contrast: Contrast, wanted: str) -> bool:
     if wanted == "told":
         return contrast.verdict in ("better", "worse", "different")
-    return not wanted or contrast.verdict == wanted
+    if not wanted:
+        return contrast.verdict != "no interval"
+    return wanted == "all" or contrast.verdict == wanted
 
 
 def _name(metric: str, stat: str, t: Words) -> str:
@@ -196,18 +207,24 @@ def _row(run: Run, c: Contrast, several: bool, t: Words) -> list[Cell]:
     ]
 
 
+SHARES = ("score", "success_rate", "truncated")
+"""Figures that are shares: their differences are said in percentage points."""
+
+
 def _value(value: float, c: Contrast) -> Cell:
-    return num(value, 3 if c.unit == "" else None, c.unit)
+    if c.metric in SHARES:
+        return Cell(f"{100 * value:.1f}%", value, True)
+    return num(value, unit=c.unit)
 
 
 def _difference(d: Difference, c: Contrast) -> Cell:
-    digits = 3 if abs(d.value) < 10 else 1
-    interval = (
-        ""
-        if d.low is None or d.high is None
-        else f' <small class="ci">{d.low:+,.{digits}f} – {d.high:+,.{digits}f}</small>'
-    )
-    return Cell(f"{d.value:+,.{digits}f}{interval}", d.value, True)
+    factor, unit = (100.0, "pp") if c.metric in SHARES else (1.0, c.unit)
+    value = d.value * factor
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
+    interval = ""
+    if d.low is not None and d.high is not None:
+        interval = f' <small class="ci">{d.low * factor:+,.{digits}f} – {d.high * factor:+,.{digits}f}</small>'
+    return Cell(f"{value:+,.{digits}f}&thinsp;{esc(unit)}{interval}", d.value, True)
 
 
 def _forest(found: list[tuple[Run, Contrast]], several: bool, t: Words) -> Figure:

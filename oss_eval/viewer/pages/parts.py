@@ -45,6 +45,9 @@ def state_badges(run: Run, t: Words) -> str:
 
 def introduce(sheet: Sheet, shown: Sequence[Run], address: Address, t: Words) -> None:
     """Which runs the page is about, with whatever has to be known before a number is read."""
+    sheet.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
+        " · " + t("simulated").upper() if any(run.simulated for run in shown) else ""
+    )
     items = []
     for place, run in enumerate(shown):
         letter = f"<b>{chr(65 + place)}</b> " if len(shown) > 1 else ""
@@ -53,7 +56,8 @@ def introduce(sheet: Sheet, shown: Sequence[Run], address: Address, t: Words) ->
     sheet.add(f'<ul class="shown">{"".join(items)}</ul>')
     if any(run.simulated for run in shown):
         sheet.say(
-            t("Simulated: no model was run. These numbers show how the tool works, not how a model is."), "warn"
+            t("Simulated: no model was run. These numbers show how the tool works, not how a model is."),
+            "warn sim",
         )
     for run in shown:
         if run.live:
@@ -75,11 +79,23 @@ def problems(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
             sheet.say(t("Not everything could be read: {problem}").format(problem=problem), "bad")
 
 
+def unfit(sheet: Sheet, library: Library, address: Address, kinds: tuple[str, ...], t: Words) -> bool:
+    """Say which of the runs named are not there or not of these kinds; True when none is left to show."""
+    for key in address.runs:
+        run = library.find(key)
+        if run is None:
+            sheet.say(t("There is no run {name} in these folders.").format(name=key), "bad")
+        elif run.kind not in kinds:
+            page = "scores" if run.kind == "bench" else "perf"
+            words = t("{run} has nothing for this page.").format(run=run.label)
+            sheet.add(f'<p class="note">{esc(words)} {anchor(t("Open it"), address.to(page, (key,)))}</p>')
+    return bool(address.runs) and not library.chosen(address.runs, kinds)
+
+
 def latest(library: Library, address: Address, kinds: tuple[str, ...], most: int = 1) -> list[Run]:
     """The runs named, else the latest that hold something."""
-    chosen = library.chosen(address.runs, kinds)
-    if chosen:
-        return chosen
+    if address.runs:
+        return library.chosen(address.runs, kinds)
     return [run for run in library.runs() if run.kind in kinds and run.manifest.get("points")][:most]
 
 

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.advice import advise, best
-from oss_eval.metrics import Goodput, Metric, goodput, request_durations
+from oss_eval.metrics import OBJECTIVE, Goodput, Metric, goodput, request_durations
 from oss_eval.stats import P99_NEEDS
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run, View
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, by_series, introduce, latest, nothing, problems
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, by_series, introduce, latest, nothing, problems, unfit
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, num, share, table, text
 
 STATS = (("mean", "mean"), ("P50", "p50"), ("P90", "p90"), ("P99", "p99"))
@@ -27,10 +27,9 @@ CONTROLS = (
     Control("tpot", "TPOT at most (ms)", "slider", most=200, step=1, info="0: no limit"),
     Control("latency", "Latency at most (ms)", "slider", most=120_000, step=500, info="0: no limit"),
 )
+MEETING = {True: ("✓", "meets", "right"), False: ("✗", "misses", "wrong"), None: ("≈", "can't tell", "")}
 LIMITS = ("ttft", "tpot", "latency")
 MOST_CURVES = 12
-MEETS = 0.99
-"""A point meets a service level when this share of its requests does, as is usual for a P99 objective."""
 SCALARS = [
     "warmup",
     "status",
@@ -47,6 +46,8 @@ SCALARS = [
 def draw(library: Library, address: Address, t: Words) -> Sheet:
     """Table, curves, Pareto curve, distributions, service level."""
     sheet = Sheet(t("Numbers"))
+    if unfit(sheet, library, address, PERF_KINDS, t):
+        return sheet
     shown = latest(library, address, PERF_KINDS)
     if not shown:
         words = t("There is no load sweep among these runs. One to begin with:")
@@ -168,20 +169,20 @@ def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
             where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
             for kind, (count, example) in point.failures.items():
                 sheet.say(f"{letter}{where}: {count} × {kind} {example[:200]}", "bad")
-        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for point in report.points:
             for check in point.checks or ():
                 where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
-                found.setdefault((check["kind"], check["level"]), []).append((where, check["message"]))
-        for (_, level), places in found.items():
-            which = ", ".join(where for where, _ in places)
-            sheet.say(f"{letter}{t('Instrument')}, {which}: {places[0][1]}", "warn" if level == "warn" else "note")
+                found.setdefault((check["level"], check["message"]), []).append(where)
+        for (level, message), places in found.items():
+            words = f"{letter}{t('Instrument')}, {', '.join(places)}: {message}"
+            sheet.say(words, "warn" if level == "warn" else "note")
         if report.points and not found and all(point.checks is not None for point in report.points):
             sheet.say(f"{letter}{t('Instrument: clean at every point.')}")
         if len(report.points) > 1:
             items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(report.points))
             items += "".join(f"<li>{esc(line)}</li>" for line in advise(report.points))
-            sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>")
+            sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
 
 
 def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
@@ -211,7 +212,7 @@ def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
         "The rate while as many requests were in flight as asked for; ramp and tail are left out where there was "
         "such a time."
     )
-    return Figure("throughput", t("Throughput"), data, layout, inner, note)
+    return Figure("throughput", t("Throughput while full"), data, layout, inner, note)
 
 
 def _against(
@@ -354,7 +355,7 @@ def _service(
         ),
     )
     if not limits:
-        sheet.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."))
+        sheet.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."), "note hint")
         return
     data: list[dict[str, Any]] = []
     lines = []
@@ -373,8 +374,8 @@ def _service(
         for view, g in zip(views, found, strict=True):
             if g is None:
                 continue
-            met = g.attainment.value >= MEETS
-            word = f"✓ {t('meets')}" if met else f"✗ {t('misses')}"
+            sign, said_of, style = MEETING[g.meets]
+            word = f"{sign} {t(said_of)}"
             estimated = Metric("attainment", "value", *g.attainment, g.n, "")
             interval = f' <small class="ci">{g.attainment.low:.1%}–{g.attainment.high:.1%}</small>'
             lines.append(
@@ -390,7 +391,7 @@ def _service(
                     Cell(share(estimated.value).html + interval, estimated.value, True),
                     num(g.rate, unit="/s"),
                     num(view.metrics.get("rps"), unit="/s"),
-                    Cell(f'<span class="{"right" if met else "wrong"}">{esc(word)}</span>', int(met)),
+                    Cell(f'<span class="{style}">{esc(word)}</span>', word),
                     num(g.n, 0),
                 ]
             )
@@ -400,9 +401,17 @@ def _service(
     )
     sheet.say(
         t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
-            limits=said, share=MEETS
+            limits=said, share=OBJECTIVE
         )
     )
+    for name, views in series.items():
+        held = [v.parallel for v in views if (g := goodput(rows[v.run.key, v.point_id], limits)) and g.meets]
+        if held:
+            sheet.say(
+                t("{series}: holds at concurrency {levels}").format(series=name, levels=" ".join(map(str, held)))
+            )
+    if any("≈" in cell.html for line in lines for cell in line):
+        sheet.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
     inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
     layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
     layout["xaxis"] = _levels(series, t)

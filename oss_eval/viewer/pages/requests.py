@@ -15,7 +15,7 @@ from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems
+from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems, unfit
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, num, table, text
 
@@ -52,6 +52,8 @@ Floats = NDArray[np.float64]
 def draw(library: Library, address: Address, t: Words) -> Sheet:
     """Bars, activity, and the request chosen."""
     sheet = Sheet(t("Numbers"))
+    if unfit(sheet, library, address, ("bench", *PERF_KINDS), t):
+        return sheet
     shown = latest(library, address, ("bench", *PERF_KINDS))[:1]
     if not shown:
         return nothing(
@@ -71,7 +73,8 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         return sheet
     begin = int(pc.min(rows["start_ns"]).as_py())
     chosen = address.get("request")
-    sheet.heading(t("Requests over time"), t("One bar a request; click one for its tokens."))
+    sheet.heading(t("Requests over time"))
+    sheet.say(t("One bar a request; click one for its tokens."), "lead hint")
     sheet.draw(_bars(rows, begin, address.to(runs=(run.key,), point=point_id), t))
     if chosen:
         _one(sheet, run, point_id, chosen, t)

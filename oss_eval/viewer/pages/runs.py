@@ -31,6 +31,8 @@ CONTROLS = (
         ),
     ),
 )
+FAIRLY = 0.95
+"""Below this share of successes a run's figures describe the survivors."""
 MOST = 300
 """Rows shown; a search finds the others."""
 
@@ -122,7 +124,8 @@ def _row(run: Run, address: Address, t: Words) -> list[Cell]:
     others = tuple(key for key in address.runs if key != run.key)
     toggled = address.to(runs=others if ticked else (*address.runs, run.key))
     tick = (
-        f'<a data-go role="checkbox" aria-checked="{str(ticked).lower()}" aria-label="{esc(run.path.name)}" '
+        f'<a data-go role="checkbox" aria-checked="{str(ticked).lower()}" data-run="{esc(run.key)}" '
+        f'aria-label="{esc(run.path.name)}" '
         f'href="{esc(toggled)}">{"☑" if ticked else "☐"}</a>'
     )
     page = "scores" if run.kind == "bench" else "perf"
@@ -164,6 +167,8 @@ def _headline(run: Run, t: Words) -> Cell:
             if score is not None:
                 name = view.effort or view.task
                 parts.append(f"{esc(name)} {score.value:.3f}{_interval(score.low, score.high)}")
+        if not all(view.whole for view in run.points):
+            parts.append(f'<small class="wrong">{esc(t("not all answers yet"))}</small>')
         return Cell("<br>".join(parts) or "–", parts[-1] if parts else "")
     best = max(run.points, key=lambda view: view.metrics.get("output_tps") or 0.0, default=None)
     rate = best.metrics.get("output_tps") if best else None
@@ -180,7 +185,11 @@ def _success(run: Run) -> Cell:
     name = "failed" if run.kind == "bench" else "failures"
     found = [metric for view in run.points if (metric := view.metrics.metric(name)) is not None]
     asked = sum(metric.n for metric in found)
-    return share(1 - sum(metric.value for metric in found) / asked if asked else None)
+    rate = 1 - sum(metric.value for metric in found) / asked if asked else None
+    cell = share(rate)
+    if rate is not None and rate < FAIRLY:
+        return Cell(badge(cell.html, "broken"), rate, True)
+    return cell
 
 
 def _checks(run: Run, t: Words) -> Cell:

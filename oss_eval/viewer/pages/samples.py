@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oss_eval.report import NOTHING
 from oss_eval.store import KEY
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.markdown import safe
-from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems
+from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, unfit
 from oss_eval.viewer.pages.scores import SIGNS, VERDICTS, verdict
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, num, table, text
@@ -65,6 +66,8 @@ Place = tuple[str, str, str | None, str, int]
 def draw(library: Library, address: Address, t: Words) -> Sheet:
     """The list, and the answer chosen."""
     sheet = Sheet(t("Numbers"))
+    if unfit(sheet, library, address, ("bench",), t):
+        return sheet
     shown = latest(library, address, ("bench",))[:2]
     if not shown:
         words = t("There is no benchmark among these runs. One to begin with:")
@@ -81,12 +84,13 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     others = {_place(row): row for row in _rows(shown[1], "", "")} if len(shown) > 1 else {}
     found = [row for row in rows if _fits(row, others.get(_place(row)), address.get("verdict"))]
     at = _chosen(found, rows, address)
-    sheet.add('<div class="two"><div>')
+    if not found:
+        sheet.say(t("No answer fits these filters."))
     _list(sheet, found, others, at, address, t)
-    sheet.add("</div><div>")
     if at is not None:
         _detail(sheet, shown, at, t)
-    sheet.add("</div></div>")
+    else:
+        sheet.below = Sheet(sheet.numbers_word)
     problems(sheet, shown, t)
     return sheet
 
@@ -185,7 +189,7 @@ def _list(
     if begin + PAGE < len(found):
         steps.append(anchor(t("next page") + " ⇥", _to(found[begin + PAGE], address), kind="step"))
     inner = table(head, lines, words, "samples")
-    sheet.add(f"<p>{' '.join(steps)}</p>{inner}")
+    sheet.add(f'<p>{" ".join(steps)}</p><div class="list">{inner}</div>')
 
 
 def _sign(row: Row | None, t: Words) -> Cell:
@@ -211,20 +215,22 @@ def _detail(sheet: Sheet, shown: list[Run], at: Row, t: Words) -> None:
     name = at["sample_id"] if at["subset"] in ("default", "") else f"{at['subset']} {at['sample_id']}"
     effort = f" {at['reasoning_effort']}" if at["reasoning_effort"] else ""
     sheet.heading(f"{at['task']}{effort}: {t('problem')} {name}, {t('answer')} {at['epoch']}")
-    _facts(sheet, answers, t)
+    sheet.below = below = Sheet(sheet.numbers_word, caption=sheet.caption)
+    below.heading(t("How it went"))
+    _facts(below, answers, t)
     drawn = [
         figure
         for place, (run, row) in enumerate(zip(shown, answers, strict=True))
         if row is not None and (figure := _timeline(run, row, chr(65 + place) if len(shown) > 1 else "", t))
     ]
     if drawn:
-        sheet.draw(*drawn)
+        below.draw(*drawn)
     for place, row in enumerate(answers):
         if row is not None and row["reasoning"]:
             letter = f" {chr(65 + place)}" if len(shown) > 1 else ""
             words = t("Reasoning{letter}: {n} characters").format(letter=letter, n=f"{len(row['reasoning']):,}")
             shown_text = row["reasoning"][:200_000]
-            sheet.fold(f"reasoning{place}", words, f"<pre>{esc(shown_text)}</pre>")
+            below.fold(f"reasoning{place}", words, f"<pre>{esc(shown_text)}</pre>")
     first = answers[0]
     sheet.texts["prompt"] = f"### {t('Prompt')}\n\n" + (_prompt(first["prompt"]) if first else "")
     for place, (letter, row) in enumerate(zip("ab", answers, strict=False)):
@@ -310,7 +316,7 @@ def _facts(sheet: Sheet, answers: list[Row | None], t: Words) -> None:
     head = ["", "A", "B"] if len(answers) > 1 else ["", t("Value")]
     missing = Cell("–", "")
     rows = [[text(name), *(missing if row is None else show(row) for row in answers)] for name, show in lines]
-    sheet.table(head, rows, name="facts")
+    sheet.table(head, [row for row in rows if any(cell.html != NOTHING for cell in row[1:])], name="facts")
 
 
 def _long(words: str | None) -> Cell:

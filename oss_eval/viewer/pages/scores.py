@@ -6,13 +6,24 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from oss_eval.advice import advise_scores
 from oss_eval.metrics import Metric
 from oss_eval.scoreboard import CUT, FAILED, PART, RIGHT, UNSCORED, WRONG
+from oss_eval.scores import OVERALL, comparisons
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run, View, effort_rank
-from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, series_name, state_badges
+from oss_eval.viewer.pages.parts import (
+    Words,
+    introduce,
+    latest,
+    nothing,
+    problems,
+    series_name,
+    state_badges,
+    unfit,
+)
 from oss_eval.viewer.references import Reference, published
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, link, num, share, table, text
 
@@ -29,6 +40,8 @@ CONTROLS = (
 )
 MOST_PROBLEMS = 300
 MOST_TASKS = 6
+MOST_EXPLAINED = 4
+"""Runs whose conclusions are drawn: they need every sample."""
 
 COSTS = {
     "tokens": ("tokens of an answer, mean", 1.0),
@@ -40,6 +53,8 @@ COSTS = {
 def draw(library: Library, address: Address, t: Words) -> Sheet:
     """Leaderboard, bars, frontier, grids."""
     sheet = Sheet(t("Numbers"))
+    if unfit(sheet, library, address, ("bench",), t):
+        return sheet
     shown = latest(library, address, ("bench",), most=50)
     if not shown:
         command = "oss-eval bench demo --url sim://gpt-oss-20b-h20 --reasoning-effort low medium high"
@@ -52,14 +67,22 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         introduce(sheet, shown, address, t)
     sheet.heading(
         t("Leaderboard"),
-        t("avg@k: mean over problems of k answers each, with its 95% interval, clustered by problem."),
+        t(
+            "avg@k: mean over problems of k answers each, with its 95% interval, clustered by problem. Of all: "
+            "with failed and ungraded answers as wrong."
+        ),
     )
     _leaderboard(sheet, views, shown, address, t)
+    for run in shown[:MOST_EXPLAINED] if address.runs else shown[:1]:
+        _conclusions(sheet, run, len(shown) > 1, t)
     for name in [task] if task else tasks[:MOST_TASKS]:
         mine = [view for view in views if view.task == name and view.score() is not None]
         if mine:
             sheet.heading(name)
-            sheet.draw(_bars(mine, shown, t), _frontier(mine, shown, address, t))
+            frontier = _frontier(mine, shown, address, t)
+            sheet.draw(_bars(mine, shown, t), *([frontier] if frontier.data else []))
+            if not frontier.data:
+                sheet.say(frontier.note)
             _sources(sheet, mine, t)
     if len(tasks) > MOST_TASKS and not task:
         sheet.say(t("Figures of {n} more tasks: choose one above.").format(n=len(tasks) - MOST_TASKS))
@@ -75,6 +98,23 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     return sheet
 
 
+def _conclusions(sheet: Sheet, run: Run, several: bool, t: Words) -> None:
+    """What failed, and what the terminal says follows: efforts compared problem by problem, problems needed."""
+    name = f"{run.label}: " if several else ""
+    groups = [group for group in run.groups if group.subset == OVERALL]
+    for group in groups:
+        where = " ".join(filter(None, (group.task, group.effort)))
+        for kind, (count, example) in group.failures.items():
+            sheet.say(f"{name}{where}: {count} × {kind} {example[:200]}", "bad")
+        for reason, count in list(group.unscored_reasons.items())[:3]:
+            sheet.say(f"{name}{where}: {count} × {t('not graded')}: {reason[:200]}", "warn")
+    samples = run.samples(["point_id", "subset", "sample_id", "score"])
+    lines = advise_scores(groups, comparisons(samples, groups))
+    if lines:
+        items = "".join(f"<li>{esc(line)}</li>" for line in lines)
+        sheet.fold(f"advice-{run.key}", name + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
+
+
 def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Address, t: Words) -> None:
     order = sorted(views, key=lambda v: (v.task, -(m.value if (m := v.score()) else -1)))
     columns = [
@@ -83,6 +123,8 @@ def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Add
     told = [(title, cells) for title, cells, always in columns if always or any(cell.sort for cell in cells)]
     lines = list(zip(*(cells for _, cells in told), strict=True))
     sheet.table([title for title, _ in told], lines, name="leaderboard")
+    if any(not view.whole for view in views):
+        sheet.say(t("* not all answers yet, the quick ones first: not yet a score to quote"), "warn")
     rows = []
     for run in shown:
         for (point_id, subset), metrics in run.summary.items():
@@ -127,7 +169,7 @@ def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Ca
         (t("Score"), lambda v: estimate(v.score(), digits=3), True),
         ("pass@k", of_k("pass"), False),
         ("maj@k", of_k("maj"), False),
-        (t("Scored"), lambda v: num(m.n if (m := v.score()) else None, 0), True),
+        (t("Scored"), lambda v: _scored(v, t), True),
         (t("Failed"), figure("failed"), False),
         (t("Not graded"), figure("unscored"), False),
         (t("Of all"), figure("score", "of_all", 3), False),
@@ -139,6 +181,14 @@ def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Ca
         (t("Price of 1,000"), figure("cost", "mean", None, 1e3), False),
         (t("Run"), lambda v: link(v.run.label, address.to("about", (v.run.key,)), v.run.path.name), True),
     ]
+
+
+def _scored(view: View, t: Words) -> Cell:
+    """How many answers the score is of; with the plan where it is not finished."""
+    score = view.score()
+    if score is None or view.whole:
+        return num(score.n if score else None, 0)
+    return Cell(f"{score.n:,} {esc(t('of'))} {view.number:,}*", score.n, True)
 
 
 def _k(view: View) -> str:
@@ -274,7 +324,11 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
             )
             note = t("Hollow marks are published scores; where their cost was not published they stand at ours.")
     if not data:
-        note = t("This cost is not known: prices come from endpoints.yaml.") if chosen == "cost" else ""
+        note = (
+            t("This cost is not known: prices come from endpoints.yaml.")
+            if chosen == "cost"
+            else t("no cost is known")
+        )
     layout = figures.layout(t(title), t("score"), log_x=True)
     inner = table([t("Series"), t("Effort"), t(title), t("Score")], rows)
     return Figure("frontier", t("Effort frontier: score against cost, 95% intervals"), data, layout, inner, note)
@@ -287,7 +341,8 @@ def _sources(sheet: Sheet, views: list[View], t: Words) -> None:
             f'<a href="{esc(url)}" target="_blank" rel="noopener noreferrer">{esc(source)}</a>'
             for source, url in found
         )
-        sheet.add(f'<p class="note">{esc(t("Published scores"))}: {links}</p>')
+        words = t("Published scores, made with settings of their own")
+        sheet.add(f'<p class="note">{esc(words)}: {links}</p>')
 
 
 # -- the grid ---------------------------------------------------------------------------------------------------
@@ -328,6 +383,7 @@ def _grids(sheet: Sheet, run: Run, task: str, address: Address, t: Words) -> Non
     cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in run.samples(columns).select(columns).to_pylist():
         cells[row["point_id"]][row["subset"], row["sample_id"]][row["epoch"]] = row
+    sheet.add('<div class="grids">')
     for point in run.manifest.get("points", []):
         if task and point.get("task") != task:
             continue
@@ -342,6 +398,7 @@ def _grids(sheet: Sheet, run: Run, task: str, address: Address, t: Words) -> Non
         grid = f'<table class="grid"><tbody>{"".join(lines)}</tbody></table>'
         inner = f'<div class="scroll" tabindex="0">{grid}</div>{note}'
         sheet.fold(f"grid-{point['point_id']}", title, inner, opened=True)
+    sheet.add("</div>")
 
 
 def _mean(answers: dict[int, dict[str, Any]]) -> float:
