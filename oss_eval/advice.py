@@ -14,6 +14,8 @@ RISING = 1.10
 """Throughput counts as rising when the last step up in concurrency brought this much more."""
 CLOSE = 0.05
 """Half the width of an interval that tells models apart."""
+HEALTHY = 0.95
+"""Below this share of successes a point is no candidate for the best one, and says nothing about the limit."""
 Z = 1.96
 SHARE = 0.95
 """The knee is the lowest concurrency with this share of the best throughput."""
@@ -21,7 +23,7 @@ SHARE = 0.95
 
 def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
     """The best levels of a sweep: highest throughput, lowest latency, fastest for one user."""
-    working = [p for p in points if p.metrics.get("rps")]
+    working = [p for p in _healthy(points) if p.metrics.get("rps")]
     found: list[tuple[str, str]] = []
 
     def add(name: str, metric: str, stat: str, text: str, scale: float = 1.0, largest: bool = False) -> None:
@@ -36,6 +38,11 @@ def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
     add("Lowest latency", "latency_ms", "mean", "{:.3f} s", 1e-3)
     add("Lowest TTFT", "ttft_ms", "mean", "{:.3f} s", 1e-3)
     return found
+
+
+def _healthy(points: Sequence[PointReport]) -> list[PointReport]:
+    """Points whose figures describe the server, not the requests that survived it."""
+    return [p for p in points if (p.metrics.get("success_rate") or 0.0) >= HEALTHY]
 
 
 def _where(point: PointReport) -> str:
@@ -61,7 +68,7 @@ def advise(points: Sequence[PointReport]) -> list[str]:
 
 
 def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
-    rates = [(p, p.metrics.get("output_tps") or p.metrics.get("rps")) for p in points]
+    rates = [(p, p.metrics.get("output_tps") or p.metrics.get("rps")) for p in _healthy(points)]
     known = [(p, r) for p, r in rates if r]
     if not known:
         return []

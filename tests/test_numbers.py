@@ -185,7 +185,7 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         assert binned.percentile(q) == pytest.approx(exact.percentile(q), rel=1e-4)
 
 
-def advice_of(*rates: float) -> str:
+def advice_of(*rates: float, failing: int | None = None) -> str:
     from oss_eval.advice import advise
     from oss_eval.metrics import Metric, PointMetrics
     from oss_eval.runs import PointReport
@@ -194,6 +194,7 @@ def advice_of(*rates: float) -> str:
     for n, rate in enumerate(rates):
         values = {("output_tps", "value"): rate, ("rps", "value"): rate / 10, ("requests", "value"): 200.0}
         values["latency_ms", "mean"] = 1000.0 * (n + 1)
+        values["success_rate", "value"] = 0.55 if n == failing else 1.0
         figures = {key: Metric(*key, value, None, None, 200, "") for key, value in values.items()}
         points.append(PointReport(f"p{n}", 10**n, 200, None, PointMetrics(figures), {}, (), (), ()))
     return " | ".join(advise(points))
@@ -210,6 +211,8 @@ def test_recommendations_follow_from_the_numbers() -> None:
     assert "while mean latency grows 2.0 times" in flat
     assert "throughput falls by up to 60%" in advice_of(100, 1000, 400)
     assert "add levels around it, e.g. --parallel 1 2" in advice_of(100)
+    # A level at which half the requests fail is no reason to go higher.
+    assert "rises (+900% from concurrency 1 to 10): the limit is not reached" in advice_of(10, 100, 400, failing=2)
 
 
 # -- differences and service levels -----------------------------------------------------------------------------

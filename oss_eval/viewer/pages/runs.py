@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oss_eval.advice import HEALTHY
 from oss_eval.report import number
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
@@ -31,8 +32,6 @@ CONTROLS = (
         ),
     ),
 )
-FAIRLY = 0.95
-"""Below this share of successes a run's figures describe the survivors."""
 MOST = 300
 """Rows shown; a search finds the others."""
 
@@ -187,7 +186,7 @@ def _success(run: Run) -> Cell:
     asked = sum(metric.n for metric in found)
     rate = 1 - sum(metric.value for metric in found) / asked if asked else None
     cell = share(rate)
-    if rate is not None and rate < FAIRLY:
+    if rate is not None and rate < HEALTHY:
         return Cell(badge(cell.html, "broken"), rate, True)
     return cell
 
