@@ -167,7 +167,7 @@ def measure(folder: Path, browser: str) -> None:
                 print(
                     f"first view, all runs, in a fresh browser: {time.perf_counter() - at:.2f} s (server up for {at - up:.2f} s)"
                 )
-                visit = "(to) => window.ossVisit(to)"
+                visit = "(to) => window.ossEvalSheet.visit(to)"
                 keys = [path.name for path in sorted(folder.iterdir())]
                 for name, address, ready in (
                     ("one load sweep", f"?show=perf&runs={keys[3]}", "#sheet-perf .js-plotly-plot"),

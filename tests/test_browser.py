@@ -87,7 +87,9 @@ def page(browser: Browser) -> Iterator[Page]:
     )
     yield opened
     context.close()
-    assert troubles == []
+    # Gradio says so in the console when a page is left while an answer is on its way.
+    left = re.compile("signal is aborted|Connection errored out")
+    assert [words for words in troubles if not left.search(words)] == []
 
 
 def key(folder: Path, part: str) -> str:
@@ -382,3 +384,18 @@ def test_a_report_works_from_a_file(page: Page, results: Path, tmp_path: Path) -
     page.locator("figure details summary").first.click()
     expect(page.locator("figure details table").first).to_be_visible()
     assert "Leaderboard" in page.inner_text("body")
+
+
+def test_of_links_followed_quickly_the_last_one_wins(page: Page, address: str) -> None:
+    page.goto(address)
+    shown(page, "runs")
+    links = page.locator("nav.pages a")
+    for _ in range(5):
+        for place in (1, 3, 6, 0, 3):
+            links.nth(place).evaluate("(link) => link.click()")
+        expect(page.locator("nav.pages a[aria-current=page]")).to_have_text("Load")
+        shown(page, "perf")
+        page.wait_for_timeout(300)
+        assert page.url.endswith("?show=perf")
+        links.nth(0).click()
+        page.wait_for_url("**?show=runs")

@@ -38,9 +38,8 @@ TEXT_FIELDS = ("prompt", "answer_a", "answer_b")
 
 ON_LOAD = """
 const box = element.querySelector('.oss');
-const visit = (address) => { ossEvalSheet.wait(); trigger('select', { address }); };
+const visit = ossEvalSheet.visit;
 ossEvalSheet.listen(box, visit);
-window.ossVisit ??= visit; // for scripts: follow an address
 let last = null;
 const draw = () => {
   const value = props.value;
@@ -108,6 +107,9 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
     here = gr.State(Address())
     trail = gr.State({})  # page -> its address when it was last shown, so that its filters are kept
     seen = gr.State(())
+    # Where a link leads: a field's value, not an event's, because of links followed quickly one after the other
+    # Gradio sends the last one's values with the first one's event.
+    wanted = gr.Textbox(visible="hidden", elem_id="wanted", show_label=False)
     navigation = _sheet("navigation", [])
     sheets: dict[str, gr.HTML] = {}
     controls: dict[str, dict[str, Any]] = {}
@@ -167,8 +169,8 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
     def opened(request: gr.Request) -> list[Any]:
         return show(Address.parse(str(request.query_params)), {})
 
-    def visited(past: dict[str, Address], event: gr.EventData) -> list[Any]:
-        return show(Address.parse(str((event._data or {}).get("address", ""))), past)
+    def visited(past: dict[str, Address], address: str) -> list[Any]:
+        return show(Address.parse(address.partition("#")[0]), past)
 
     def chose(at: Address, past: dict[str, Address], runs: list[str]) -> list[Any]:
         return show(at.to(runs=tuple(runs), sample="", request=""), past, typed=True)
@@ -192,8 +194,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         return [now, gr.update(choices=_choices(library)), *drawn]
 
     gr.on(None, opened, None, outputs, show_progress="hidden")
-    for sheet in (navigation, *sheets.values(), details):
-        sheet.select(visited, [trail], outputs, show_progress="hidden", trigger_mode="always_last")
+    wanted.change(visited, [trail, wanted], outputs, show_progress="hidden", trigger_mode="always_last")
     chosen.input(chose, [here, trail, chosen], outputs, show_progress="hidden", trigger_mode="always_last")
     for page, name, control in flat:
         # `input` passes over deleted characters and typed numbers; `change` also follows our own updates.

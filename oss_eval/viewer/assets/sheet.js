@@ -36,7 +36,13 @@ window.ossEvalSheet = (() => {
   }
 
   // Shown only if the answer takes longer than a moment (see the style's delay).
-  const wait = () => document.body.classList.add("oss-busy");
+  let visits = 0;
+  function visit(address) {
+    document.body.classList.add("oss-busy");
+    const field = document.querySelector("#wanted input, #wanted textarea");
+    field.value = `${address}#${++visits}`; // the same address may be followed again
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
 
   function plots(box, visit) {
     if (!box.sheet || !box.sheet.figures.length) return;
@@ -144,5 +150,5 @@ window.ossEvalSheet = (() => {
   }
   window.addEventListener("popstate", () => location.reload());
 
-  return { draw, listen, locate, isAt, wait };
+  return { draw, listen, locate, isAt, visit };
 })();
