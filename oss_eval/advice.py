@@ -94,7 +94,7 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
         ]
     slow, slowest = knee.metrics.get("latency_ms", "mean"), last.metrics.get("latency_ms", "mean")
     grown = f" while mean latency grows {slowest / slow:.1f} times" if slow and slowest and slowest > slow else ""
-    after = min(rate for p, rate in known if p.parallel > knee.parallel)
+    after = min(rate for _, rate in known[known.index((knee, best_rate)) + 1 :])
     held = (
         f"throughput stays within {1 - SHARE:.0%} of its best"
         if after >= SHARE * top

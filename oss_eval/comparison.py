@@ -32,13 +32,13 @@ PERF_METRICS = (
 )
 """(metric, statistic, which is better)."""
 PAIRED = (
-    ("score", HIGHER, 1.0),
-    ("truncated", LOWER, 1.0),
-    ("completion_tokens", LOWER, 1.0),
-    ("ttft_ms", LOWER, 1.0),
-    ("latency_ms", LOWER, 1.0),
+    ("score", HIGHER),
+    ("truncated", LOWER),
+    ("completion_tokens", LOWER),
+    ("ttft_ms", LOWER),
+    ("latency_ms", LOWER),
 )
-"""(sample column, which is better, factor)."""
+"""(sample column, which is better)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,10 @@ def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[Contrast]:
     found = []
     for metric, stat, better in PERF_METRICS:
         one, two = a.metric(metric, stat), b.metric(metric, stat)
-        if one is not None and two is not None:
-            difference = stats.between(_estimate(one), _estimate(two)) or _bare(one.value, two.value)
-            found.append(Contrast(where, metric, stat, one.value, two.value, difference, better, False, one.unit))
+        if one is None or two is None or (stat == "p99" and min(one.n, two.n) < stats.P99_NEEDS):
+            continue
+        difference = stats.between(_estimate(one), _estimate(two)) or _bare(one.value, two.value)
+        found.append(Contrast(where, metric, stat, one.value, two.value, difference, better, False, one.unit))
     return found
 
 
@@ -87,31 +88,37 @@ def _bare(a: float, b: float) -> Difference:
     return Difference(b - a, None, None, None, 0)
 
 
-def benchmarks(where: str, a: pa.Table, b: pa.Table) -> list[Contrast]:
+def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> list[Contrast]:
     """Figures of one task and effort in two benchmark runs, paired by problem (see `stats.paired`).
 
-    Tables of samples of one point each, with the columns of PAIRED.
+    Tables of samples of one point each, with the columns of PAIRED. Problems are told by their place in the
+    benchmark; where that is not the same in both (not `same_order`), by their prompts.
     """
     found = []
-    for column, better, factor in PAIRED:
-        one, two = _by_problem(a, column), _by_problem(b, column)
+    for column, better in PAIRED:
+        one, two = _by_problem(a, column, same_order), _by_problem(b, column, same_order)
         common = [key for key in one if key in two]
         if not common:
             continue
-        before = [one[key] * factor for key in common]
-        after = [two[key] * factor for key in common]
-        difference = stats.paired([y - x for x, y in zip(before, after, strict=True)])
+        before, after = [one[key] for key in common], [two[key] for key in common]
+        shares = column == "truncated" or (
+            column == "score" and 0 <= min(*before, *after, 0) <= max(*before, *after) <= 1
+        )
+        difference = stats.paired(
+            [y - x for x, y in zip(before, after, strict=True)], 1.0 if shares else float("inf")
+        )
         unit = "ms" if column.endswith("_ms") else "tokens" if column.endswith("tokens") else ""
         mean_a, mean_b = sum(before) / len(before), sum(after) / len(after)
         found.append(Contrast(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
     return found
 
 
-def _by_problem(samples: pa.Table, column: str) -> dict[tuple[str, str], float]:
+def _by_problem(samples: pa.Table, column: str, by_place: bool) -> dict[tuple[str, str], float]:
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in samples.select(["subset", "sample_id", column]).to_pylist():
+    name = "sample_id" if by_place else "prompt"
+    for row in samples.select(["subset", name, column]).to_pylist():
         if row[column] is not None:
-            values[row["subset"], row["sample_id"]].append(float(row[column]))
+            values[row["subset"], row[name]].append(float(row[column]))
     return {key: sum(found) / len(found) for key, found in values.items()}
 
 

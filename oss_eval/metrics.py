@@ -188,19 +188,21 @@ def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:
     """Requests that met every limit (DistServe: Zhong et al. 2024, arXiv:2401.09670, section 2); None without any
     request.
 
-    `limits` maps `ttft`, `ttfa`, `tpot`, `latency` to ms. A request without such a duration meets a limit on it
-    only for tpot, which an answer of one token does not have. Requests that a stop cancelled are left out.
+    `limits` maps `ttft`, `ttfa`, `tpot`, `latency` to ms. A request without such a duration misses a limit on it,
+    but for tpot, which an answer of one token can't have. Requests that a stop cancelled are left out.
     """
     measured = requests.filter(pc.invert(requests["warmup"]))
+    seconds = measured_seconds(measured)
     measured = measured.filter(pc.not_equal(measured["status"].cast(pa.string()), "cancelled"))
     if not measured.num_rows:
         return None
     good = _succeeded(measured)
     met = np.ones(good.num_rows, dtype=bool)
     values = request_durations(good)
+    short = np.asarray(pc.fill_null(pc.less_equal(good["completion_tokens"], 1), False).to_numpy(), dtype=bool)
     for name, limit in limits.items():
-        met &= (values[name] <= limit) | (np.isnan(values[name]) & (name == "tpot"))
-    seconds, count = measured_seconds(measured), int(met.sum())
+        met &= (values[name] <= limit) | (short & (name == "tpot"))
+    count = int(met.sum())
     share = stats.proportion(count, measured.num_rows)
     return Goodput(share, count / seconds if seconds else None, measured.num_rows)
 

@@ -124,7 +124,11 @@ def comparisons(samples: pa.Table, found: list[Group]) -> list[Comparison]:
         before, after = means[less.point_id], means[more.point_id]
         differences = [_average(after[key]) - _average(before[key]) for key in before if key in after]
         if differences:
-            compared.append(Comparison(less, more, stats.paired(differences)))
+            shares = all(
+                0 <= value <= 1 for side in (before, after) for values in side.values() for value in values
+            )
+            difference = stats.paired(differences, 1.0 if shares else float("inf"))
+            compared.append(Comparison(less, more, difference))
     return compared
 
 

@@ -251,8 +251,10 @@ def between(a: Estimate, b: Estimate) -> Difference | None:
 PERMUTATIONS = 10_000
 
 
-def paired(differences: ArrayLike) -> Difference:
+def paired(differences: ArrayLike, most: float = float("inf")) -> Difference:
     """Mean of one difference a problem: Student's t interval, and a sign-flip permutation p-value (two-sided).
+
+    `most` is the largest difference that can be: 1 for shares.
 
     Pairing takes the problems' difficulty out of the comparison (Miller 2024, arXiv:2411.00640, section 4.2). All
     2^n flips of up to 13 pairs, else PERMUTATIONS random ones from a fixed seed, counted with the observed one
@@ -263,12 +265,14 @@ def paired(differences: ArrayLike) -> Difference:
     if n < 2:
         return Difference(value, None, None, None, n)
     half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    bound = 1.0 if np.abs(values).max() <= 1 else float("inf")  # shares can't differ by more
     observed = abs(values.sum()) - 1e-9
     if n <= 13:
         signs = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
         p = float(np.mean(np.abs(signs @ values) >= observed))
     else:
-        flips = np.random.default_rng(0).choice((-1.0, 1.0), size=(PERMUTATIONS, n))
-        p = float((1 + np.sum(np.abs(flips @ values) >= observed)) / (PERMUTATIONS + 1))
-    return Difference(value, max(-bound, value - half), min(bound, value + half), p, n)
+        rng, block, beyond = np.random.default_rng(0), max(1, (1 << 21) // n), 0
+        for begin in range(0, PERMUTATIONS, block):  # memory does not grow with the number of pairs
+            flips = rng.integers(0, 2, size=(min(block, PERMUTATIONS - begin), n), dtype=np.int8) * 2 - 1
+            beyond += int(np.sum(np.abs(flips @ values) >= observed))
+        p = (1 + beyond) / (PERMUTATIONS + 1)
+    return Difference(value, max(-most, value - half), min(most, value + half), p, n)

@@ -334,9 +334,11 @@ def status_of(path: Path, manifest: dict[str, Any]) -> str:
     if manifest["status"] != "running":
         return str(manifest["status"])
     try:
-        lock = os.open(path / ".lock", os.O_RDWR)
-    except OSError:
+        lock = os.open(path / ".lock", os.O_RDONLY)
+    except FileNotFoundError:
         return "broken off"
+    except OSError:
+        return "running"  # somebody else's, who does not let us look: what it says of itself has to do
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -385,6 +387,24 @@ def iter_requests(
             if damaged is None:
                 raise StoreError(_damage(part, error)) from None
             damaged.append(_damage(part, error))
+
+
+def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[str]) -> pa.Table:
+    """Rows of a run's requests whose column `name` is `value`.
+
+    Other columns are read only where there are such rows. Parts that can't be read are passed over.
+    """
+    found: list[pa.Table] = []
+    for part in _parts(path, "requests"):
+        with contextlib.suppress(OSError, pa.ArrowException), pq.ParquetFile(part) as file:
+            for group in range(file.num_row_groups):
+                if not _may_hold(file.metadata.row_group(group), point_id):
+                    continue
+                hits = pc.equal(file.read_row_group(group, columns=[name])[name].cast(pa.string()), value)
+                if pc.any(hits).as_py():
+                    rows = file.read_row_group(group, columns=columns).filter(hits)
+                    found.append(_complete(rows, columns))
+    return pa.concat_tables(found).unify_dictionaries() if found else REQUESTS.empty_table().select(columns)
 
 
 def _may_hold(group: Any, point_id: str) -> bool:
@@ -470,7 +490,7 @@ def read_journal(path: Path) -> list[SampleRecord]:
     names = {field.name for field in fields(SampleRecord)}
     found: list[SampleRecord] = []
     for line in lines:
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
             values = json.loads(line.decode("utf-8", "surrogatepass"))
             found.append(SampleRecord(**{key: value for key, value in values.items() if key in names}))
     return found

@@ -185,7 +185,7 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         assert binned.percentile(q) == pytest.approx(exact.percentile(q), rel=1e-4)
 
 
-def advice_of(*rates: float, failing: int | None = None) -> str:
+def advice_of(*rates: float, failing: int | None = None, same: bool = False) -> str:
     from oss_eval.advice import advise
     from oss_eval.metrics import Metric, PointMetrics
     from oss_eval.runs import PointReport
@@ -196,7 +196,7 @@ def advice_of(*rates: float, failing: int | None = None) -> str:
         values["latency_ms", "mean"] = 1000.0 * (n + 1)
         values["success_rate", "value"] = 0.55 if n == failing else 1.0
         figures = {key: Metric(*key, value, None, None, 200, "") for key, value in values.items()}
-        points.append(PointReport(f"p{n}", 10**n, 200, None, PointMetrics(figures), {}, (), (), ()))
+        points.append(PointReport(f"p{n}", 8 if same else 10**n, 200, None, PointMetrics(figures), {}, (), (), ()))
     return " | ".join(advise(points))
 
 
@@ -211,6 +211,7 @@ def test_recommendations_follow_from_the_numbers() -> None:
     assert "while mean latency grows 2.0 times" in flat
     assert "throughput falls by up to 60%" in advice_of(100, 1000, 400)
     assert "add levels around it, e.g. --parallel 1 2" in advice_of(100)
+    assert "falls by up to 60%" in advice_of(100, 1000, 400, same=True)  # two points of one concurrency
     # A level at which half the requests fail is no reason to go higher.
     assert "rises (+900% from concurrency 1 to 10): the limit is not reached" in advice_of(10, 100, 400, failing=2)
 
@@ -276,10 +277,14 @@ def test_goodput_counts_what_met_every_limit_over_everything_asked() -> None:
     found = goodput(table, {"ttft": 100.0, "tpot": 20.0})
     assert found is not None
     assert (found.attainment.value, found.n) == (2 / 5, 5)  # the cancelled one is in no denominator
-    assert found.rate == pytest.approx(2 / 5.0)
+    assert found.rate == pytest.approx(2 / 6.0)  # a second's worth of the time that RPS counts, too
     assert found.attainment[1:] == stats.proportion(2, 5)[1:]
     assert goodput(table, {}).attainment.value == 4 / 5  # type: ignore[union-attr]
     assert goodput(table.slice(5), {"ttft": 1.0}) is None
+    whole = requests_table([request(0, 50, 10)])
+    unstreamed = whole.set_column(whole.column_names.index("n_events"), "n_events", [[1]])
+    assert goodput(whole, {"tpot": 20.0}).attainment.value == 1  # type: ignore[union-attr]
+    assert goodput(unstreamed, {"tpot": 20.0}).attainment.value == 0  # type: ignore[union-attr]  # not measured, not met
     several = goodput(table, {"latency": 200.0})
     assert several is not None
     assert several.attainment.value == 2 / 5  # 50 + 100 ms and 50 ms; 250 and 350 ms miss

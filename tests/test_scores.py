@@ -203,3 +203,16 @@ def test_the_price_of_an_answer() -> None:
     assert rows["cost"] == group.cost.value
     assert rows["prompt_tokens"] == 2000
     assert only(records).cost is None
+
+
+def test_many_pairs_take_little_memory_and_shares_stay_shares() -> None:
+    import tracemalloc
+
+    values = np.random.default_rng(5).normal(0.01, 1.0, 20_000)
+    tracemalloc.start()
+    found = stats.paired(values)
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+    assert found.p == pytest.approx(scipy_stats.ttest_1samp(values, 0).pvalue, abs=0.02)
+    assert stats.paired([-0.9, 0.9], most=1.0)[1:3] == (-1.0, 1.0)
+    assert stats.paired([-0.9, 0.9]).high == pytest.approx(0.9 * 12.7062, rel=1e-4)  # t of one degree of freedom

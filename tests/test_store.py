@@ -129,6 +129,34 @@ def test_what_can_be_read_of_a_damaged_run_is_read(run: RunWriter) -> None:
     assert store.count_rows(run.path, "requests") == 8
 
 
+def test_a_request_is_found_without_reading_the_others(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[object] = []
+    original = pq.ParquetFile.read_row_group
+
+    def reading(file: pq.ParquetFile, index: int, columns: list[str]) -> object:
+        if columns != ["request_id"]:
+            whole.append(index)
+        return original(file, index, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", reading)
+    found = store.find_rows(run.path, "p1", "request_id", "5", ["request_id", "event_ns", "start_ns"])
+    assert found.to_pylist() == [{"request_id": "5", "event_ns": [1, 2, 3], "start_ns": 5}]
+    assert len(whole) == 1
+    assert store.find_rows(run.path, "p1", "request_id", "nosuch", ["request_id"]).num_rows == 0
+
+
+def test_a_lock_that_may_not_be_opened_is_nobody_elses_proof(
+    run: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.status_of(run.path, run.manifest) == "running"
+
+    def refused(*words: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refused)
+    assert store.status_of(run.path, run.manifest) == "running"
+
+
 def test_only_the_row_groups_of_a_point_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = RunWriter(tmp_path, "r1", {"kind": "perf"})
     for point in "abc":

@@ -32,10 +32,11 @@ from oss_eval.viewer.access import checked
 from oss_eval.viewer.address import LONGEST, MOST_RUNS, PAGES, Address
 from oss_eval.viewer.document import PLOTLY
 from oss_eval.viewer.files import prepare
-from oss_eval.viewer.library import Library, effort_rank
+from oss_eval.viewer.frame import drawn_sheet
+from oss_eval.viewer.library import Library, Run, effort_rank
 from oss_eval.viewer.pages import about, compare, perf, requests, samples, scores
 from oss_eval.viewer.references import published
-from oss_eval.viewer.sheet import Cell, Sheet, esc, script_json, table
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, script_json, table
 from oss_eval.viewer.words import LANGUAGES, words
 from tests.conftest import ROOT, Command
 
@@ -188,6 +189,116 @@ def test_a_newer_schema_is_a_row_with_a_note(folder: Path) -> None:
     assert "written by a newer oss-eval" in draw_all(Library([folder]))["runs"]
 
 
+ODD: list[dict[str, object]] = [
+    {"status": None}, {"kind": 5}, {"points": None}, {"points": [{}]}, {"points": "x"}, {"endpoint": "x"},
+    {"labels": ["x"]}, {"checks": [1]}, {"run_checks": {"x": 1}}, {"environment": None}, {"model": None},
+    {"task": None, "tasks": None}, {"client": None}, {"sessions": "x"}, {"created": 5}, {"request": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ODD, ids=str)
+@pytest.mark.parametrize("part", ["demo-a", "sweep-a"])
+def test_an_odd_manifest_harms_no_other_run(folder: Path, part: str, changes: dict[str, object]) -> None:
+    run = folder / named(part)
+    file = run / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    (run / "summary.parquet").unlink()
+    library = Library([folder])
+    for page in PAGES:
+        assert drawn_sheet(library, Address(page, (run.name,)), t).parts
+        assert drawn_sheet(library, Address(page), t).parts
+    assert "sweep-b" in "".join(drawn_sheet(library, Address("runs"), t).parts)
+
+
+def test_a_page_that_cannot_be_drawn_says_so(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*words: object) -> None:
+        raise ZeroDivisionError("x < y")
+
+    monkeypatch.setattr(scores, "draw", broken)
+    html = "".join(drawn_sheet(library, Address("scores"), t).parts)
+    assert "This page can&#x27;t be drawn for these runs: ZeroDivisionError: x &lt; y" in html
+
+
+def test_an_old_summary_of_a_resumed_run_is_not_believed(folder: Path) -> None:
+    run = folder / named("demo-a")
+    [part] = (run / "samples").glob("*.parquet")
+    pq.write_table(pq.read_table(part).slice(0, 50), part)
+    file = run / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "status": "running"}))  # and nobody holds its lock
+    [found] = Library([run]).runs()
+    assert found.status == "broken off"
+    assert sum(view.score().n for view in found.points) == 50  # type: ignore[union-attr]
+
+
+def test_runs_of_one_name_stay_apart(folder: Path) -> None:
+    for part in ("demo-a", "demo-b"):
+        file = folder / named(part) / "manifest.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "name": "nightly"}))
+    sheet = scores.draw(Library([folder]), Address("scores", (named("demo-a"), named("demo-b"))), t)
+    bars = sheet.figures[0]["data"]
+    assert [bar["name"] for bar in bars] == [f"nightly {named(part)[-4:]}" for part in ("demo-a", "demo-b")]
+
+
+def test_points_that_are_there_twice_are_compared_in_turn(library: Library) -> None:
+    run = library.find(named("sweep-a"))
+    assert run is not None
+    twice = Run(run.key, run.path, run.stamp)
+    twice.points = [*run.points, *run.points]  # type: ignore[misc]
+    assert {c.verdict for c in compare.contrasts(twice, twice)} <= {"can't tell", "no interval"}
+    assert len(compare.contrasts(twice, twice)) == 2 * len(compare.contrasts(run, run))
+
+
+def test_problems_in_another_order_are_paired_by_their_prompts(library: Library) -> None:
+    run = library.find(named("demo-a"))
+    assert run is not None
+    columns = ["subset", "sample_id", "prompt", "score", "truncated", "completion_tokens", "ttft_ms", "latency_ms"]
+    rows = run.samples(columns).select(columns)
+    ids = rows["sample_id"].to_pylist()
+    turned = pa.array([str(13 - int(name)) for name in ids]).cast(rows.schema.field("sample_id").type)
+    other = rows.set_column(columns.index("sample_id"), rows.schema.field("sample_id"), turned)
+    assert benchmarks("x", rows, other, same_order=True)[0].difference.low != 0
+    assert {c.difference.value for c in benchmarks("x", rows, other, same_order=False)} == {0.0}
+
+
+def test_the_token_rate_adds_up_to_the_tokens(library: Library) -> None:
+    run = library.find(named("sweep-a"))
+    assert run is not None
+    columns = ["warmup", "start_ns", "event_ns", "completion_tokens", "status"]
+    rows = run.requests(columns, run.points[-1].point_id)
+    begin = min(rows["start_ns"].to_pylist())
+    edges = np.linspace(0, 60, 601)
+    rate = requests.token_rate(rows, begin, edges)
+    assert rate is not None
+    assert (rate * 0.1).sum() == pytest.approx(sum(rows["completion_tokens"].to_pylist()))
+    assert requests.token_rate(run.requests(columns, "probe"), begin, edges) is None  # warm-ups count nowhere
+
+
+def test_cancelled_requests_are_no_failures(folder: Path) -> None:
+    [part] = (folder / named("sweep-a") / "requests").glob("*.parquet")
+    table_ = pq.read_table(part)
+    statuses = ["cancelled" if s == "ok" and i % 7 == 0 else s for i, s in enumerate(table_["status"].to_pylist())]
+    field = table_.schema.field("status")
+    pq.write_table(
+        table_.set_column(table_.column_names.index("status"), field, pa.array(statuses).cast(field.type)), part
+    )
+    html = "".join(requests.draw(Library([folder]), Address("requests", (named("sweep-a"),)), t).parts)
+    assert "failed requests" not in html
+
+
+def test_names_in_figures_are_texts() -> None:
+    sheet = Sheet()
+    name = '<a href="https://evil.example">x</a> & <b>'
+    sheet.draw(figures_of(name))
+    [drawn] = sheet.figures
+    assert drawn["data"][0]["name"] == '&lt;a href="https://evil.example">x&lt;/a> &amp; &lt;b>'
+    assert drawn["data"][0]["hovertemplate"] == "%{y}<extra></extra>"
+
+
+def figures_of(name: str) -> Figure:
+    data = [figures.line(name, 0, [name], [1.0], hovertemplate="%{y}<extra></extra>")]
+    return Figure("x", name, data, figures.layout("x", "y"), "")
+
+
 def test_a_manifest_with_nothing_but_its_beginning(folder: Path) -> None:
     run = folder / "20261122-000000-perf-begun-0000"
     (run / "requests").mkdir(parents=True)
@@ -314,11 +425,10 @@ def test_nothing_a_run_says_becomes_an_element(folder: Path) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from("<>&`~$![]()\\ \nascript/x1_*"), max_size=80))
-def test_no_text_opens_an_element_outside_code(text: str) -> None:
+def test_no_text_opens_an_element_or_a_picture(text: str) -> None:
     shown = markdown.safe(text)
-    outside = markdown._CODE.sub("", shown)
-    assert "<" not in outside
-    assert not re.search(r"(?<!\\)!\[", outside.replace("!\\[", ""))
+    assert not re.search("<[A-Za-z/!?]", shown)  # in code or out of it, whoever draws that line
+    assert "![" not in shown
 
 
 @pytest.mark.parametrize(
@@ -328,8 +438,10 @@ def test_no_text_opens_an_element_outside_code(text: str) -> None:
         ("so $x^2$ is $y$.", "so \\(x^2\\) is \\(y\\)."),
         ("$a < b$", "\\(a &lt; b\\)"),
         ("`a < b` and a < b", "`a < b` and a &lt; b"),
-        ("```\n<b>\n```\n<b>", "```\n<b>\n```\n&lt;b>"),
-        ("![x](http://evil)", "!\\[x](http://evil)"),
+        ("```\n<b>\n```\n<b>", "```\n<\u200bb>\n```\n&lt;b>"),
+        ("![x](http://evil)", "!&#91;x](http://evil)"),
+        ("`![x](http://evil)`", "`!\u200b[x](http://evil)`"),
+        ('\\`<div style="position:fixed">\\`', '\\`<\u200bdiv style="position:fixed">\\`'),
         ("&lt; & \x00\u202eabc", "&amp;lt; &amp; ⟨U+0000⟩⟨U+202E⟩abc"),
         ("``unclosed <b>", "``unclosed &lt;b>"),
         (None, ""),
@@ -835,8 +947,10 @@ def test_without_the_password_nothing_is_told(guarded: tuple[str, Path]) -> None
         status, text = got(address + path)
         assert status in (401, 403, 404), path
         assert "gpt-oss" not in text
-    status, text = got(address)
-    assert "gpt-oss" not in text
+    for path in ("", "zh", "login"):
+        status, text = got(address + path)
+        assert "gpt-oss" not in text
+        assert key not in text
     body = json.dumps(
         {"component_id": 1, "fn_name": "download", "data": [key, "manifest.json"], "session_hash": "x"}
     )

@@ -93,7 +93,11 @@ def _theme() -> gr.themes.ThemeClass:
 def _head() -> str:
     """Scripts of our own, from this machine: nothing is fetched from elsewhere."""
     script = (ASSETS / "sheet.js").read_text(encoding="utf-8")
-    return f'<script>{script}</script><script defer src="gradio_api/file={PLOTLY}"></script>'
+    policy = "img-src 'self' data: blob:"  # whatever a model says, no picture is fetched from elsewhere
+    return (
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><script>{script}</script>'
+        f'<script defer src="gradio_api/file={PLOTLY}"></script>'
+    )
 
 
 def build(library: Library, language: str, scratch: Path) -> gr.Blocks:

@@ -24,7 +24,7 @@ def prepare(run: Run, name: str, folder: Path) -> Path | None:
     if name not in downloads(run):
         return None
     stem, _, suffix = name.partition(".")
-    target = folder / f"{run.path.name}-{name}"
+    target = folder / f"{run.key}-{name}"
     if suffix == "json":
         shutil.copyfile(run.path / "manifest.json", target)
         return target

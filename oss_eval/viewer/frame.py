@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,7 @@ from oss_eval.viewer.library import Library
 from oss_eval.viewer.markdown import DELIMITERS
 from oss_eval.viewer.pages import about, compare, perf, requests, runs, samples, scores
 from oss_eval.viewer.pages.parts import Words
-from oss_eval.viewer.sheet import esc
+from oss_eval.viewer.sheet import Sheet, esc
 from oss_eval.viewer.words import LANGUAGES, words
 
 TITLES = {
@@ -33,6 +35,10 @@ MODULES: dict[str, ModuleType] = {
     "about": about,
 }  # fmt: skip
 REFRESH_SECONDS = 2.0
+REST = 5.0
+"""After a refresh that took a second, the next one waits for so many."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""No spinners, and no description of our handlers, which would name the runs to whoever asks."""
 TEXT_FIELDS = ("prompt", "answer_a", "answer_b")
 """Markdown fields of the samples page."""
 
@@ -96,7 +102,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
     header = HEADER.format(folders=esc(folders), other=other, language=next_language, theme=esc(t("light / dark")))
     gr.HTML(header, js_on_load=HEADER_JS, apply_default_css=False)
     chosen = gr.Dropdown(
-        choices=_choices(library),
+        choices=[],  # told by the first answer: the page itself is served before anybody has logged in
         value=[],
         multiselect=True,
         allow_custom_value=False,
@@ -139,7 +145,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
 
     def show(address: Address, past: dict[str, Address], typed: bool = False) -> list[Any]:
         """Updates of everything for an address; what the user is just typing is left alone."""
-        sheet = MODULES[address.page].draw(library, address, t)
+        sheet = drawn_sheet(library, address, t)
         value = sheet.value(address)
         drawn = [value if page == address.page else gr.skip() for page in sheets]
         updates = []
@@ -157,12 +163,13 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
             else gr.skip()
             for name in texts
         ]
-        known = [run.key for run in library.runs()]
-        picked = gr.update(choices=_choices(library), value=[key for key in address.runs if key in known])
+        choices = _choices(library)
+        known = {key for _, key in choices}
+        picked = gr.update(choices=choices, value=[key for key in address.runs if key in known])
         past = {**past, address.page: address}
         visible = [gr.update(visible=page == address.page) for page in columns]
         links = {"html": _navigation(address, past, t), "figures": [], "address": ""}
-        state = [address, past, _signature(library, address)]
+        state = [address, past, (_signature(library, address), 0.0)]
         below = gr.skip() if sheet.below is None else sheet.below.value(address) | {"address": ""}
         return [*state, picked, links, *visible, *drawn, *updates, *fields, below]
 
@@ -186,23 +193,42 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         return changed
 
     def ticked(at: Address, before: tuple[Any, ...]) -> list[Any]:
+        signature, rest_until = before or ((), 0.0)
         now = _signature(library, at)
-        if now == before:
+        if now == signature or time.monotonic() < rest_until:
             return [gr.skip()] * (2 + len(sheets))
-        value = MODULES[at.page].draw(library, at, t).value(at) | {"address": "", "refresh": str(at)}
+        begun = time.monotonic()
+        value = drawn_sheet(library, at, t).value(at) | {"address": "", "refresh": str(at)}
         drawn = [value if page == at.page else gr.skip() for page in sheets]
-        return [now, gr.update(choices=_choices(library)), *drawn]
+        choices = _choices(library)
+        known = {key for _, key in choices}
+        picked = gr.update(choices=choices, value=[key for key in at.runs if key in known])
+        # A page of a large run that is still going may take long: it must not take the run's own cores.
+        rest = time.monotonic() + REST * (time.monotonic() - begun)
+        return [(now, rest), picked, *drawn]
 
-    gr.on(None, opened, None, outputs, show_progress="hidden")
-    wanted.change(visited, [trail, wanted], outputs, show_progress="hidden", trigger_mode="always_last")
-    chosen.input(chose, [here, trail, chosen], outputs, show_progress="hidden", trigger_mode="always_last")
+    gr.on(None, opened, None, outputs, **QUIET)
+    wanted.change(visited, [trail, wanted], outputs, **QUIET, trigger_mode="always_last")
+    chosen.input(chose, [here, trail, chosen], outputs, **QUIET, trigger_mode="always_last")
     for page, name, control in flat:
         # `input` passes over deleted characters and typed numbers; `change` also follows our own updates.
         listen = control.change if isinstance(control, gr.Textbox | gr.Slider) else control.input
         handler = set_filter(page, _spec(page, name))
-        listen(handler, [here, trail, control], outputs, show_progress="hidden", trigger_mode="always_last")
+        listen(handler, [here, trail, control], outputs, **QUIET, trigger_mode="always_last")
     timer = gr.Timer(REFRESH_SECONDS)
-    timer.tick(ticked, [here, seen], [seen, chosen, *sheets.values()], show_progress="hidden")
+    timer.tick(ticked, [here, seen], [seen, chosen, *sheets.values()], **QUIET)
+
+
+def drawn_sheet(library: Library, address: Address, t: Words) -> Sheet:
+    """A page's sheet; one that can't be drawn says so, and leaves the other pages alone."""
+    try:
+        sheet: Sheet = MODULES[address.page].draw(library, address, t)
+    except Exception as error:  # a run can be damaged in more ways than can be foreseen
+        logging.getLogger(__name__).exception("page %s", address)
+        sheet = Sheet()
+        words_ = t("This page can't be drawn for these runs: {error}")
+        sheet.say(words_.format(error=f"{type(error).__name__}: {error}"[:300]), "bad")
+    return sheet
 
 
 def _sheet(name: str, functions: list[Callable[..., Any]]) -> gr.HTML:

@@ -5,6 +5,7 @@ What a browser names is looked up here and never becomes a path.
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ class View:
     parallel: int | None
     number: int
     metrics: PointMetrics
+    workers: int | None = None
+    """Worker processes, where a run has points that differ in nothing else (calibrations)."""
 
     def score(self) -> Metric | None:
         """avg@k."""
@@ -62,7 +65,8 @@ class View:
         """`aime25 high`, `high c64`."""
         if self.parallel is None:
             return " ".join(filter(None, (self.task, self.effort)))
-        return " ".join(filter(None, (self.effort, f"c{self.parallel}")))
+        workers = f"w{self.workers}" if self.workers else None
+        return " ".join(filter(None, (self.effort, workers, f"c{self.parallel}")))
 
 
 def _is_mean(metric: str, stat: str) -> bool:
@@ -72,6 +76,34 @@ def _is_mean(metric: str, stat: str) -> bool:
 def effort_rank(effort: str | None) -> tuple[int, str]:
     """Efforts in their order, unknown ones last."""
     return RANKS.get(effort, 9), effort or ""
+
+
+CLOSED = ("finished", "failed", "interrupted")
+"""A run in one of these states has written its summary last."""
+
+SHAPE: dict[str, type] = {
+    "run_id": str, "status": str, "kind": str, "model": str, "points": list, "task": dict, "tasks": dict,
+    "endpoint": dict, "environment": dict, "labels": dict, "checks": dict, "run_checks": list, "client": dict,
+    "sessions": list, "request": dict,
+}  # fmt: skip
+NEEDED = ("run_id", "status", "kind")
+
+
+def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A manifest whose parts are what they have to be; what is null is absent. Raises StoreError."""
+    found = {name: value for name, value in manifest.items() if value is not None or name not in SHAPE}
+    wrong = [name for name, kind in SHAPE.items() if name in found and not isinstance(found[name], kind)]
+    wrong += [name for name in NEEDED if name not in found]
+    for point in found.get("points", []) if "points" not in wrong else []:
+        if not isinstance(point, dict) or not isinstance(point.get("point_id"), str):
+            wrong.append("points")
+            break
+    if "points" in found:
+        begun = ("model", "endpoint", "tasks" if found.get("kind") == "bench" else "task")
+        wrong += [name for name in begun if name not in found]
+    if wrong:
+        raise StoreError(f"{path / 'manifest.json'} is damaged: {', '.join(wrong)}")
+    return found
 
 
 class Run:
@@ -84,8 +116,8 @@ class Run:
         self.manifest: dict[str, Any] = {}
         self.status = "unreadable"
         try:
-            self.manifest = read_manifest(path)
-            self.status = status_of(path, self.manifest)
+            manifest = _shaped(read_manifest(path), path)
+            self.manifest, self.status = manifest, status_of(path, manifest)
         except OssEvalError as error:
             self.problems.append(error.message)
 
@@ -151,14 +183,18 @@ class Run:
         return len([c for c in [*found, *(self.manifest.get("run_checks") or [])] if c.get("level") == "warn"])
 
     @cached_property
-    def summary(self) -> dict[tuple[str, str | None], PointMetrics]:
-        """Its figures by point and subset: stored ones, or computed from the rows that there are so far."""
-        rows: list[dict[str, Any]] = []
+    def stored_rows(self) -> list[dict[str, Any]]:
+        """Rows of its summary; none where it can't be trusted: a resumed run that broke off has that of before."""
         try:
-            if self.status != "running":
-                rows = read_summary(self.path)
+            return read_summary(self.path) if self.status in CLOSED else []
         except StoreError as error:
             self._note(error.message)
+            return []
+
+    @cached_property
+    def summary(self) -> dict[tuple[str, str | None], PointMetrics]:
+        """Its figures by point and subset: stored ones, or computed from the rows that there are so far."""
+        rows = self.stored_rows
         if not rows and self.manifest.get("points"):
             rows = self._computed()
         return perf_runs.metrics_by_point(rows)
@@ -169,7 +205,7 @@ class Run:
             if self.kind == "bench":
                 rows = scores.summary_rows(self.manifest, self._groups(damaged))
             else:
-                rows = perf_runs.summary_rows(perf_runs.load_run(self.path, damaged=damaged))
+                rows = [] if self.report is None else perf_runs.summary_rows(self.report)
         except OssEvalError as error:
             rows, damaged = [], [error.message]
         for problem in damaged:
@@ -204,6 +240,7 @@ class Run:
                         planned.get("parallel"),
                         planned.get("number") or 0,
                         metrics,
+                        planned.get("workers") if self.kind == "calibrate" else None,
                     )
                 )
         return found
@@ -217,7 +254,7 @@ class Run:
         """A load sweep with failures, clocks and checks; None where nothing can be shown."""
         damaged: list[str] = []
         try:
-            return perf_runs.load_run(self.path, stored=not self.live, damaged=damaged)
+            return perf_runs.load_run(self.path, stored=bool(self.stored_rows), damaged=damaged)
         except OssEvalError as error:
             damaged.append(error.message)
             return None
@@ -254,7 +291,7 @@ class Run:
     def resume(self) -> str | None:
         """The command that goes on with a run that ended too early."""
         if self.kind == "bench" and self.status in ("broken off", "interrupted", "failed"):
-            return f"oss-eval bench --resume {self.path.name} --out {self.path.parent}"
+            return shlex.join(["oss-eval", "bench", "--resume", self.path.name, "--out", str(self.path.parent)])
         return None
 
     def _note(self, problem: str) -> None:

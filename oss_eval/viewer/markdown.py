@@ -33,7 +33,7 @@ def safe(text: str | None) -> str:
     parts = []
     place = 0
     for match in _CODE.finditer(shown):
-        parts += [_prose(shown[place : match.start()]), match.group()]
+        parts += [_prose(shown[place : match.start()]), _code(match.group())]
         place = match.end()
     parts.append(_prose(shown[place:]))
     return "".join(parts) + (f"\n\n… {len(text) - LONGEST:,} more characters" if cut else "")
@@ -42,4 +42,12 @@ def safe(text: str | None) -> str:
 def _prose(text: str) -> str:
     text = _DOLLARS.sub(lambda match: f"\\({match.group(1)}\\)", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"!\[", r"!\\[", text)
+    return text.replace("![", "!&#91;")
+
+
+def _code(text: str) -> str:
+    """Entities are not read in code, so what could open an element or a picture is broken by a space of no width.
+
+    That holds too where the browser's Markdown takes for text what is code for us.
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", "<\u200b", text).replace("![", "!\u200b[")

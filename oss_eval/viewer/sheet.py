@@ -187,7 +187,8 @@ class Sheet:
                 f'<button type="button" data-save="svg">SVG</button>'
                 f"<details><summary>{esc(self.numbers_word)}</summary>{figure.numbers}</details></div></figure>"
             )
-            self.figures.append({"data": figure.data, "layout": figure.layout, "name": figure.name})
+            drawn = {"data": plain(figure.data), "layout": plain(figure.layout)}
+            self.figures.append({**drawn, "name": figure.name})
         self.parts.append(f'<div class="figures">{"".join(boxes)}</div>')
 
     def value(self, address: Address) -> Json:
@@ -195,6 +196,19 @@ class Sheet:
         return {
             "html": "".join(self.parts), "figures": self.figures, "address": str(address), "caption": self.caption,
         }  # fmt: skip
+
+
+OURS = ("customdata", "hovertemplate")
+"""Parts of a figure whose angle brackets are meant."""
+
+
+def plain(part: Any) -> Any:
+    """A part of a figure in which texts are texts: Plotly reads some HTML in names, labels and categories."""
+    if isinstance(part, dict):
+        return {key: value if key in OURS else plain(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [plain(value) for value in part]
+    return part.replace("&", "&amp;").replace("<", "&lt;") if isinstance(part, str) else part
 
 
 def script_json(value: object) -> str:

@@ -24,7 +24,15 @@ window.ossEvalSheet = (() => {
     if (!value) return;
     document.body.classList.remove("oss-busy");
     box.querySelectorAll(".js-plotly-plot").forEach((plot) => window.Plotly && Plotly.purge(plot));
+    const focused = box.contains(document.activeElement) && (document.activeElement.getAttribute("href") ||
+      document.activeElement.textContent);
     box.innerHTML = value.html;
+    box.querySelectorAll("table[data-name]").forEach((table) => {
+      const kept = (box.sorts || {})[table.dataset.name];
+      if (kept) order(table, kept.column, kept.down);
+    });
+    if (focused) [...box.querySelectorAll("a, button, summary")]
+      .find((e) => e.getAttribute("href") === focused || e.textContent === focused)?.focus({ preventScroll: true });
     box.querySelectorAll("details").forEach((d) => { // as the reader left it
       const left = (box.folds || {})[foldName(d)];
       if (left !== undefined) d.open = left;
@@ -68,9 +76,16 @@ window.ossEvalSheet = (() => {
     });
   }
 
-  function sort(button) {
+  function sort(button, box) {
     const cell = button.closest("th"), table = cell.closest("table"), column = [...cell.parentNode.children].indexOf(cell);
     const down = cell.getAttribute("aria-sort") !== "descending";
+    if (table.dataset.name) (box.sorts ||= {})[table.dataset.name] = { column, down };
+    order(table, column, down);
+  }
+
+  function order(table, column, down) {
+    const cell = table.tHead.rows[0].cells[column];
+    if (!cell) return;
     table.querySelectorAll("th").forEach((th) => th.removeAttribute("aria-sort"));
     cell.setAttribute("aria-sort", down ? "descending" : "ascending");
     const rows = [...table.tBodies[0].rows], key = (row) => row.cells[column].dataset.value;
@@ -101,7 +116,7 @@ window.ossEvalSheet = (() => {
     box.addEventListener("click", (event) => {
       const target = event.target;
       const sorter = target.closest("[data-sort]"), saver = target.closest("[data-save]"), copier = target.closest("[data-copy]");
-      if (sorter) return sort(sorter);
+      if (sorter) return sort(sorter, box);
       if (saver) return save(saver, box);
       if (copier) {
         const words = copier.parentNode.querySelector("code").textContent;

@@ -65,7 +65,8 @@ def commands(run: Run) -> list[str]:
 def downloads(run: Run) -> list[str]:
     """Names of the files that can be had."""
     tables = ["requests", "summary"] if run.kind != "bench" else ["samples", "requests", "summary"]
-    return [*(f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")), "manifest.json"]
+    there = [name for name in tables if (run.path / name).is_dir() or (run.path / f"{name}.parquet").is_file()]
+    return [*(f"{name}.{kind}" for name in there for kind in ("csv", "parquet")), "manifest.json"]
 
 
 def _download(run: Run, name: str) -> str:

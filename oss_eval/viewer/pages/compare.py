@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,7 +62,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     introduce(sheet, chosen, address, t)
     found: list[tuple[Run, Contrast]] = []
     for other in others:
-        if (first.kind == "bench") != (other.kind == "bench"):
+        if first.kind != other.kind:
             sheet.say(t("{run} is of another kind and can't be compared with A.").format(run=other.label), "bad")
             continue
         _unlike(sheet, first, other, chosen, t)
@@ -81,6 +83,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         "A",
         t("B"),
         t("Difference"),
+        t("Pairs"),
         "%",
         "p",
         t("Verdict"),
@@ -105,23 +108,31 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     return sheet
 
 
+@lru_cache(maxsize=32)
 def contrasts(a: Run, b: Run) -> list[Contrast]:
-    """All figures of the points that two runs have in common."""
+    """All figures of the points that two runs have in common. Runs don't change, so it is computed once."""
     found: list[Contrast] = []
     if a.kind == "bench":
-        columns = ["point_id", "subset", "sample_id", *(name for name, _, _ in PAIRED)]
+        columns = ["point_id", "subset", "sample_id", "prompt", *(name for name, _ in PAIRED)]
         tables = [run.samples(columns) for run in (a, b)]
         for one in a.points:
             two = next((v for v in b.points if (v.task, v.effort) == (one.task, one.effort)), None)
             if two is not None:
                 parts = [_of_point(rows, v) for rows, v in zip(tables, (one, two), strict=True)]
-                found += benchmarks(one.title, *parts)
+                hashes = [run.manifest["tasks"].get(one.task, {}).get("samples_hash") for run in (a, b)]
+                found += benchmarks(one.title, parts[0], parts[1], same_order=hashes[0] == hashes[1])
         return found
     for one in a.points:
-        two = next((v for v in b.points if (v.effort, v.parallel) == (one.effort, one.parallel)), None)
+        two = _counterpart(one, a, b)
         if two is not None:
             found += sweeps(one.title, one.metrics, two.metrics)
     return found
+
+
+def _counterpart(one: View, a: Run, b: Run) -> View | None:
+    """B's point of the same effort, workers and concurrency; of several, the one in the same turn."""
+    turn = [view for view in a.points if view.title == one.title].index(one)
+    return next(iter([view for view in b.points if view.title == one.title][turn : turn + 1]), None)
 
 
 def _of_point(rows: pa.Table, view: View) -> pa.Table:
@@ -201,6 +212,7 @@ def _row(run: Run, c: Contrast, several: bool, t: Words) -> list[Cell]:
         _value(c.a, c),
         _value(c.b, c),
         _difference(c.difference, c),
+        num(c.difference.pairs if c.paired else None, 0),
         Cell("–" if relative is None else f"{relative:+.1f}%", relative, True),
         shown,
         Cell(badge(word, STYLES.get(c.verdict, "")), word),

@@ -19,7 +19,9 @@ def series_name(run: Run, shown: Sequence[Run]) -> str:
     models = [other.model for other in shown]
     if models.count(run.model) == 1:
         return run.model
-    return run.label if len(set(models)) == 1 else f"{run.model} · {run.label}"
+    labels = [other.label for other in shown if other.model == run.model]
+    label = run.label if labels.count(run.label) == 1 else f"{run.label} {run.path.name[-4:]}"
+    return label if len(set(models)) == 1 else f"{run.model} · {label}"
 
 
 def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[View]]:
@@ -27,7 +29,8 @@ def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[Vie
     found: dict[str, list[View]] = {}
     for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort), v.parallel or 0)):
         name = series_name(view.run, shown) if len(shown) > 1 else ""
-        found.setdefault(" · ".join(filter(None, (name, view.effort))) or view.run.model, []).append(view)
+        workers = f"w{view.workers}" if view.workers else None
+        found.setdefault(" · ".join(filter(None, (name, view.effort, workers))) or view.run.model, []).append(view)
     return found
 
 

@@ -179,9 +179,10 @@ def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
             sheet.say(words, "warn" if level == "warn" else "note")
         if report.points and not found and all(point.checks is not None for point in report.points):
             sheet.say(f"{letter}{t('Instrument: clean at every point.')}")
-        if len(report.points) > 1:
-            items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(report.points))
-            items += "".join(f"<li>{esc(line)}</li>" for line in advise(report.points))
+        if len(report.points) > 1 and run.kind == "perf":
+            whole = [p for p in report.points if (p.metrics.get("requests") or 0) >= p.number] or report.points
+            items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(whole))
+            items += "".join(f"<li>{esc(line)}</li>" for line in advise(whole))
             sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
 
 

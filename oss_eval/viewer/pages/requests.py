@@ -42,7 +42,6 @@ COLUMNS = [
     "error_message",
     "completion_tokens",
     "client_lag_max_ns",
-    "n_events",
     *INSTANTS,
 ]
 Row = dict[str, Any]
@@ -79,8 +78,11 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     if chosen:
         _one(sheet, run, point_id, chosen, t)
     sheet.heading(t("Activity"))
-    events = run.requests(["start_ns", "event_ns", "completion_tokens", "n_events"], point_id or None)
-    sheet.draw(*_activity(rows, events, begin, t))
+    events = run.requests(["warmup", "start_ns", "event_ns", "completion_tokens"], point_id or None)
+    activity = _activity(rows, events, begin, t)
+    sheet.draw(*activity)
+    if all(figure.name != "token-rate" for figure in activity):
+        sheet.say(t("These requests were not streamed: there are no instants of tokens."))
     _extremes(sheet, rows, begin, address.to(runs=(run.key,), point=point_id), t)
     problems(sheet, shown, t)
     return sheet
@@ -134,7 +136,9 @@ def lanes(start: Floats, end: Floats) -> NDArray[np.int64]:
 def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
     at = {name.removesuffix("_ns"): _seconds(rows, name, begin) for name in INSTANTS}
     start, end = at["start"], np.where(np.isnan(at["last_token"]), at["end"], at["last_token"])
-    failed = np.asarray(pc.not_equal(rows["status"].cast(pa.string()), "ok").to_numpy(zero_copy_only=False))
+    status = rows["status"].cast(pa.string())
+    stopped = np.asarray(pc.equal(status, "cancelled").to_numpy(zero_copy_only=False))
+    failed = np.asarray(pc.not_equal(status, "ok").to_numpy(zero_copy_only=False)) & ~stopped
     lane = lanes(start, np.where(np.isnan(at["end"]), end, at["end"]))
     keep = thinned(end - start, failed)
     ids, statuses = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
@@ -194,6 +198,19 @@ def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
             }
         )
     count = int(lane.max()) + 1
+    cut_short = [int(i) for i in keep if stopped[i]]
+    if cut_short:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": t("cancelled"),
+                "x": _clean(np.where(np.isnan(at["end"]), start, at["end"])[cut_short]),
+                "y": [int(lane[i]) for i in cut_short],
+                "marker": {"symbol": "line-ns-open", "size": 10, "color": "#7b8494", "line": {"width": 2}},
+                "hovertemplate": "%{x:.3f} s<extra></extra>",
+            }
+        )
     layout = figures.layout(
         t("time since the first request (s)"), t("slot"), height=max(300, min(760, 120 + 9 * count))
     )
@@ -234,10 +251,7 @@ def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[F
     edges = np.linspace(0, length, BINS + 1)
     middle = _clean((edges[:-1] + edges[1:]) / 2)
     flying = in_flight(start, end, edges)
-    instants = (absolute_events(events.filter(pc.is_valid(events["start_ns"]))) - begin) / 1e9
-    seen = float(pc.sum(events["n_events"]).as_py() or 0)
-    per_event = float(pc.sum(events["completion_tokens"]).as_py() or 0) / seen if seen else 0.0
-    rate = np.histogram(instants, bins=edges)[0] / (length / BINS) * (per_event or 1.0)
+    rate = token_rate(events, begin, edges)
     lag = np.asarray(rows["client_lag_max_ns"].cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e6
     place = np.clip(np.digitize(end, edges) - 1, 0, BINS - 1)
     worst = np.full(BINS, np.nan)
@@ -247,7 +261,11 @@ def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[F
     step = {"mode": "lines", "line": {"shape": "hvh", "width": 1.6, "color": figures.COLOURS[0]}}
     shown = [
         ("in-flight", t("In flight"), t("requests in flight"), flying, {}),
-        ("token-rate", t("Tokens per second"), t("tokens/s of all requests"), rate, {}),
+        *(
+            []
+            if rate is None
+            else [("token-rate", t("Tokens per second"), t("tokens/s of all requests"), rate, {})]
+        ),
         (
             "client-lag",
             t("Client lag, largest in each slice"),
@@ -275,6 +293,27 @@ def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[F
     return tuple(found)
 
 
+def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
+    """Tokens per second in each slice between `edges` (seconds since `begin`); None without any token event.
+
+    An event counts for as many tokens as its request had for each of its events; where the server did not say, for
+    as many as the others' events did.
+    """
+    rows = requests.filter(pc.and_(pc.invert(requests["warmup"]), pc.is_valid(requests["start_ns"])))
+    rows = rows.filter(pc.is_valid(rows["event_ns"]))
+    instants = (absolute_events(rows) - begin) / 1e9
+    if not len(instants):
+        return None
+    lengths = pc.fill_null(pc.list_value_length(rows["event_ns"]), 0).to_numpy()
+    tokens = np.asarray(rows["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
+    known = np.isfinite(each)
+    usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
+    weights = np.repeat(np.where(known, each, usual), lengths)
+    return np.asarray(np.histogram(instants, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
+
+
 def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:
     """The most requests under way at a time within each slice between `edges`."""
     times = np.concatenate([start, end])
@@ -296,7 +335,7 @@ def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Wor
     statuses, ids = rows["status"].to_pylist(), rows["request_id"].to_pylist()
     kinds, messages = rows["error_kind"].to_pylist(), rows["error_message"].to_pylist()
     tokens, lags = rows["completion_tokens"].to_pylist(), rows["client_lag_max_ns"].to_pylist()
-    bad = [i for i, status in enumerate(statuses) if status != "ok"]
+    bad = [i for i, status in enumerate(statuses) if status not in ("ok", "cancelled")]
     slow = [int(i) for i in np.argsort(np.nan_to_num(end - start, nan=-1.0))[::-1] if statuses[i] == "ok"][:15]
 
     def line(i: int) -> list[Cell]:

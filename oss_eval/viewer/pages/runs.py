@@ -8,7 +8,7 @@ from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.pages.parts import PERF_KINDS, Words, nothing, state_badges
-from oss_eval.viewer.sheet import Cell, Sheet, anchor, badge, esc, share, text
+from oss_eval.viewer.sheet import Cell, Sheet, anchor, badge, esc, num, share, text
 
 CONTROLS = (
     Control("q", "Search", "text", info="model, task, endpoint, label or name"),
@@ -154,7 +154,7 @@ def _note(run: Run) -> Cell:
 
 
 def _headline(run: Run, t: Words) -> Cell:
-    if run.live:
+    if run.live:  # nothing is computed for it: that would take the cores it measures with
         done, planned = run.progress
         share_done = done / planned if planned else 0.0
         bar = f'<progress max="1" value="{share_done:.4f}" aria-label="{esc(t("progress"))}"></progress>'
@@ -164,7 +164,9 @@ def _headline(run: Run, t: Words) -> Cell:
         for view in run.points:
             score = view.score()
             if score is not None:
-                name = view.effort or view.task
+                name = (
+                    view.effort if view.effort and len({other.task for other in run.points}) == 1 else view.title
+                )
                 parts.append(f"{esc(name)} {score.value:.3f}{_interval(score.low, score.high)}")
         if not all(view.whole for view in run.points):
             parts.append(f'<small class="wrong">{esc(t("not all answers yet"))}</small>')
@@ -181,6 +183,8 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _success(run: Run) -> Cell:
+    if run.live:
+        return num(None)
     name = "failed" if run.kind == "bench" else "failures"
     found = [metric for view in run.points if (metric := view.metrics.metric(name)) is not None]
     asked = sum(metric.n for metric in found)

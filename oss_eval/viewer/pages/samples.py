@@ -16,7 +16,7 @@ from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.markdown import safe
 from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, unfit
-from oss_eval.viewer.pages.scores import SIGNS, VERDICTS, verdict
+from oss_eval.viewer.pages.scores import SIGNS, VERDICTS, sample_name, verdict
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, num, table, text
 
@@ -128,22 +128,19 @@ def _fits(row: Row, other: Row | None, wanted: str) -> bool:
 
 
 def _chosen(found: list[Row], rows: list[Row], address: Address) -> Row | None:
-    subset, _, rest = address.get("sample").partition("/")
-    sample, _, epoch = rest.rpartition("/")
-    for row in rows:
-        if (row["subset"], row["sample_id"], str(row["epoch"])) == (subset, sample, epoch):
-            return row
-    return found[0] if found else None
+    wanted = address.get("sample")
+    return next((row for row in rows if sample_name(row) == wanted), found[0] if found else None)
 
 
-def _to(row: Row, address: Address, **more: Any) -> Address:
-    return address.to(point=row["point_id"], sample=f"{row['subset']}/{row['sample_id']}/{row['epoch']}", **more)
+def _to(row: Row, address: Address) -> Address:
+    return address.to(sample=sample_name(row))
 
 
 def _list(
     sheet: Sheet, found: list[Row], others: dict[Place, Row], at: Row | None, address: Address, t: Words
 ) -> None:
-    place = found.index(at) if at in found else 0
+    listed = at in found
+    place = found.index(at) if at is not None and listed else 0
     begin = place // PAGE * PAGE
     part = found[begin : begin + PAGE]
     several = any(row["reasoning_effort"] for row in found)
@@ -182,7 +179,9 @@ def _list(
     steps = []
     if place > 0:
         steps.append(anchor("← " + t("previous answer"), _to(found[place - 1], address), kind="step"))
-    if found and place + 1 < len(found):
+    if found and at is not None and not listed:  # the filters don't let it through: the list begins anew
+        steps.append(anchor(t("next answer") + " →", _to(found[0], address), kind="step"))
+    elif found and place + 1 < len(found):
         steps.append(anchor(t("next answer") + " →", _to(found[place + 1], address), kind="step"))
     if begin:
         steps.append(anchor("⇤ " + t("previous page"), _to(found[begin - PAGE], address), kind="step"))

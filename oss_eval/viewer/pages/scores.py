@@ -365,6 +365,11 @@ VERDICTS = {
 }
 
 
+def sample_name(row: dict[str, Any]) -> str:
+    """An answer in an address: its point, subset, sample and epoch."""
+    return f"{row['point_id']}/{row['subset']}/{row['sample_id']}/{row['epoch']}"
+
+
 def verdict(row: dict[str, Any]) -> str:
     """A sample row's key of SIGNS; the same rules as the terminal's grid."""
     if row["status"] != "ok":
@@ -422,7 +427,7 @@ def _line(
             signs.append("<td></td>")
             continue
         kind = verdict(row)
-        to = address.to("samples", (run.key,), point=point["point_id"], sample=f"{subset}/{sample}/{epoch}")
+        to = address.to("samples", (run.key,), sample=sample_name(row))
         said = f"{sample}, {t('answer')} {epoch}: {t(VERDICTS[kind])}"
         signs.append(f"<td>{anchor(SIGNS[kind], to, said, f'g-{kind}')}</td>")
     mean = _mean(answers)

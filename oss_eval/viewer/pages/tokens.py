@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
+from oss_eval.store import find_rows
 from oss_eval.viewer import figures
 from oss_eval.viewer.library import Run
 from oss_eval.viewer.pages.parts import Words
@@ -31,11 +31,7 @@ def find_request(run: Run, point_id: str, request_id: str) -> Row | None:
         "error_message",
         "completion_tokens",
     ]
-    rows = run.requests(["request_id"], point_id)
-    if request_id not in rows["request_id"].to_pylist():
-        return None
-    table_ = run.requests(columns, point_id)
-    hits = table_.filter(pc.equal(table_["request_id"], request_id)).to_pylist()
+    hits = find_rows(run.path, point_id, "request_id", request_id, columns).to_pylist()
     return dict(hits[-1]) if hits else None
 
 
