@@ -26,8 +26,8 @@ def main(folder: Path) -> None:
     bench = sorted(path.name for path in folder.iterdir() if "-bench-" in path.name)
     perf = sorted(path.name for path in folder.iterdir() if "-perf-" in path.name)
     pages = {
-        "scores": ("#sheet-scores h2", f"?show=scores&runs={','.join(bench[:2])}"),
-        "samples": ("#sheet-samples .two", f"?show=samples&runs={','.join(bench[:2])}&verdict=wrong"),
+        "scores": ("#sheet-scores h2:nth-of-type(2)", f"?show=scores&runs={','.join(bench[:2])}"),
+        "samples": ("#sheet-samples .list", f"?show=samples&runs={','.join(bench[:2])}&verdict=wrong"),
         "load": ("#sheet-perf h2:nth-of-type(2)", f"?show=perf&runs={','.join(perf[:2])}&ttft=300"),
         "requests": ("#sheet-requests h2", f"?show=requests&runs={perf[0]}"),
     }
