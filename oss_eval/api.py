@@ -63,12 +63,10 @@ def run_perf(
     """A load sweep: a task by name or path, and the flags of `oss-eval perf` as keywords. Raises OssEvalError."""
     from oss_eval.config import PerfTask, validated
     from oss_eval.perf import run
-    from oss_eval.tasks import find_task, read_task
+    from oss_eval.tasks import overridden
 
-    values = read_task(find_task(task), "perf")
-    if "parallel" in settings and "number" not in settings:
-        values.pop("number", None)
-    made = run(validated(PerfTask, {**values, **settings}, "oss-eval perf"), _order(out, name, labels, api_key))
+    values = overridden(task, settings)
+    made = run(validated(PerfTask, values, "oss-eval perf"), _order(out, name, labels, api_key))
     return _run(made, "perf")
 
 

@@ -78,18 +78,11 @@ def perf_command(arguments: argparse.Namespace) -> int:
     """`oss-eval perf`."""
     from oss_eval.config import PerfTask, validated
     from oss_eval.perf import run
-    from oss_eval.tasks import DEFAULT, find_task, read_task
+    from oss_eval.tasks import DEFAULT, overridden
 
-    values = read_task(find_task(vars(arguments).get("task", DEFAULT)), "perf")
-    typed = _typed(arguments)
-    if "parallel" in typed and "number" not in typed:
-        values.pop("number", None)  # the file's numbers belong to the file's levels
-    if "prompt" in typed:
-        values.pop("dataset", None)
-    elif "dataset" in typed:
-        values.pop("prompt", None)
     order, named = _order(arguments)
-    made = run(validated(PerfTask, {**values, **named, **typed}, "oss-eval perf"), order)
+    values = overridden(vars(arguments).get("task", DEFAULT), {**named, **_typed(arguments)})
+    made = run(validated(PerfTask, values, "oss-eval perf"), order)
     _show(made.path, vars(arguments).get("json", False))
     if made.status == "failed":
         sys.stderr.write("oss-eval: every request failed\n")

@@ -73,3 +73,18 @@ def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
     if kind is not None and other != kind and other in ("perf", "bench"):
         raise TaskError(f"the task {path.stem} is for oss-eval {other}", f"oss-eval {other} {path.stem}")
     return {"name": path.stem, **values}
+
+
+def overridden(task: str, typed: dict[str, Any]) -> dict[str, Any]:
+    """A load sweep's task file with what was typed instead. Raises TaskError.
+
+    The file's numbers belong to the file's levels, and a prompt and a dataset exclude each other.
+    """
+    values = read_task(find_task(task), "perf")
+    if "parallel" in typed and "number" not in typed:
+        values.pop("number", None)
+    if "prompt" in typed:
+        values.pop("dataset", None)
+    elif "dataset" in typed:
+        values.pop("prompt", None)
+    return {**values, **typed}
