@@ -136,7 +136,6 @@ def _examples(rows: list[str]) -> str:
 
 def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
     """Rows one by one: instants in order, counts that agree, nothing twice."""
-    planned = {point["point_id"]: point for point in manifest.get("points", [])}
     seen: Counter[tuple[str, int]] = Counter()
     measured: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {}
@@ -151,16 +150,21 @@ def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
     twice = [f"{name} (attempt {attempt})" for (name, attempt), count in seen.items() if count > 1]
     if twice:
         yield Finding(BAD, "requests", f"stored more than once: {_examples(twice)}")
-    unknown = [name for name, count in measured.items() if name not in planned and count]
+    yield from _counts("requests", measured, manifest, exact=manifest.get("kind") != "bench")
+
+
+def _counts(table: str, counts: Counter[str], manifest: dict[str, Any], exact: bool = True) -> Iterator[Finding]:
+    """Rows of each point against the plan; a run that was stopped may lack some."""
+    planned = {point["point_id"]: point["number"] for point in manifest.get("points", [])}
+    unknown = [name for name, count in counts.items() if name not in planned and count]
     if unknown:
-        yield Finding(BAD, "requests", f"of a point that the manifest does not have: {_examples(unknown)}")
-    if manifest.get("kind") != "bench":
-        for name, point in planned.items():
-            if measured[name] > point["number"]:
-                yield Finding(BAD, "requests", f"{name}: {measured[name]} measured, {point['number']} planned")
-            elif measured[name] < point["number"]:
-                level = BAD if manifest["status"] == "finished" else NOTE
-                yield Finding(level, "requests", f"{name}: {measured[name]} of {point['number']} were measured")
+        yield Finding(BAD, table, f"of a point that the manifest does not have: {_examples(unknown)}")
+    for name, number in planned.items() if exact else ():
+        if counts[name] > number:
+            yield Finding(BAD, table, f"{name}: {counts[name]} are stored, {number} were planned")
+        elif counts[name] < number:
+            level = BAD if manifest["status"] == "finished" else NOTE
+            yield Finding(level, table, f"{name}: {counts[name]} of {number} are stored")
 
 
 INSTANTS = ("start_ns", "headers_ns", "first_token_ns", "last_token_ns", "end_ns")
@@ -188,17 +192,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
 def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
     """Samples against the plan and against their requests."""
     rows = read_samples(path, [*KEY, "request_id", "status", "score", "correct"]).to_pylist()
-    planned = {point["point_id"]: point for point in manifest.get("points", [])}
-    asked = Counter(row["point_id"] for row in rows)
-    for name, point in planned.items():
-        if asked[name] > point["number"]:
-            yield Finding(BAD, "samples", f"{name}: {asked[name]} answers, {point['number']} planned")
-        elif asked[name] < point["number"]:
-            level = BAD if manifest["status"] == "finished" else NOTE
-            yield Finding(level, "samples", f"{name}: {asked[name]} of {point['number']} answers")
-    unknown = [name for name in asked if name not in planned]
-    if unknown:
-        yield Finding(BAD, "samples", f"of a point that the manifest does not have: {_examples(unknown)}")
+    yield from _counts("samples", Counter(row["point_id"] for row in rows), manifest)
     stored = set(read_requests(path, columns=["request_id"])["request_id"].to_pylist())
     lost = [row["request_id"] for row in rows if row["request_id"] and row["request_id"] not in stored]
     if lost:

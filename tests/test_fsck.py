@@ -94,7 +94,7 @@ def test_rows_that_are_there_twice_or_not_at_all(run: Path) -> None:
     rewritten(run, "requests", lambda rows: rows.append(dict(rows[-1])))
     assert any("stored more than once: " in text for text in bad(run))
     rewritten(run, "requests", lambda rows: [rows.pop(), rows.pop()])
-    assert any("were measured" in text or "whose request is not stored" in text for text in bad(run))
+    assert any("are stored" in text or "whose request is not stored" in text for text in bad(run))
     assert any("summary.parquet" in text for text in bad(run)) or "bench" in run.name
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_was_stopped_may_lack_rows(tmp_path: Path) -> None:
     (run / "summary.parquet").unlink()
     manifest(run, status="interrupted")
     assert bad(run) == ["summary.parquet: is missing"]
-    assert any("of 64 were measured" in text for text in notes(run))
+    assert any("of 64 are stored" in text for text in notes(run))
 
 
 def test_a_changed_figure_is_named_with_both_values(run: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_changed_figure_is_named_with_both_values(run: Path) -> None:
 def test_answers_against_the_plan(tmp_path: Path) -> None:
     run = copied("demo-a", tmp_path)
     rewritten(run, "samples", lambda rows: rows.pop())
-    assert any("samples: " in text and " answers" in text for text in bad(run))
+    assert any("samples: " in text and " of 36 are stored" in text for text in bad(run))
     rewritten(run, "samples", lambda rows: rows[0].update(status="error", score=1.0))
     assert any("failed and scored nevertheless" in text for text in bad(run))
 

@@ -141,7 +141,7 @@ def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
     failed = np.asarray(pc.not_equal(status, "ok").to_numpy(zero_copy_only=False)) & ~stopped
     lane = lanes(start, np.where(np.isnan(at["end"]), end, at["end"]))
     keep = thinned(end - start, failed)
-    ids, statuses = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
+    ids, kinds = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
     links = [str(address.to(request=ids[i])) for i in keep]
     first, answer = at["first_token"], at["first_answer"]
     reasoned = np.where(np.isnan(answer), end, answer)
@@ -182,35 +182,31 @@ def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
                 "hovertemplate": "%{base:.3f} s + %{x:.3f} s<extra>" + name + "</extra>",
             }
         )
-    bad = [int(i) for i in keep if failed[i]]
-    if bad:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": t("failed"),
-                "x": _clean(np.where(np.isnan(at["end"]), start, at["end"])[bad]),
-                "y": [int(lane[i]) for i in bad],
-                "text": [statuses[i] or "" for i in bad],
-                "marker": {"symbol": "x", "size": 9, "color": "#c23b5a"},
-                "customdata": [str(address.to(request=ids[i])) for i in bad],
-                "hovertemplate": "%{x:.3f} s: %{text}<extra></extra>",
-            }
-        )
+    ends = np.where(np.isnan(at["end"]), start, at["end"])
+    for name, which, marker in (
+        (t("failed"), failed, {"symbol": "x", "size": 9, "color": "#c23b5a"}),
+        (
+            t("cancelled"),
+            stopped,
+            {"symbol": "line-ns-open", "size": 10, "color": "#7b8494", "line": {"width": 2}},
+        ),
+    ):
+        marked = [int(i) for i in keep if which[i]]
+        if marked:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": name,
+                    "x": _clean(ends[marked]),
+                    "y": [int(lane[i]) for i in marked],
+                    "text": [kinds[i] or "" for i in marked],
+                    "marker": marker,
+                    "customdata": [str(address.to(request=ids[i])) for i in marked],
+                    "hovertemplate": "%{x:.3f} s %{text}<extra>" + name + "</extra>",
+                }
+            )
     count = int(lane.max()) + 1
-    cut_short = [int(i) for i in keep if stopped[i]]
-    if cut_short:
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": t("cancelled"),
-                "x": _clean(np.where(np.isnan(at["end"]), start, at["end"])[cut_short]),
-                "y": [int(lane[i]) for i in cut_short],
-                "marker": {"symbol": "line-ns-open", "size": 10, "color": "#7b8494", "line": {"width": 2}},
-                "hovertemplate": "%{x:.3f} s<extra></extra>",
-            }
-        )
     layout = figures.layout(
         t("time since the first request (s)"), t("slot"), height=max(300, min(760, 120 + 9 * count))
     )
