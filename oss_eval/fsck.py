@@ -17,6 +17,7 @@ from oss_eval import runs, scores
 from oss_eval.errors import OssEvalError, StoreError
 from oss_eval.schema import REQUESTS, SAMPLES
 from oss_eval.store import (
+    CLOSED,
     JOURNAL,
     KEY,
     iter_requests,
@@ -210,7 +211,7 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(BAD, "summary.parquet", error.message)
         return
     if not stored:
-        if manifest["status"] in ("finished", "failed", "interrupted"):
+        if manifest["status"] in CLOSED:
             yield Finding(BAD, "summary.parquet", "is missing")
         return
     try:

@@ -49,7 +49,7 @@ def print_report(report: RunReport, console: Console) -> None:
         console.print()
         console.print(table)
     console.print("\n[bold italic]Recommendations[/]")
-    whole = [p for p in report.points if (p.metrics.get("requests") or 0) >= p.number]
+    whole = [p for p in report.points if p.whole]
     for line in advise(whole or report.points):
         console.print(f"• {line}", highlight=False, markup=False)
 
@@ -174,12 +174,12 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
         row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy) for k, stat in columns]
         done = int(m.get("requests") or 0)
-        if done < point.number:
+        if not point.whole:
             notes.append("* fewer requests were finished than planned")
         success = m.get("success_rate") or 0.0
         # 99.96% is not 100%: a single failure has to show.
         share = "100%" if success == 1 else f"{min(success, 0.999):.1%}"
-        row.append(share + ("*" if done < point.number else ""))
+        row.append(share + ("" if point.whole else "*"))
         if roomy:
             row += [str(done), number(m.get("completion_tokens", "mean"))]
         table.add_row(*row, style="red" if success == 0 else "")

@@ -35,6 +35,11 @@ class PointReport:
     checks: tuple[dict[str, str], ...] | None
     """What the instrument found: (kind, level, message) each; empty is clean, None is not checked."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether as many requests were finished as planned."""
+        return (self.metrics.get("requests") or 0) >= self.number
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:

@@ -51,6 +51,8 @@ def new_run_id(kind: str, label: str) -> str:
 
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
 JOURNAL = ".samples.jsonl"
+CLOSED = ("finished", "failed", "interrupted")
+"""A run in one of these states has written its summary last."""
 Key = tuple[str, str, str, int]
 KEY = ("point_id", "subset", "sample_id", "epoch")
 """Which answer a sample row is."""

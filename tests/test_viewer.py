@@ -34,7 +34,7 @@ from oss_eval.viewer.document import PLOTLY
 from oss_eval.viewer.files import prepare
 from oss_eval.viewer.frame import drawn_sheet
 from oss_eval.viewer.library import Library, Run, effort_rank
-from oss_eval.viewer.pages import about, compare, perf, requests, samples, scores
+from oss_eval.viewer.pages import about, compare, grid, perf, requests, samples, scores, service
 from oss_eval.viewer.references import published
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, script_json, table
 from oss_eval.viewer.words import LANGUAGES, words
@@ -764,9 +764,9 @@ def said() -> Iterator[str]:
             yield from (control.label, *(label for label, _ in control.choices), *filter(None, [control.info]))
     yield from compare.NAMES.values()
     yield from compare.SIGNS
-    yield from scores.VERDICTS.values()
+    yield from grid.VERDICTS.values()
     yield from (title for title, _ in scores.COSTS.values())
-    yield from (word for _, word, _ in perf.MEETING.values())
+    yield from (word for _, word, _ in service.MEETING.values())
     yield from ("broken off", "interrupted", "failed")
     from oss_eval.viewer.frame import TITLES
 

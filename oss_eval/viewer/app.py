@@ -106,7 +106,7 @@ def build(library: Library, language: str, scratch: Path) -> gr.Blocks:
     demo: gr.Blocks
     with gr.Blocks(title="oss-eval", analytics_enabled=False) as demo:
         gr.components.Navbar(visible=False)
-        build_page(library, language, f"{other}", scratch)
+        build_page(library, language, other, scratch)
     with demo.route(other, f"/{other}", show_in_navbar=False):
         build_page(library, other, ".", scratch)
     return demo

@@ -8,12 +8,12 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from oss_eval import scores
 from oss_eval.errors import OssEvalError, StoreError, UsageError
 from oss_eval.metrics import Metric, PointMetrics
 from oss_eval.store import (
+    CLOSED,
     JOURNAL,
     count_rows,
     read_manifest,
@@ -31,6 +32,7 @@ from oss_eval.store import (
     status_of,
 )
 
+T = TypeVar("T")
 LOOK_AGAIN_SECONDS = 1.0
 RANKS = {None: -1, "none": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "xhigh": 5, "max": 6}
 
@@ -51,7 +53,7 @@ class View:
 
     def score(self) -> Metric | None:
         """avg@k."""
-        return next((m for (name, stat), m in self.metrics.figures.items() if _is_mean(name, stat)), None)
+        return mean_score(self.metrics)
 
     @property
     def whole(self) -> bool:
@@ -63,23 +65,25 @@ class View:
     @property
     def title(self) -> str:
         """`aime25 high`, `high c64`."""
-        if self.parallel is None:
-            return " ".join(filter(None, (self.task, self.effort)))
-        workers = f"w{self.workers}" if self.workers else None
-        return " ".join(filter(None, (self.effort, workers, f"c{self.parallel}")))
+        return point_title(self.task, self.effort, self.parallel, self.workers)
 
 
-def _is_mean(metric: str, stat: str) -> bool:
-    return metric == "score" and stat.startswith("avg@")
+def mean_score(metrics: PointMetrics) -> Metric | None:
+    """avg@k among a point's figures, whatever its k."""
+    return next((m for (n, stat), m in metrics.figures.items() if n == "score" and stat.startswith("avg@")), None)
+
+
+def point_title(task: str | None, effort: str | None, parallel: int | None, workers: int | None = None) -> str:
+    """What a point is called: a benchmark's by task and effort, a sweep's by effort and concurrency."""
+    if parallel is None:
+        return " ".join(filter(None, (task, effort)))
+    return " ".join(filter(None, (effort, f"w{workers}" if workers else None, f"c{parallel}")))
 
 
 def effort_rank(effort: str | None) -> tuple[int, str]:
     """Efforts in their order, unknown ones last."""
     return RANKS.get(effort, 9), effort or ""
 
-
-CLOSED = ("finished", "failed", "interrupted")
-"""A run in one of these states has written its summary last."""
 
 SHAPE: dict[str, type] = {
     "run_id": str, "status": str, "kind": str, "model": str, "points": list, "task": dict, "tasks": dict,
@@ -200,29 +204,14 @@ class Run:
         return perf_runs.metrics_by_point(rows)
 
     def _computed(self) -> list[dict[str, Any]]:
-        damaged: list[str] = []
-        try:
-            if self.kind == "bench":
-                rows = scores.summary_rows(self.manifest, self._groups(damaged))
-            else:
-                rows = [] if self.report is None else perf_runs.summary_rows(self.report)
-        except OssEvalError as error:
-            rows, damaged = [], [error.message]
-        for problem in damaged:
-            self._note(problem)
-        return rows
+        if self.kind != "bench":
+            return [] if self.report is None else perf_runs.summary_rows(self.report)
+        return scores.summary_rows(self.manifest, self.groups)
 
     @cached_property
     def groups(self) -> list[scores.Group]:
         """A benchmark's scores with everything that is known of them; needs all samples."""
-        damaged: list[str] = []
-        found = self._groups(damaged)
-        for problem in damaged:
-            self._note(problem)
-        return found
-
-    def _groups(self, damaged: list[str]) -> list[scores.Group]:
-        return scores.groups(read_samples(self.path, scores.COLUMNS, damaged), self.endpoint.get("prices"))
+        return scores.groups(self.samples(scores.COLUMNS), self.endpoint.get("prices"))
 
     @cached_property
     def points(self) -> list[View]:
@@ -240,10 +229,27 @@ class Run:
                         planned.get("parallel"),
                         planned.get("number") or 0,
                         metrics,
-                        planned.get("workers") if self.kind == "calibrate" else None,
+                        self._workers(planned),
                     )
                 )
         return found
+
+    @property
+    def planned(self) -> list[tuple[str, str]]:
+        """(title, point_id) of every point, begun or not."""
+        return [
+            (
+                point_title(
+                    point.get("task"), point.get("reasoning_effort"), point.get("parallel"), self._workers(point)
+                ),
+                point["point_id"],
+            )
+            for point in self.manifest.get("points", [])
+        ]
+
+    def _workers(self, point: dict[str, Any]) -> int | None:
+        """Only a calibration has points that differ in nothing else."""
+        return point.get("workers") if self.kind == "calibrate" else None
 
     def point(self, point_id: str) -> View | None:
         """A point by its id."""
@@ -252,34 +258,28 @@ class Run:
     @cached_property
     def report(self) -> perf_runs.RunReport | None:
         """A load sweep with failures, clocks and checks; None where nothing can be shown."""
-        damaged: list[str] = []
         try:
-            return perf_runs.load_run(self.path, stored=bool(self.stored_rows), damaged=damaged)
+            return self._read(perf_runs.load_run, stored=bool(self.stored_rows))
         except OssEvalError as error:
-            damaged.append(error.message)
+            self._note(error.message)
             return None
-        finally:
-            for problem in damaged:
-                self._note(problem)
 
     def samples(self, columns: list[str]) -> pa.Table:
         """Rows of its samples, as far as they can be read."""
-        return self._read(read_samples, columns)
+        return self._read(read_samples, columns=columns)
 
     def requests(self, columns: list[str], point_id: str | None = None) -> pa.Table:
         """Rows of its requests, as far as they can be read."""
-        damaged: list[str] = []
-        table = read_requests(self.path, point_id, columns, damaged)
-        for problem in damaged:
-            self._note(problem)
-        return table
+        return self._read(read_requests, point_id=point_id, columns=columns)
 
-    def _read(self, read: Any, columns: list[str]) -> pa.Table:
+    def _read(self, read: Callable[..., T], **what: Any) -> T:
+        """What a reader of the store finds; the files that it could not read are noted."""
         damaged: list[str] = []
-        table = read(self.path, columns, damaged)
-        for problem in damaged:
-            self._note(problem)
-        return table
+        try:
+            return read(self.path, **what, damaged=damaged)
+        finally:
+            for problem in damaged:
+                self._note(problem)
 
     @cached_property
     def progress(self) -> tuple[int, int]:

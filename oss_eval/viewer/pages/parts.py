@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.library import Library, Run, View, effort_rank
 from oss_eval.viewer.sheet import Sheet, anchor, badge, esc
@@ -115,3 +117,13 @@ def command_line(command: str, t: Words) -> str:
         f'<div class="copy"><code>{esc(command)}</code>'
         f'<button type="button" data-copy aria-label="{esc(t("Copy"))}">{esc(t("Copy"))}</button></div>'
     )
+
+
+def levels(series: dict[str, list[View]], t: Words) -> dict[str, Any]:
+    """The axis of concurrency of some series."""
+    return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
+
+
+def requests_of(view: View) -> Address:
+    """Where a point's requests are seen one by one."""
+    return Address("requests", (view.run.key,), {"point": view.point_id})

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.advice import advise, best
-from oss_eval.metrics import OBJECTIVE, Goodput, Metric, goodput, request_durations
+from oss_eval.metrics import Metric, request_durations
 from oss_eval.stats import P99_NEEDS
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run, View
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, by_series, introduce, latest, nothing, problems, unfit
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, num, share, table, text
+from oss_eval.viewer.pages.parts import (
+    PERF_KINDS,
+    Words,
+    by_series,
+    introduce,
+    latest,
+    levels,
+    nothing,
+    problems,
+    requests_of,
+    unfit,
+)
+from oss_eval.viewer.pages.service import service
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, estimate, num, share, table, text
 
 STATS = (("mean", "mean"), ("P50", "p50"), ("P90", "p90"), ("P99", "p99"))
 SPREAD = (("TTFT", "ttft"), ("TTFA", "ttfa"), ("TPOT", "tpot"), ("latency", "latency"))
@@ -27,7 +38,6 @@ CONTROLS = (
     Control("tpot", "TPOT at most (ms)", "slider", most=200, step=1, info="0: no limit"),
     Control("latency", "Latency at most (ms)", "slider", most=120_000, step=500, info="0: no limit"),
 )
-MEETING = {True: ("✓", "meets", "right"), False: ("✗", "misses", "wrong"), None: ("≈", "can't tell", "")}
 LIMITS = ("ttft", "tpot", "latency")
 MOST_CURVES = 12
 SCALARS = [
@@ -78,7 +88,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     )
     rows = {(view.run.key, view.point_id): table for run in shown for view, table in _by_point(run)}
     sheet.draw(_pareto(series, t), _distribution(series, rows, address.get("spread") or "ttft", limits, t))
-    _service(sheet, series, rows, limits, t)
+    service(sheet, series, rows, limits, t)
     problems(sheet, shown, t)
     return sheet
 
@@ -112,7 +122,7 @@ def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
         for view in views:
             m = view.metrics
             done = m.get("requests") or 0
-            few = "" if done >= view.number else " *"
+            few = "" if view.whole else " *"
             rows.append(
                 [
                     text(name),
@@ -132,7 +142,7 @@ def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
                 ]
             )
     sheet.table(head, rows, name="perf")
-    if any((view.metrics.get("requests") or 0) < view.number for views in series.values() for view in views):
+    if any(not view.whole for views in series.values() for view in views):
         sheet.say(t("* fewer requests were finished than planned"))
     if any(
         p.n < P99_NEEDS for views in series.values() for v in views if (p := v.metrics.metric("latency_ms", "p99"))
@@ -165,22 +175,22 @@ def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
         if report is None:
             continue
         letter = f"{run.label}: " if len(shown) > 1 else ""
+        titles = {point_id: title for title, point_id in run.planned}
         for point in report.points:
-            where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+            where = titles[point.point_id]
             for kind, (count, example) in point.failures.items():
                 sheet.say(f"{letter}{where}: {count} × {kind} {example[:200]}", "bad")
         found: dict[tuple[str, str], list[str]] = {}
         for point in report.points:
             for check in point.checks or ():
-                where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
-                found.setdefault((check["level"], check["message"]), []).append(where)
+                found.setdefault((check["level"], check["message"]), []).append(titles[point.point_id])
         for (level, message), places in found.items():
             words = f"{letter}{t('Instrument')}, {', '.join(places)}: {message}"
             sheet.say(words, "warn" if level == "warn" else "note")
         if report.points and not found and all(point.checks is not None for point in report.points):
             sheet.say(f"{letter}{t('Instrument: clean at every point.')}")
         if len(report.points) > 1 and run.kind == "perf":
-            whole = [p for p in report.points if (p.metrics.get("requests") or 0) >= p.number] or report.points
+            whole = [p for p in report.points if p.whole] or report.points
             items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(whole))
             items += "".join(f"<li>{esc(line)}</li>" for line in advise(whole))
             sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
@@ -197,7 +207,7 @@ def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
                 [v.parallel for v in views],
                 [m.value if m else None for m in found],
                 error_y=figures.errors(found) | {"color": figures.style(index)[0]},
-                customdata=[_requests(view) for view in views],
+                customdata=[str(requests_of(view)) for view in views],
                 hovertemplate="c%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
             )
         )
@@ -207,7 +217,7 @@ def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
         ]
     inner = table([t("Series"), t("Conc."), t("tok/s while full"), t("tok/s overall")], rows)
     layout = figures.layout(t("concurrency"), t("output tokens/s"))
-    layout["xaxis"] = _levels(series, t)
+    layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     note = t(
         "The rate while as many requests were in flight as asked for; ramp and tail are left out where there was "
@@ -236,7 +246,7 @@ def _against(
                 [v.parallel for v in views],
                 [m.value * factor if m else None for m in found],
                 error_y=figures.errors(found, factor) | {"color": figures.style(index)[0]},
-                customdata=[_requests(view) for view in views],
+                customdata=[str(requests_of(view)) for view in views],
                 hovertemplate="c%{x}: %{y:.4g} " + unit + "<extra>%{fullData.name}</extra>",
             )
         )
@@ -245,7 +255,7 @@ def _against(
             for v, m in zip(views, found, strict=True)
         ]
     layout = figures.layout(t("concurrency"), f"{title} {stat.upper() if stat != 'mean' else t('mean')} ({unit})")
-    layout["xaxis"] = _levels(series, t)
+    layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     if limit is not None:
         layout["shapes"] = figures.reference_line(limit * factor, "y")
@@ -257,14 +267,6 @@ def _against(
         layout,
         inner,
     )
-
-
-def _levels(series: dict[str, list[View]], t: Words) -> dict[str, Any]:
-    return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
-
-
-def _requests(view: View) -> str:
-    return str(Address("requests", (view.run.key,), {"point": view.point_id}))
 
 
 def _pareto(series: dict[str, list[View]], t: Words) -> Figure:
@@ -280,7 +282,7 @@ def _pareto(series: dict[str, list[View]], t: Words) -> Figure:
                 [v.metrics.get("output_tps") for v, _ in having],
                 text=[f"c{v.parallel}" for v, _ in having],
                 textposition="top right",
-                customdata=[_requests(v) for v, _ in having],
+                customdata=[str(requests_of(v)) for v, _ in having],
                 hovertemplate="%{text}: %{x:.1f} tok/s a user, %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
             )
             | {"mode": "lines+markers+text"}
@@ -339,83 +341,3 @@ def _distribution(
     )
     inner = table([t("Series"), t("Conc."), "P50 (ms)", "P90 (ms)", "P99 (ms)", t("max (ms)"), "n"], lines)
     return Figure("distribution", t("Distribution of {name}").format(name=title), data, layout, inner, note)
-
-
-def _service(
-    sheet: Sheet,
-    series: dict[str, list[View]],
-    rows: dict[tuple[str, str], pa.Table],
-    limits: dict[str, float],
-    t: Words,
-) -> None:
-    sheet.heading(
-        t("Service level"),
-        t(
-            "Goodput: requests per second that meet every limit. Attainment: their share of all requests, "
-            "failed ones included."
-        ),
-    )
-    if not limits:
-        sheet.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."), "note hint")
-        return
-    data: list[dict[str, Any]] = []
-    lines = []
-    for index, (name, views) in enumerate(series.items()):
-        found: list[Goodput | None] = [goodput(rows[v.run.key, v.point_id], limits) for v in views]
-        data.append(
-            figures.line(
-                name,
-                index,
-                [v.parallel for v in views],
-                [g.rate if g else None for g in found],
-                text=[f"{g.attainment.value:.1%}" if g else "" for g in found],
-                hovertemplate="c%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
-            )
-        )
-        for view, g in zip(views, found, strict=True):
-            if g is None:
-                continue
-            sign, said_of, style = MEETING[g.meets]
-            word = f"{sign} {t(said_of)}"
-            estimated = Metric("attainment", "value", *g.attainment, g.n, "")
-            interval = f' <small class="ci">{g.attainment.low:.1%}–{g.attainment.high:.1%}</small>'
-            lines.append(
-                [
-                    text(name),
-                    Cell(
-                        anchor(
-                            f"c{view.parallel}", Address("requests", (view.run.key,), {"point": view.point_id})
-                        ),
-                        view.parallel,
-                        True,
-                    ),
-                    Cell(share(estimated.value).html + interval, estimated.value, True),
-                    num(g.rate, unit="/s"),
-                    num(view.metrics.get("rps"), unit="/s"),
-                    Cell(f'<span class="{style}">{esc(word)}</span>', word),
-                    num(g.n, 0),
-                ]
-            )
-    said = ", ".join(
-        f"{name.upper() if name != 'latency' else t('latency')} ≤ {limit:,.0f} ms"
-        for name, limit in limits.items()
-    )
-    sheet.say(
-        t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
-            limits=said, share=OBJECTIVE
-        )
-    )
-    for name, views in series.items():
-        held = [v.parallel for v in views if (g := goodput(rows[v.run.key, v.point_id], limits)) and g.meets]
-        if held:
-            sheet.say(
-                t("{series}: holds at concurrency {levels}").format(series=name, levels=" ".join(map(str, held)))
-            )
-    if any("≈" in cell.html for line in lines for cell in line):
-        sheet.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
-    inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
-    layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
-    layout["xaxis"] = _levels(series, t)
-    layout["yaxis"] |= {"rangemode": "tozero"}
-    sheet.add(inner)
-    sheet.draw(Figure("goodput", t("Goodput"), data, layout, inner))

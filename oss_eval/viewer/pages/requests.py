@@ -59,7 +59,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
             sheet, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
         )
     run = shown[0]
-    points = [(_title(run, point), point["point_id"]) for point in run.manifest.get("points", [])]
+    points = run.planned
     ids = [value for _, value in points]
     point_id = address.get("point") if address.get("point") in ids else _busiest(run)
     sheet.choices["point"] = (points, point_id)
@@ -92,12 +92,6 @@ def _busiest(run: Run) -> str:
     """The point with most in flight."""
     found = max(run.points, key=lambda view: (view.parallel or 0, view.number), default=None)
     return found.point_id if found else ""
-
-
-def _title(run: Run, point: Row) -> str:
-    if point.get("parallel") is None:
-        return " ".join(filter(None, (point.get("task"), point.get("reasoning_effort"))))
-    return " ".join(filter(None, (point.get("reasoning_effort"), f"c{point['parallel']}")))
 
 
 def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:

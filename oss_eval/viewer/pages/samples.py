@@ -15,8 +15,8 @@ from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
 from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.markdown import safe
+from oss_eval.viewer.pages.grid import SIGNS, VERDICTS, sample_name, verdict
 from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, unfit
-from oss_eval.viewer.pages.scores import SIGNS, VERDICTS, sample_name, verdict
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, num, table, text
 
@@ -73,10 +73,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         words = t("There is no benchmark among these runs. One to begin with:")
         return nothing(sheet, words, "oss-eval bench demo --url sim://gpt-oss-20b-h20", t)
     first = shown[0]
-    points = [
-        (" ".join(filter(None, (p.get("task"), p.get("reasoning_effort")))), p["point_id"])
-        for p in first.manifest.get("points", [])
-    ]
+    points = first.planned
     chosen = address.get("point") if address.get("point") in {value for _, value in points} else ""
     sheet.choices["point"] = ([(t("all"), ""), *points], chosen)
     introduce(sheet, shown, address, t)

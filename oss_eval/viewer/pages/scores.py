@@ -8,12 +8,12 @@ from typing import Any
 
 from oss_eval.advice import advise_scores
 from oss_eval.metrics import Metric
-from oss_eval.scoreboard import CUT, FAILED, PART, RIGHT, UNSCORED, WRONG
 from oss_eval.scores import OVERALL, comparisons
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run, View, effort_rank
+from oss_eval.viewer.library import Library, Run, View, effort_rank, mean_score
+from oss_eval.viewer.pages.grid import SIGNS, VERDICTS, grids
 from oss_eval.viewer.pages.parts import (
     Words,
     introduce,
@@ -25,7 +25,7 @@ from oss_eval.viewer.pages.parts import (
     unfit,
 )
 from oss_eval.viewer.references import Reference, published
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, estimate, link, num, share, table, text
+from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, estimate, link, num, share, table, text
 
 CONTROLS = (
     Control("task", "Task", "choice"),
@@ -38,7 +38,6 @@ CONTROLS = (
     ),
     Control("order", "Order of problems", "radio", (("as asked", "asked"), ("hardest first", "hardest")), "asked"),
 )
-MOST_PROBLEMS = 300
 MOST_TASKS = 6
 MOST_EXPLAINED = 4
 """Runs whose conclusions are drawn: they need every sample."""
@@ -93,7 +92,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     )
     signs = "  ".join(f"{SIGNS[kind]} {t(word)}" for kind, word in VERDICTS.items())
     sheet.say(f"{first.path.name}: {signs}")
-    _grids(sheet, first, task, address, t)
+    grids(sheet, first, task, address, t)
     problems(sheet, shown, t)
     return sheet
 
@@ -130,9 +129,7 @@ def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Add
         for (point_id, subset), metrics in run.summary.items():
             view = run.point(point_id)
             if subset is not None and view is not None and view in views:
-                score = next(
-                    (m for (n, s), m in metrics.figures.items() if n == "score" and s.startswith("avg@")), None
-                )
+                score = mean_score(metrics)
                 rows.append(
                     [
                         text(series_name(run, shown)),
@@ -238,9 +235,9 @@ def _bars(views: list[View], shown: list[Run], t: Words) -> Figure:
             }
         )
         rows += [[text(name), text(e), estimate(m, digits=4)] for e, m in zip(names, found, strict=True) if m]
-    wanted = set(efforts)
-    for source in dict.fromkeys(ref.source for ref in _references(views)):
-        marks = [ref for ref in _references(views) if ref.source == source and ref.effort in wanted]
+    known = [ref for ref in _references(views) if ref.effort in efforts]
+    for source in dict.fromkeys(ref.source for ref in known):
+        marks = [ref for ref in known if ref.source == source]
         if marks:
             data.append(_hollow([ref.effort for ref in marks], [ref.score for ref in marks], marks, len(data)))
             rows += [[text(f"{r.model}: {r.source}"), text(r.effort), num(r.score, 4)] for r in marks]
@@ -304,9 +301,10 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
             for view, cost, score in zip(having, costs, found, strict=True)
         ]
     note = ""
-    for source in dict.fromkeys(ref.source for ref in _references(views)):
+    known = _references(views)
+    for source in dict.fromkeys(ref.source for ref in known):
         marks: list[tuple[float, Reference]] = []
-        for ref in _references(views):
+        for ref in known:
             own = next(
                 (
                     x
@@ -343,94 +341,3 @@ def _sources(sheet: Sheet, views: list[View], t: Words) -> None:
         )
         words = t("Published scores, made with settings of their own")
         sheet.add(f'<p class="note">{esc(words)}: {links}</p>')
-
-
-# -- the grid ---------------------------------------------------------------------------------------------------
-
-SIGNS = {
-    "right": RIGHT,
-    "part": PART,
-    "wrong": WRONG,
-    "cut": CUT,
-    "unscored": UNSCORED,
-    "failed": FAILED,
-}
-VERDICTS = {
-    "right": "right",
-    "part": "in part",
-    "wrong": "wrong",
-    "cut": "cut",
-    "unscored": "not graded",
-    "failed": "failed",
-}
-
-
-def sample_name(row: dict[str, Any]) -> str:
-    """An answer in an address: its point, subset, sample and epoch."""
-    return f"{row['point_id']}/{row['subset']}/{row['sample_id']}/{row['epoch']}"
-
-
-def verdict(row: dict[str, Any]) -> str:
-    """A sample row's key of SIGNS; the same rules as the terminal's grid."""
-    if row["status"] != "ok":
-        return "failed"
-    if row["score"] is None:
-        return "unscored"
-    if row["score"] >= 1:
-        return "right"
-    if row["score"] > 0:
-        return "part"
-    return "cut" if row["truncated"] else "wrong"
-
-
-def _grids(sheet: Sheet, run: Run, task: str, address: Address, t: Words) -> None:
-    columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
-    cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for row in run.samples(columns).select(columns).to_pylist():
-        cells[row["point_id"]][row["subset"], row["sample_id"]][row["epoch"]] = row
-    sheet.add('<div class="grids">')
-    for point in run.manifest.get("points", []):
-        if task and point.get("task") != task:
-            continue
-        answers = cells.get(point["point_id"], {})
-        order = sorted(answers, key=lambda key: (len(key[0]), key[0], len(key[1]), key[1]))
-        if address.get("order") == "hardest":
-            order.sort(key=lambda key: _mean(answers[key]))
-        lines = [_line(run, point, key, answers[key], address, t) for key in order[:MOST_PROBLEMS]]
-        title = " ".join(filter(None, (point.get("task"), point.get("reasoning_effort"))))
-        more = len(order) - len(lines)
-        note = f'<p class="note">{esc(t("{n} more problems").format(n=more))}</p>' if more else ""
-        grid = f'<table class="grid"><tbody>{"".join(lines)}</tbody></table>'
-        inner = f'<div class="scroll" tabindex="0">{grid}</div>{note}'
-        sheet.fold(f"grid-{point['point_id']}", title, inner, opened=True)
-    sheet.add("</div>")
-
-
-def _mean(answers: dict[int, dict[str, Any]]) -> float:
-    known = [row["score"] for row in answers.values() if row["score"] is not None]
-    return sum(known) / len(known) if known else -1.0
-
-
-def _line(
-    run: Run,
-    point: dict[str, Any],
-    key: tuple[str, str],
-    answers: dict[int, dict[str, Any]],
-    address: Address,
-    t: Words,
-) -> str:
-    subset, sample = key
-    signs = []
-    for epoch in range(1, point["repeats"] + 1):
-        row = answers.get(epoch)
-        if row is None:
-            signs.append("<td></td>")
-            continue
-        kind = verdict(row)
-        to = address.to("samples", (run.key,), sample=sample_name(row))
-        said = f"{sample}, {t('answer')} {epoch}: {t(VERDICTS[kind])}"
-        signs.append(f"<td>{anchor(SIGNS[kind], to, said, f'g-{kind}')}</td>")
-    mean = _mean(answers)
-    shown = "–" if mean < 0 else f"{mean:.2f}"
-    name = sample if subset in ("default", "", None) else f"{subset} {sample}"
-    return f'<tr><td>{esc(name)}</td>{"".join(signs)}<td class="n">&nbsp;{shown}</td></tr>'
