@@ -33,7 +33,7 @@ def server(folder: Path, url: str, core: int) -> tuple[subprocess.Popen[bytes], 
     """A truth server on its own core, and its base URL."""
     code = (
         "import sys; from pathlib import Path; from oss_eval.simulate.process import parse_sim_url, serve\n"
-        "serve(*parse_sim_url(sys.argv[1]), Path(sys.argv[2]), '127.0.0.1', 0, lambda port: print(port, flush=True))"
+        "serve(parse_sim_url(sys.argv[1]), Path(sys.argv[2]), '127.0.0.1', 0, lambda port: print(port, flush=True))"
     )
     command = [sys.executable, "-c", code, url, str(folder / "truth.jsonl")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=pinned(core))

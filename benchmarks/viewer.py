@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from oss_eval import runs as stored
 from oss_eval.schema import REQUESTS, SCHEMA_VERSION
-from oss_eval.store import write_summary
+from oss_eval.writer import write_summary
 
 LEVELS = (16, 64, 256, 1024)
 

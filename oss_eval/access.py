@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from oss_eval.errors import UsageError
+from oss_eval.yamls import read_yaml
 
 AZURE = tuple(
     f".{service}.{cloud}"
@@ -136,10 +135,7 @@ def profile(name: str) -> dict[str, Any]:
         path = place.expanduser()
         if not path.is_file():
             continue
-        try:
-            names = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"can't read {path}: {str(error).splitlines()[0]}") from None
+        names = read_yaml(path, UsageError, "the endpoints file")
         if not isinstance(names, dict) or not all(isinstance(value, dict) for value in names.values()):
             raise UsageError(f"{path} must hold `name:` with keys below it", "docs/endpoints.md has an example")
         known += map(str, names)

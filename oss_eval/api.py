@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oss_eval.access import Access
+from oss_eval.errors import UsageError
 from oss_eval.session import Made, Order
 
 if TYPE_CHECKING:
@@ -90,6 +91,21 @@ def run_bench(
     stored = find_run(resume, Path(out))
     made = run(resuming.plans(read_manifest(stored), settings), _order(out, name, labels, api_key), stored)
     return _run(made, "bench")
+
+
+def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results", **settings: Any) -> Run:
+    """Go on with a stored run, as `oss-eval resume` does. Raises OssEvalError."""
+    from oss_eval import perf
+    from oss_eval import resume as resuming
+    from oss_eval.store import find_run, read_manifest
+
+    stored = find_run(str(run), Path(out))
+    if read_manifest(stored).get("kind") == "bench":
+        if missing:
+            raise UsageError("missing=True is for load sweeps: a benchmark is asked for its missing samples alone")
+        return run_bench(resume=str(stored), out=out, **settings)
+    order = _order(out, None, None, settings.pop("api_key", None))
+    return _run(perf.run(resuming.sweep(stored, settings), order, resumed=stored, missing=missing), "perf")
 
 
 def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> Order:

@@ -6,7 +6,7 @@ A `warn` says that figures may be off; a `note` says what was seen, and that the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # computing metrics takes libraries that the start of a run should not wait for
     from oss_eval.metrics import PointMetrics
@@ -46,6 +46,17 @@ class Client:
     longest_stall_seconds: float
     longest_flush_seconds: float
     held_back_seconds: float
+
+
+def together(before: Client, after: Client) -> Client:
+    """The client's side of a point that was measured in several sessions: what is counted adds up, of what can be
+    bad the worst counts."""
+    sums = ("connections", "reconnects", "wall_seconds", "cpu_seconds", "main_cpu_seconds", "held_back_seconds")
+    found: dict[str, Any] = {}
+    for name in Client.__dataclass_fields__:
+        pair = [value for value in (getattr(before, name), getattr(after, name)) if value is not None]
+        found[name] = sum(pair) if name in sums else max(pair, default=None)
+    return Client(**found)
 
 
 def check_point(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from oss_eval.errors import OssEvalError, TaskError, UsageError
 from oss_eval.flags import parse
 
 if TYPE_CHECKING:
-    from oss_eval.session import Order
+    from oss_eval.session import Made, Order
 
 INTERRUPTED = 130
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
@@ -25,10 +26,11 @@ EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
 # -- commands ---------------------------------------------------------------------------------------------------
 
 ORDER_KEYS = (
-    "out", "name", "label", "log_every_n_query",
+    "out", "name", "label", "log_every_n_query", "grace", "private",
     "endpoint", "api_key", "api_key_header", "header", "entra", "ca_bundle", "insecure",
 )  # fmt: skip
-COMMAND_KEYS = (*ORDER_KEYS, "command", "run", "parser", "task", "tasks", "json", "grid", "resume")
+COMMAND_KEYS = (*ORDER_KEYS, "command", "run", "parser", "task", "tasks", "json", "grid", "resume", "RUN",
+                "missing")  # fmt: skip
 
 
 def _typed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -39,12 +41,16 @@ def _typed(arguments: argparse.Namespace) -> dict[str, Any]:
 def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
     """What the command adds to a task, and the task's keys that a named endpoint sets."""
     from oss_eval import access
-    from oss_eval.session import Order
+    from oss_eval.session import GRACE, Order
 
     given = vars(arguments)
     every = given.get("log_every_n_query")
     if every is not None and every < 1:
         raise UsageError(f"--log-every-n-query {every}: must be at least 1")
+    if not 0 <= given.get("grace", GRACE) < float("inf"):
+        raise UsageError(f"--grace {given['grace']:g}: must be seconds, at least 0")
+    if given.get("private"):
+        os.umask(0o077)  # the simulator's and the workers' files too
     name, values, base = given.get("endpoint"), {}, access.Access()
     if name is not None:
         values = access.profile(name)
@@ -70,6 +76,7 @@ def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
         profile=name,
         prices=values.get("prices"),
         log_every=every,
+        grace=given.get("grace", GRACE),
     )
     return order, {key: values[key] for key in access.TASK_KEYS if key in values}
 
@@ -82,13 +89,48 @@ def perf_command(arguments: argparse.Namespace) -> int:
 
     order, named = _order(arguments)
     values = overridden(vars(arguments).get("task", DEFAULT), {**named, **_typed(arguments)})
-    made = run(validated(PerfTask, values, "oss-eval perf"), order)
-    _show(made.path, vars(arguments).get("json", False))
-    if made.status == "failed":
-        sys.stderr.write("oss-eval: every request failed\n")
-    elif made.status == "interrupted":
-        sys.stderr.write("oss-eval: interrupted; what was finished is stored\n")
+    return _ended(run(validated(PerfTask, values, "oss-eval perf"), order), arguments)
+
+
+def _ended(made: Made, arguments: argparse.Namespace) -> int:
+    """Show a run that has just been made; its exit code."""
+    from oss_eval.session import go_on
+
+    given = vars(arguments)
+    if not made.hurried:
+        _show(made.path, given.get("json", False), given.get("grid", False))
+    if made.status != "finished":
+        # A sweep without a success has nothing left to ask: resuming it would change nothing.
+        reason = made.reason or "every request failed"
+        sys.stderr.write(f"oss-eval: {reason}\n")
+        if made.reason:
+            sys.stderr.write(f"  → {go_on(made.path)}\n")
     return EXIT_CODES[made.status]
+
+
+def resume_command(arguments: argparse.Namespace) -> int:
+    """`oss-eval resume`."""
+    from oss_eval import perf, resume
+    from oss_eval.bench import resume as bench_resume
+    from oss_eval.store import find_run, read_manifest
+
+    stored = find_run(arguments.RUN, vars(arguments).get("out", Path("results")))
+    profile = (read_manifest(stored).get("endpoint") or {}).get("name")
+    if profile and "url" not in vars(arguments):
+        vars(arguments).setdefault("endpoint", profile)  # its key and its prices are in no file of the run
+    order, named = _order(arguments)
+    typed = {**named, **_typed(arguments)}
+    if read_manifest(stored).get("kind") != "bench":
+        made = perf.run(resume.sweep(stored, typed), order, resumed=stored, missing=arguments.missing)
+    elif arguments.missing:
+        raise UsageError(
+            "--missing is for load sweeps", "a benchmark is always asked for its missing samples alone"
+        )
+    else:
+        from oss_eval.bench.run import run
+
+        made = run(bench_resume.plans(read_manifest(stored), typed), order, stored)
+    return _ended(made, arguments)
 
 
 def bench_command(arguments: argparse.Namespace) -> int:
@@ -108,13 +150,7 @@ def bench_command(arguments: argparse.Namespace) -> int:
         todo = resume.plans(read_manifest(stored), typed)
     else:
         todo = plans(vars(arguments).get("tasks", []), typed)
-    made = run(todo, order, stored)
-    _show(made.path, vars(arguments).get("json", False), vars(arguments).get("grid", False))
-    if made.status != "finished":
-        what = "interrupted" if made.status == "interrupted" else "too many samples failed"
-        sys.stderr.write(f"oss-eval: {what}; go on with: oss-eval bench --resume {made.path.name}")
-        sys.stderr.write("\n" if order.out == Path("results") else f" --out {order.out}\n")
-    return EXIT_CODES[made.status]
+    return _ended(run(todo, order, stored), arguments)
 
 
 def _question(arguments: argparse.Namespace, skip: tuple[str, ...]) -> tuple[Any, Any]:
@@ -175,9 +211,14 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 
 def show_command(arguments: argparse.Namespace) -> int:
     """`oss-eval show`."""
-    from oss_eval.store import find_run
+    from oss_eval.session import go_on
+    from oss_eval.store import find_run, read_manifest, status_of
 
-    _show(find_run(arguments.RUN, arguments.out), arguments.json, arguments.grid)
+    path = find_run(arguments.RUN, arguments.out)
+    _show(path, arguments.json, arguments.grid)
+    manifest = read_manifest(path)
+    if manifest["kind"] in ("perf", "bench") and status_of(path, manifest) in ("broken off", "interrupted"):
+        sys.stderr.write(f"  → {go_on(path)}\n")
     return 0
 
 
@@ -311,10 +352,12 @@ def evalscope_command(arguments: argparse.Namespace) -> int:
 
 def simulate_command(arguments: argparse.Namespace) -> int:
     """`oss-eval simulate`."""
-    from oss_eval.simulate.process import serve
+    from oss_eval.simulate.faults import parse_faults
+    from oss_eval.simulate.process import Simulated, serve
     from oss_eval.simulate.profiles import get_profile
 
     profile = get_profile(arguments.profile)
+    faults = parse_faults(",".join(arguments.fault))
     if not 0 < arguments.speed < float("inf"):
         raise UsageError(f"--speed {arguments.speed} is no positive number", "for example: --speed 20")
 
@@ -324,17 +367,19 @@ def simulate_command(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise UsageError(f"can't write the truth log {arguments.truth_log}: {error.strerror}") from None
 
+    scheme = "https" if "tls" in faults else "http"
+    faulty = "".join(f", {name}:{chance:g}" for name, chance in faults.items())
+
     def announce(port: int) -> None:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         sys.stderr.write(
-            f"simulating {profile.name} ({profile.description}) at speed {arguments.speed:g}\n"
-            f"  http://{host}:{port}/v1  model {profile.model}   Ctrl-C ends it\n"
+            f"simulating {profile.name} ({profile.description}) at speed {arguments.speed:g}{faulty}\n"
+            f"  {scheme}://{host}:{port}/v1  model {profile.model}   Ctrl-C ends it\n"
         )
 
     try:
         serve(
-            profile,
-            arguments.speed,
+            Simulated(profile, arguments.speed, faults),
             arguments.truth_log,
             arguments.host,
             arguments.port,
@@ -353,6 +398,7 @@ def simulate_command(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "perf": perf_command,
     "bench": bench_command,
+    "resume": resume_command,
     "ask": ask_command,
     "doctor": doctor_command,
     "tasks": tasks_command,
@@ -385,3 +431,7 @@ def main(argv: list[str] | None = None) -> int:
         # `oss-eval show last | head`: the reader has what it wanted.
         sys.stderr.close()
         return 0
+    finally:
+        if argv is None:  # all that is left is to leave, which another Ctrl-C would only tear apart
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)

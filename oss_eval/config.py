@@ -40,6 +40,10 @@ Seconds = Annotated[float, Field(gt=0)]
 Json = Annotated[dict[str, Any], BeforeValidator(_as_json)]
 
 
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""Of one response; a stream of 128k tokens has about 40 MB."""
+
+
 class Task(BaseModel):
     """What sweeps and benchmarks have in common: who is asked, and how. Timeouts are seconds."""
 
@@ -67,6 +71,7 @@ class Task(BaseModel):
     first_token_timeout: Seconds = 600.0
     read_timeout: Seconds = 600.0
     total_timeout: Seconds = 3600.0
+    max_response_bytes: Positive = MAX_RESPONSE_BYTES
 
 
 class PerfTask(Task):
@@ -272,4 +277,13 @@ def _explain(item: Any, kind: type[Task]) -> str:
         near = get_close_matches(key, kind.model_fields, n=1)
         return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
     message = message.replace("Input should be", "must be")
-    return f"--{key.replace('_', '-')} {item['input']!r}: {message}"
+    return f"--{key.replace('_', '-')} {_short(item['input'])}: {message}"
+
+
+def _short(value: Any) -> str:
+    """A value as it was given, as far as it fits into a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

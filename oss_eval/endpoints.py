@@ -186,8 +186,11 @@ def _answers(endpoint: Endpoint) -> bool:
 
 def reach(endpoint: Endpoint, timeout: float) -> None:
     """Raise EndpointError if nothing takes connections there: before data is loaded, not after."""
+    host = endpoint.base.hostname or ""
     try:
-        socket.create_connection((endpoint.base.hostname or "", endpoint.port), timeout).close()
+        with socket.create_connection((host, endpoint.port), timeout) as plain:
+            if endpoint.base.scheme == "https":
+                endpoint.access.tls_context().wrap_socket(plain, server_hostname=host).close()
     except OSError as error:
         raise unreachable(endpoint, _reason(error), timeout) from None
 

@@ -5,9 +5,10 @@
     ├── TaskError              a task file: not found, not readable, not valid
     ├── EndpointError          the server: unreachable, or is no OpenAI-compatible server
     │   └── AccessRefused      it wants a key, or another one
-    └── StoreError             the results folder: can't be written, or a stored run can't be read
+    ├── StoreError             the results folder: can't be written, or a stored run can't be read
+    └── BrokenOff              exit 1: a run was begun and can't go on; what was finished is stored
 
-A run that was made and failed is no error of this tree: it has a result, which says so, and exit code 1.
+A run that came to its end and failed is no error of this tree: it has a result, which says so, and exit code 1.
 
 An error carries what was given and what is wrong (`message`), and what to type next (`hint`).
 Only `cli` catches them, prints them without a traceback and exits.
@@ -45,3 +46,9 @@ class AccessRefused(EndpointError):
 
 class StoreError(OssEvalError):
     """A results folder that can't be written, or a stored run that can't be read."""
+
+
+class BrokenOff(OssEvalError):
+    """A run that was begun and can't go on: a worker process died, the server is gone, the disk is full."""
+
+    exit_code = 1

@@ -78,17 +78,27 @@ def add_generation(what: Any) -> None:
     )
 
 
-def add_patience(parser: Any) -> None:
-    """Timeouts."""
-    patience = parser.add_argument_group("patience, in seconds")
+def add_patience(parser: Any, grace: bool = True) -> None:
+    """Timeouts, in seconds, and other limits."""
+    patience = parser.add_argument_group("patience and limits")
     patience.add_argument("--connect-timeout", type=float, metavar="S", help="for a connection (default 5)")
     patience.add_argument(
         "--first-token-timeout", type=float, metavar="S", help="until the first token of a stream (default 600)"
     )
     patience.add_argument(
-        "--read-timeout", type=float, metavar="S", help="without a byte of a reply (default 600)"
+        "--read-timeout",
+        type=float,
+        metavar="S",
+        help="without a byte of a reply, and between two tokens of a stream (default 600)",
     )
     patience.add_argument("--total-timeout", type=float, metavar="S", help="for a whole reply (default 3600)")
+    patience.add_argument(
+        "--max-response-bytes", type=int, metavar="N", help="cut a larger reply there (default 67108864: 64 MiB)"
+    )
+    if grace:
+        patience.add_argument(
+            "--grace", type=float, metavar="S", help="for what is in flight after Ctrl-C or SIGTERM (default 10)"
+        )
 
 
 def add_results(parser: Any, every: str) -> None:
@@ -103,6 +113,9 @@ def add_results(parser: Any, every: str) -> None:
     )
     result.add_argument(
         "--json", action="store_true", help="one JSON document on standard output, all else on standard error"
+    )
+    result.add_argument(
+        "--private", action="store_true", help="files that nobody else on this machine can read (0600)"
     )
     result.add_argument("--log-every-n-query", type=int, metavar="N", help=f"a progress line {every}")
 

@@ -34,7 +34,7 @@ BENCH_EPILOG = """examples:
   oss-eval bench aime25 gsm8k --repeats 8 --parallel 64 --limit 10 --data ./data
   oss-eval bench mine.yaml                                                              your own questions
   oss-eval bench mmlu_pro --limit 20                                                    any of EvalScope's
-  oss-eval bench --resume last                                                          what is still missing
+  oss-eval resume last                                                                  what is still missing
 """
 
 
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_perf(commands)
     _add_bench(commands)
+    _add_resume(commands)
     _add_ask(commands)
     _add_doctor(commands)
     tasks = commands.add_parser("tasks", help="list the task files, one line each")
@@ -236,6 +237,36 @@ def _add_bench(commands: Any) -> None:
     bench.set_defaults(run="bench", parser=bench)
 
 
+def _add_resume(commands: Any) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a stored run that ended too early",
+        description="Go on with a run after Ctrl-C, kill -9, a crash, a full disk or a server that went away. A "
+        "load sweep measures its unfinished points again, each as a whole; a benchmark asks the samples that it "
+        "lacks. Finished work is not asked again.",
+        argument_default=argparse.SUPPRESS,
+    )
+    resume.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
+    resume.add_argument(
+        "--missing",
+        action="store_true",
+        default=False,
+        help="load sweeps: of an unfinished point only the requests that it lacks, with the same prompts, instead "
+        "of the whole point with fresh ones",
+    )
+    add_server(resume, APIS)
+    resume.add_argument(
+        "--extra-args", metavar="JSON", help="those of the run again, where a secret part of them is not stored"
+    )
+    add_patience(resume)
+    result = resume.add_argument_group("results")
+    result.add_argument("--out", type=Path, metavar="DIR", help="where the run is (default results/)")
+    result.add_argument("--private", action="store_true", help="new files that nobody else can read (0600)")
+    result.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    result.add_argument("--log-every-n-query", type=int, metavar="N", help="a progress line every N of them")
+    resume.set_defaults(run="resume", parser=resume)
+
+
 def _add_ask(commands: Any) -> None:
     ask = commands.add_parser(
         "ask",
@@ -248,7 +279,7 @@ def _add_ask(commands: Any) -> None:
     what = ask.add_argument_group("what is sent")
     add_effort(what)
     add_generation(what)
-    add_patience(ask)
+    add_patience(ask, grace=False)
     ask.add_argument("-v", "--verbose", action="store_true", help="the whole request and response as JSON instead")
     ask.set_defaults(run="ask", parser=ask)
 
@@ -263,7 +294,7 @@ def _add_doctor(commands: Any) -> None:
     add_server(doctor, APIS)
     what = doctor.add_argument_group("what is sent")
     add_generation(what)
-    add_patience(doctor)
+    add_patience(doctor, grace=False)
     doctor.add_argument("--json", action="store_true", help="one JSON document on standard output")
     doctor.set_defaults(run="doctor", parser=doctor)
 
@@ -362,6 +393,14 @@ def _add_simulate(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="append when each request came and each token was written",
+    )
+    simulate.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:P]",
+        help="be faulty, with probability P a request (default 1); docs/reliability.md lists the faults, `all` is "
+        "every one; may be repeated",
     )
     simulate.add_argument(
         "--answers",

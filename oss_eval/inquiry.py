@@ -72,7 +72,7 @@ def inquiry(task: Task, access: Access) -> Iterator[Inquiry]:
     simulator, endpoints = whom_to_ask(task, access)
     with contextlib.ExitStack() as stack:
         if simulator:
-            model = task.model or parse_sim_url(simulator)[0].model
+            model = task.model or parse_sim_url(simulator).profile.model
             endpoints = (parse_url(stack.enter_context(running(simulator)), task.api),)
         else:
             reach(endpoints[0], task.connect_timeout)

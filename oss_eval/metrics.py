@@ -49,6 +49,11 @@ class PointMetrics:
         found = self.figures.get((metric, stat))
         return None if found is None else found.value
 
+    @property
+    def finished(self) -> float:
+        """Requests that came to an end of their own."""
+        return (self.get("requests") or 0.0) - (self.get("cancelled") or 0.0)
+
     def metric(self, metric: str, stat: str = "value") -> Metric | None:
         """A figure with its interval."""
         return self.figures.get((metric, stat))
@@ -60,7 +65,7 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     `events` gives the same requests again with their `event_ns`, a bounded number at a time; without it
     `requests` itself holds them.
     """
-    measured = requests.filter(pc.invert(requests["warmup"]))
+    measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     figures: dict[tuple[str, str], Metric] = {}
 
     def put(metric: str, stat: str, estimate: stats.Estimate | float | None, n: int, unit: str) -> None:
@@ -191,7 +196,7 @@ def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:
     `limits` maps `ttft`, `ttfa`, `tpot`, `latency` to ms. A request without such a duration misses a limit on it,
     but for tpot, which an answer of one token can't have. Requests that a stop cancelled are left out.
     """
-    measured = requests.filter(pc.invert(requests["warmup"]))
+    measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     seconds = measured_seconds(measured)
     measured = measured.filter(pc.not_equal(measured["status"].cast(pa.string()), "cancelled"))
     if not measured.num_rows:
@@ -244,19 +249,52 @@ def gaps(events: pa.ChunkedArray) -> Floats:
     return np.concatenate(pooled) if pooled else np.empty(0)
 
 
+def asked_once(measured: pa.Table) -> pa.Table:
+    """Rows without those of which a resumed run has a later one.
+
+    It asks again what a stop had cancelled, and what an outage of the server had kept from being sent.
+    """
+    if "session" not in measured.column_names or len(measured["session"].unique()) < 2:
+        return measured
+    open_ = pc.or_(pc.equal(measured["status"].cast(pa.string()), "cancelled"), pc.is_null(measured["start_ns"]))
+    latest = measured.group_by("request_id").aggregate([("session", "max")])
+    last = dict(zip(latest["request_id"].to_pylist(), latest["session_max"].to_pylist(), strict=True))
+    rows = zip(
+        *(column.to_pylist() for column in (measured["request_id"], measured["session"], open_)), strict=True
+    )
+    keep = [not left or (session or 1) >= (last[name] or 1) for name, session, left in rows]
+    return measured.filter(pa.array(keep, pa.bool_()))
+
+
+def sessions(measured: pa.Table) -> list[pa.Table]:
+    """Rows of each sitting in which a point was measured: one, unless a resumed run completed it."""
+    if "session" not in measured.column_names:
+        return [measured]
+    session = pc.fill_null(measured["session"], 1)
+    return [measured.filter(pc.equal(session, one)) for one in sorted(pc.unique(session).to_pylist())]
+
+
 def measured_seconds(measured: pa.Table) -> float | None:
-    """Last end - first start of the measured requests, failed ones included."""
-    first = pc.min(measured["start_ns"]).as_py()
-    last = pc.max(measured["end_ns"]).as_py()
-    return (last - first) / 1e9 if first is not None and last is not None and last > first else None
+    """Last end - first start of the measured requests, failed ones included; of several sessions their sum."""
+    total = 0.0
+    for rows in sessions(measured):
+        first, last = pc.min(rows["start_ns"]).as_py(), pc.max(rows["end_ns"]).as_py()
+        total += (last - first) / 1e9 if first is not None and last is not None else 0.0
+    return total if total > 0 else None
 
 
 def plateau_span(measured: pa.Table) -> tuple[int, int] | None:
     """When as many requests were in flight as asked for: from the end of the ramp to the begin of the tail.
 
     In UTC ns. A slot's next request starts within a moment of its last one's end, so that is from the
-    `parallel`-th start to the first end that no start follows. None when there was no such time.
+    `parallel`-th start to the first end that no start follows; of several sessions, the longest such time. None
+    when there was none.
     """
+    spans = [span for rows in sessions(measured) if (span := _plateau(rows)) is not None]
+    return max(spans, key=lambda span: span[1] - span[0], default=None)
+
+
+def _plateau(measured: pa.Table) -> tuple[int, int] | None:
     target = pc.max(measured["parallel"]).as_py()
     whole = measured.filter(pc.and_(pc.is_valid(measured["start_ns"]), pc.is_valid(measured["end_ns"])))
     if not target or len(whole) <= target:

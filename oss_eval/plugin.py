@@ -24,9 +24,11 @@ from oss_eval.access import Access
 from oss_eval.bench.gate import Gate
 from oss_eval.bench.model_api import model_output, request_fields
 from oss_eval.bench.voice import Channel, Failed, Voice
+from oss_eval.config import MAX_RESPONSE_BYTES
 from oss_eval.endpoints import parse_url
 from oss_eval.load.asker import Asker
 from oss_eval.load.process import Limits
+from oss_eval.load.replies import Reading
 from oss_eval.probe.dialects import Generation
 
 UNLIMITED = 1 << 20
@@ -61,7 +63,8 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
             if self._asker is None:
                 config = self.config
                 limits = Limits(5.0, config.timeout or 600.0, max(3600.0, config.timeout or 0.0))
-                self._asker = Asker("evalscope", (self._endpoint.target(),), limits)
+                reading = Reading(most_bytes=MAX_RESPONSE_BYTES)
+                self._asker = Asker("evalscope", (self._endpoint.target(),), limits, reading)
                 atexit.register(self.close)
             self._count += 1
             retries = RETRIES if self.config.retries is None else self.config.retries

@@ -69,7 +69,7 @@ def command_line(argv: list[str] | None = None) -> list[str]:
     return shown
 
 
-PUBLIC_QUERY = ("api-version", "speed", "rate", "ttft")
+PUBLIC_QUERY = ("api-version", "speed", "rate", "ttft", "fault")
 """Query values that may be seen: of Azure and of the simulator. Any other may be a key."""
 
 

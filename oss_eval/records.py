@@ -61,6 +61,8 @@ class RequestRecord:
     client_lag_max_ns: int | None = None
     sample_id: str | None = None
     epoch: int | None = None
+    session: int = 1
+    """The sitting of the run in which it was asked: 1, and one more with each resume."""
     text: str | None = field(default=None, repr=False)
     """The answer, kept only when asked for; not stored in the requests table."""
     reasoning_text: str | None = field(default=None, repr=False)

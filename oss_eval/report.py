@@ -39,6 +39,9 @@ def print_report(report: RunReport, console: Console) -> None:
     for note in dict.fromkeys(notes):
         console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
     _print_failures(report, console)
+    for point in report.manifest.get("set_aside", []):
+        what = f"{point['point_id']}: set aside with {point['requests']} of {point['number']} requests"
+        console.print(f"{what}, measured again after the run broke off", style="bright_black", highlight=False)
     _print_checks(report, console)
     if len(report.points) > 1:
         table = Table(

@@ -12,10 +12,15 @@ import pyarrow.compute as pc
 
 from oss_eval.errors import StoreError
 from oss_eval.metrics import Metric, PointMetrics, by_kind, point_metrics
-from oss_eval.schema import REQUESTS
-from oss_eval.store import iter_requests, read_manifest, read_requests, read_summary
+from oss_eval.store import iter_requests, read_manifest, read_requests, read_summary, status_of
 
-_SCALARS = [name for name in REQUESTS.names if name not in ("event_ns", "event_tokens")]
+_SCALARS = [
+    "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_answer_ns",
+    "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
+    "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
+    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",
+]  # fmt: skip
+"""What figures are computed from: of a point, this much is in memory at a time."""
 _EVENTS = ["warmup", "status", "start_ns", "event_ns"]
 _BRIEF = ["warmup", "status", "error_kind", "error_message", "token_source", "clock_source"]
 
@@ -38,7 +43,7 @@ class PointReport:
     @property
     def whole(self) -> bool:
         """Whether as many requests were finished as planned."""
-        return (self.metrics.get("requests") or 0) >= self.number
+        return self.metrics.finished >= self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ def as_json(report: RunReport) -> dict[str, Any]:
     return {
         "run_id": manifest["run_id"],
         "path": str(report.path),
-        "status": manifest["status"],
+        "status": status_of(report.path, manifest),
         "simulated": report.simulated,
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],

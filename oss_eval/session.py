@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from oss_eval.access import Access
 from oss_eval.config import Task
-from oss_eval.endpoints import SIMULATOR_URL, Endpoint, find_endpoint, parse_url
-from oss_eval.errors import UsageError
+from oss_eval.endpoints import SIMULATOR_URL, Endpoint, find_endpoint, parse_url, server_header
+from oss_eval.errors import BrokenOff, StoreError, UsageError
+from oss_eval.interrupts import Interrupts
 from oss_eval.load.process import Limits
 from oss_eval.load.replies import Reading
 from oss_eval.probe.target import Target
 from oss_eval.provenance import public_url, public_values
+from oss_eval.simulate.profiles import SERVER
+
+GRACE = 10.0
+"""Below the 30 s that Kubernetes and Slurm give a process between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Order:
     prices: dict[str, float] | None = None
     """What a million tokens cost, as the profile says."""
     log_every: int | None = None
+    grace: float = GRACE
+    """Seconds that requests in flight get to finish after the first Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class Server:
     def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> Reading:
         """How answers are read."""
         urls = tuple(endpoint.url for endpoint in self.endpoints)
-        return Reading(self.endpoint.api, task.split_think, count_tokens, urls)
+        return Reading(self.endpoint.api, task.split_think, count_tokens, urls, task.max_response_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,37 @@ class Made:
 
     path: Path
     status: str
+    reason: str = ""
+    """Why it did not finish, where there is more to say than that."""
+    hurried: bool = False
+    """Whether it was stopped in a hurry: rows are stored, figures were not computed."""
+
+
+def go_on(path: Path) -> str:
+    """What to do with a run that ended too early."""
+    where = "" if path.parent == Path("results") else f" --out {shlex.quote(str(path.parent))}"
+    return f"finished work is stored; go on with: oss-eval resume {path.name}{where}"
+
+
+def close(writer: Any, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
+    """End a run: `store` computes and writes its figures; how it ended. Raises BrokenOff when the disk refuses.
+
+    Ctrl-C, of which there were `interrupts` before, is not heeded here unless it is the second one: then rows are
+    stored, and that is all.
+    """
+    try:
+        with Interrupts(before=interrupts, raises_at=max(2, interrupts + 1)):
+            if made.hurried:
+                raise KeyboardInterrupt
+            return store(made)
+    except KeyboardInterrupt:
+        writer.leave()
+        return replace(made, status="interrupted", reason="interrupted", hurried=True)
+    except StoreError as error:
+        with contextlib.suppress(StoreError):
+            writer.leave()
+        reason = error.message if made.reason in ("", error.message) else f"{made.reason}; {error.message}"
+        raise BrokenOff(reason, go_on(writer.path)) from None
 
 
 def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint, ...]]:
@@ -94,10 +134,16 @@ def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint,
     return (SIMULATOR_URL, ()) if endpoint is None else (None, (endpoint,))
 
 
-def limits(task: Task) -> Limits:
-    """How long requests of a task are waited for."""
+def simulator_behind(endpoint: Endpoint, timeout: float) -> str | None:
+    """The sim:// URL of a server that calls itself our simulator: it must not be taken for a model."""
+    header = server_header(endpoint, timeout) or ""
+    return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
+
+
+def limits(task: Task, grace: float = 0.0) -> Limits:
+    """How long requests of a task are waited for; `grace` is for those in flight when the run is stopped."""
     first = task.first_token_timeout if task.stream else None
-    return Limits(task.connect_timeout, task.read_timeout, task.total_timeout, first)
+    return Limits(task.connect_timeout, task.read_timeout, task.total_timeout, first, grace)
 
 
 def public_task(task: Task) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from oss_eval.errors import TaskError
+from oss_eval.yamls import read_yaml
 
 DEFAULT = "sweep"
 """The task of a bare `oss-eval perf`."""
@@ -54,18 +53,7 @@ def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
 
     Raises TaskError when it can't be read, is no mapping, or is not of the `kind` wanted.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TaskError(f"can't read the task file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise TaskError(f"the task file {path} is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise TaskError(
-            f"the task file {path} is not valid YAML{where}: {getattr(error, 'problem', error)}"
-        ) from None
+    values = read_yaml(path, TaskError, "the task file")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise TaskError(f"the task file {path} must hold `key: value` lines", "tasks/sweep.yaml is an example")
     values = {key.replace("-", "_"): value for key, value in values.items()}

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +131,45 @@ def blank_record(start_ns: int = 0) -> RequestRecord:
         run_id="r", point_id="p", request_id="p/0", worker=0, warmup=False, attempt=1, model="m",
         reasoning_effort=None, parallel=1, rate=None, scheduled_ns=None, start_ns=start_ns,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def launched(folder: Path, *words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """The command under way, as a user would have started it; it is ended with the block, if it has not."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oss_eval", *words],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(ROOT), **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str], timeout: float = 30) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a command that comes to its end."""
+    out, err = process.communicate(timeout=timeout)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something that has to come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.02)
+
+
+def only_run(folder: Path) -> Path:
+    """The folder of the one run that there is."""
+    [found] = (folder / "results").iterdir()
+    return found

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from oss_eval.bench.gate import Gate, Tuner
-from oss_eval.bench.grader import Grader
+from oss_eval.bench.grader import Grader, GraderError
 from oss_eval.bench.voice import retry_after
 from oss_eval.errors import OssEvalError
 from oss_eval.records import SampleRecord
@@ -28,7 +28,8 @@ from oss_eval.simulate.answers import prompt_text, solve_chance
 from oss_eval.simulate.process import running
 from oss_eval.simulate.profiles import PROFILES
 from oss_eval.simulate.truth import read_truth
-from oss_eval.store import RunWriter, read_manifest, read_samples
+from oss_eval.store import read_manifest, read_samples
+from oss_eval.writer import RunWriter
 from tests.conftest import ROOT, Command
 from tests.scripted import (
     CLOSE,
@@ -415,7 +416,7 @@ def test_too_many_failures_are_a_failed_run(oss_eval: Command, tmp_path: Path, s
         done = oss_eval("bench", str(sums), "--url", server.url)
     assert done.returncode == 1
     assert "20.0% of the samples failed, more than --max-failures 5%" in done.stdout
-    assert "too many samples failed; go on with: oss-eval bench --resume" in done.stderr
+    assert "too many samples failed\n  → finished work is stored; go on with: oss-eval resume " in done.stderr
     assert read_manifest(run_of(tmp_path / "results"))["status"] == "failed"
 
 
@@ -424,7 +425,7 @@ def test_a_refused_key_ends_the_run_at_once(oss_eval: Command, tmp_path: Path, s
         done = oss_eval("bench", str(sums), "--url", server.url, "--model", "m", OPENAI_API_KEY="sk-wrong")
     assert done.returncode == 2
     assert "refused access (HTTP 401): bad key" in done.stderr
-    assert len(server.requests) <= 8
+    assert len(server.requests) < 20, "those in flight were sent, the others are not"
     assert not (tmp_path / "results").exists()
 
 
@@ -669,17 +670,17 @@ def test_a_worker_that_dies_ends_the_run(oss_eval: Command, tmp_path: Path, sums
         )
         os.kill(int(listed.stdout.split()[0]), signal.SIGKILL)
         _, errors = process.communicate(timeout=20)
-    assert process.returncode == 2
+    assert process.returncode == 1
     assert "worker process ended unexpectedly" in errors.decode()
 
 
-def test_ctrl_c_does_not_wait_for_a_judge(tmp_path: Path, sums: Path) -> None:
+def test_ctrl_c_waits_no_longer_for_a_judge_than_for_an_answer(tmp_path: Path, sums: Path) -> None:
     with (
         ScriptedServer(talking(right)) as server,
         ScriptedServer(talking(lambda body: [60.0, json_reply(b"{}")])) as judging,
     ):
         process = start("bench", str(sums), "--url", server.url, "--scorer", "judge", "--judge-model", "j", "--judge-url",
-                        judging.url, cwd=tmp_path)  # fmt: skip
+                        judging.url, "--grace", "1", cwd=tmp_path)  # fmt: skip
         deadline = time.monotonic() + 20
         while not judging.requests and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -860,12 +861,13 @@ def test_resume_after_kill_9_asks_nothing_twice(
 
 
 def test_ctrl_c_keeps_what_was_finished(oss_eval: Command, tmp_path: Path, served: tuple[str, Path]) -> None:
-    process = start("bench", "demo", "--url", served[0], "--repeats", "9", "--parallel", "8", cwd=tmp_path)
+    process = start("bench", "demo", "--url", served[0], "--repeats", "9", "--parallel", "8", "--grace", "0",
+                    cwd=tmp_path)  # fmt: skip
     run = wait_for_samples(tmp_path / "results", 10)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert f"go on with: oss-eval bench --resume {run.name}" in errors.decode()
+    assert f"go on with: oss-eval resume {run.name}" in errors.decode()
     assert read_manifest(run)["status"] == "interrupted"
     assert 10 <= read_samples(run).num_rows < 34 * 9
     requests = pd.read_parquet(run / "requests")
@@ -964,7 +966,7 @@ def test_one_writer_at_a_time(oss_eval: Command, tmp_path: Path, served: tuple[s
         run = wait_for_samples(tmp_path / "results", 3)
         second = oss_eval("bench", "--resume", run.name)
         assert second.returncode == 2
-        assert "is being written by another process" in second.stderr
+        assert f"is being written by process {process.pid} on " in second.stderr
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
@@ -1076,3 +1078,46 @@ def test_as_evalscopes_model(tmp_path: Path) -> None:
             output = json.loads(line)["model_output"]
             assert output["metadata"]["oss_eval"]["first_token_ns"] > 0
             assert output["choices"][0]["message"]["perf_metrics"]["ttft"] > 0
+
+
+def test_a_second_ctrl_c_loses_no_graded_sample(oss_eval: Command, tmp_path: Path, sums: Path) -> None:
+    """It comes while the last judges are waited for."""
+    verdict = saying("VERDICT: CORRECT")
+    with (
+        ScriptedServer(talking(right)) as server,
+        ScriptedServer(talking(lambda body: [2.0, verdict])) as judging,
+    ):
+        process = start("bench", str(sums), "--url", server.url, "--scorer", "judge", "--judge-model", "j", "--judge-url",
+                        judging.url, "--grace", "0.5", "--repeats", "20", cwd=tmp_path)  # fmt: skip
+        run = wait_for_samples(tmp_path / "results", 5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130, errors.decode()
+    assert b"Traceback" not in errors
+    assert f"resume {run.name}" in errors.decode()
+    assert read_samples(run).num_rows >= 5
+
+
+def test_a_grader_that_hangs_is_ended_at_once() -> None:
+    grader = Grader()
+    outcome: list[object] = []
+
+    def grade() -> None:
+        try:
+            outcome.append(grader.grade("regex", "a" * 60 + "!", "x", False, {"pattern": "(a+)+$"}))
+        except GraderError as error:
+            outcome.append(error)
+
+    threads = [threading.Thread(target=grade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    begun = time.monotonic()
+    grader.close()
+    for thread in threads:
+        thread.join(5)
+    assert time.monotonic() - begun < 5, "not fifteen seconds for each of them"
+    assert len(outcome) == 3
+    assert all(isinstance(one, GraderError) for one in outcome)

@@ -246,3 +246,15 @@ def test_a_longer_event_of_the_same_beginning_and_end_is_parsed() -> None:
     other = b'data: {"choices":[{"delta":{"content":"","name":"b"}}]}\n\n'
     record, _ = decode(*stream(first, other, first, STOP))
     assert (record.n_events, record.text) == (2, "aa")
+
+
+def test_a_segment_that_was_sent_again_holds_up_what_follows_it() -> None:
+    """Its stamp is later than theirs; in the stream nothing is there before what stands in front of it."""
+    decoder = ResponseDecoder(blank_record(START))
+    stamps = [1, 2, 9, 3, 4, 10]
+    for stamp, data in zip(stamps, [SSE_HEAD, *[chunk(delta(word)) for word in "abcde"]], strict=True):
+        decoder.feed(START + stamp, START + 20, data)
+    record = decoder.finish(None, None)
+    assert list(record.event_ns or []) == [2, 9, 9, 9, 10]
+    assert record.last_token_ns == START + 10
+    assert record.client_lag_max_ns == 19, "how late the client was is told by each read's own stamp"

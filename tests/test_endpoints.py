@@ -485,7 +485,7 @@ BIG = "x" * 5000
         ([b"SSH-2.0-OpenSSH_9\r\n"], "decode", None, "not HTTP"),
         ([b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n"], "http_3xx", 307, "307"),
         ([SSE_HEAD, chunk(b": wait\n\n"), 5.0], "timeout_first_token", 200, "no token within 0.6 s"),
-        ([SSE_HEAD, chunk(b"data: %s\n\n" % json.dumps(piece(content="Hi")).encode()), 5.0], "timeout_idle", 200, "no byte"),
+        ([SSE_HEAD, chunk(b"data: %s\n\n" % json.dumps(piece(content="Hi")).encode()), 5.0], "timeout_idle", 200, "no further token within 1.5 s"),
     ],
 )  # fmt: skip
 def test_failures(reply: list[Any], kind: str, status: int | None, words: str) -> None:
@@ -686,7 +686,7 @@ def test_named_endpoints(oss_eval: Command, tmp_path: Path) -> None:
         ("a: {url: 'http://h', api_key: sk-1}", "unknown key 'api_key'"),
         ("a: {model: m}", "has no url"),
         ("a: http://h", "must hold `name:`"),
-        ("a: [", "can't read"),
+        ("a: [", "is not valid YAML"),
         ("b: {url: 'http://h'}", "there are: b"),
     ],
 )

@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from oss_eval import stats
 from oss_eval.metrics import Goodput, gaps, goodput, plateau_span, point_metrics, request_durations
 from oss_eval.records import RequestRecord
-from oss_eval.store import requests_table
+from oss_eval.tables import requests_table
 from tests.conftest import blank_record
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200)

@@ -17,7 +17,7 @@ import pytest
 
 from oss_eval.errors import UsageError
 from oss_eval.simulate.engine import Engine, Sequence, engine_for
-from oss_eval.simulate.process import parse_sim_url, running
+from oss_eval.simulate.process import Simulated, parse_sim_url, running
 from oss_eval.simulate.profiles import PROFILES, get_profile
 from oss_eval.simulate.truth import read_truth
 from tests.conftest import ROOT
@@ -169,10 +169,10 @@ def test_the_server_command_ends_when_told(number: int) -> None:
 
 
 def test_sim_urls() -> None:
-    assert parse_sim_url("sim://gpt-oss-20b-h20?speed=20") == (PROFILE, 20.0)
-    paced, _ = parse_sim_url("sim://paced?rate=20&ttft=300")
+    assert parse_sim_url("sim://gpt-oss-20b-h20?speed=20") == Simulated(PROFILE, 20.0)
+    paced = parse_sim_url("sim://paced?rate=20&ttft=300").profile
     assert (paced.token_rate, paced.ttft_ms) == (20.0, 300.0)
-    assert parse_sim_url("sim://instant") == (PROFILES["instant"], 1.0)
+    assert parse_sim_url("sim://instant") == Simulated(PROFILES["instant"])
     for url, words in (
         ("sim://gpt-oss-20b-h2O", "unknown simulator profile"),
         ("sim://instant?speed=0", "no positive number"),
@@ -185,7 +185,7 @@ def test_sim_urls() -> None:
 
 
 def test_paced_streams_keep_their_own_time() -> None:
-    profile, _ = parse_sim_url("sim://paced?rate=50&ttft=100")
+    profile = parse_sim_url("sim://paced?rate=50&ttft=100").profile
     engine = engine_for(profile)
     first, second = Sequence(1, 3), Sequence(1, 3)
     engine.submit(first)

@@ -16,7 +16,9 @@ from oss_eval import store
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord
 from oss_eval.schema import REQUESTS
-from oss_eval.store import RunWriter, find_run, new_run_id, read_manifest, read_requests, requests_table
+from oss_eval.store import find_run, read_manifest, read_requests
+from oss_eval.tables import requests_table
+from oss_eval.writer import RunWriter, new_run_id
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

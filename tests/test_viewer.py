@@ -313,7 +313,7 @@ def test_a_run_that_broke_off_says_how_to_go_on(folder: Path) -> None:
     file = folder / named("demo-a") / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "status": "running"}))
     pages = draw_all(Library([folder]), (named("demo-a"),))
-    command = f"oss-eval bench --resume {named('demo-a')} --out {folder}"
+    command = f"oss-eval resume {named('demo-a')} --out {folder}"
     assert command in pages["runs"]
     assert command in pages["about"]
     assert "broken off" in pages["scores"]

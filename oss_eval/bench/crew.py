@@ -34,12 +34,23 @@ class Crew(Generic[J]):
 
     def stop(self, seconds: float) -> None:
         """Begin no further job, and wait so long for those under way."""
+        self.clear()
         with self._lock:
-            self._jobs.clear()
             threads = list(self._threads)
         deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def clear(self) -> None:
+        """Begin no further job."""
+        with self._lock:
+            self._jobs.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way or left."""
+        with self._lock:
+            return bool(self._threads)
 
     @contextmanager
     def resting(self) -> Iterator[None]:

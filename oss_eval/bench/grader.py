@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class Grader:
         self._patience = patience
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def grade(self, scorer: str, response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
         """A verdict by a scorer of SCORERS. Raises GraderError."""
@@ -68,7 +70,11 @@ class Grader:
         threading.Thread(target=start, daemon=True).start()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it is at: whoever waits for its verdict is told, and so is who asks later."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
         with self._lock:
             self._end()
 
@@ -92,6 +98,8 @@ class Grader:
 
     def _running(self) -> subprocess.Popen[bytes]:
         """The process, started and ready."""
+        if self._closed:
+            raise EOFError
         if self._process is None:
             self._process = subprocess.Popen(
                 children.command(MODULE),
@@ -157,6 +165,8 @@ def _serve() -> None:
             return
         verdict: Any = None
         error: str | None = None
+        # Should nobody be left to end it: the system does, after twice its parent's patience.
+        signal.setitimer(signal.ITIMER_PROF, 2 * PATIENCE)
         try:
             verdict = second_opinion(*arguments) if name == "second" else SCORERS[name](*arguments)
         except Exception as reason:  # noqa: BLE001 (a scorer's failure is an answer)

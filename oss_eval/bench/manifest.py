@@ -18,8 +18,9 @@ def described(
     order: Order,
     before: dict[str, Any],
     started: bool,
+    number: int,
 ) -> dict[str, Any]:
-    """Changes to the manifest `before`; `started` is whether the simulator is ours.
+    """Changes to the manifest `before`; `started` is whether the simulator is ours, `number` the session's.
 
     A resumed run keeps its name and its first command.
     """
@@ -40,9 +41,11 @@ def described(
         "endpoint": server.described(order, server=None, started=started),
         "points": [{**asdict(point), "number": point.number} for point in points],
         "environment": provenance.environment(),
-        "sessions": [*before.get("sessions", []), session],
+        "sessions": [*before.get("sessions", [])[: number - 1], session],
     }  # fmt: skip
-    if "sessions" not in before:
+    if order.profile is None and before.get("endpoint"):
+        new["endpoint"] |= {key: before["endpoint"].get(key) for key in ("name", "prices")}
+    if "endpoint" not in before:
         new |= {"name": order.name, "labels": order.labels, "created": session["started"],
                 "command": session["command"]}  # fmt: skip
     return new

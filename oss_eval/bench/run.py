@@ -7,7 +7,7 @@ import os
 import queue
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ from oss_eval.bench.manifest import described
 from oss_eval.bench.questions import Benchmark
 from oss_eval.bench.voice import Channel, Stopped, Voice
 from oss_eval.checks import ClockWatch
-from oss_eval.endpoints import Endpoint, choose_model, http_error, parse_url, reach, server_header
-from oss_eval.errors import EndpointError, OssEvalError
+from oss_eval.endpoints import choose_model, http_error, parse_url, reach
+from oss_eval.errors import BrokenOff, EndpointError, OssEvalError, StoreError
 from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.session import Made, Order, Server, introduce, limits, whom_to_ask
+from oss_eval.resume import check_api, check_model, check_simulated
+from oss_eval.session import Made, Order, Server, close, go_on, introduce, limits, simulator_behind, whom_to_ask
 from oss_eval.settle import settle
 from oss_eval.simulate.process import parse_sim_url, running
-from oss_eval.simulate.profiles import SERVER
 
+HURRY_SECONDS = 0.3
+"""The same after a second Ctrl-C."""
 STOP_SECONDS = 3.0
 """What is being graded when the run is stopped may end within this time."""
 SPARE_THREADS = 32
@@ -65,13 +67,13 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     Raises OssEvalError for what the user can put right before anything is asked. Ctrl-C ends the run early with
     every finished sample stored, or is raised on when there is none.
     """
-    from oss_eval.store import RunWriter, new_run_id
+    from oss_eval.writer import RunWriter, new_run_id
 
     first = plans[0].task
     simulator, endpoints = whom_to_ask(first, order.access)
     with contextlib.ExitStack() as stack:
         if simulator:
-            model = first.model or parse_sim_url(simulator)[0].model
+            model = first.model or parse_sim_url(simulator).profile.model
         else:
             for endpoint in endpoints:
                 reach(endpoint, first.connect_timeout)
@@ -82,10 +84,11 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
         try:
             known = simulator
             if endpoints:
-                known = _simulator_behind(endpoints[0], first.connect_timeout)
+                known = simulator_behind(endpoints[0], first.connect_timeout)
             if writer is not None:
-                resume.check_simulated(writer.manifest, known is not None)
-                resume.check_model(model, simulator, endpoints, first.connect_timeout)
+                check_simulated(writer.manifest, known is not None)
+                check_api(writer.manifest, first, endpoints)
+                check_model(model, simulator, endpoints, first.connect_timeout)
             grader = Grader()
             stack.callback(grader.close)
             grader.warm_up()
@@ -108,35 +111,39 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 endpoints = (parse_url(url, first.api),)
             bench = _Bench(courses, order, Server(endpoints, model, known), writer, grader, found)
             ours = simulator is not None
-            changes = described(courses, found, bench.server, order, writer.manifest, ours)
+            changes = described(courses, found, bench.server, order, writer.manifest, ours, writer.session)
             if not todo:  # nobody is asked, so nothing is said of who was
                 changes = {key: changes[key] for key in ("tasks", "points")}
             writer.write_manifest(status="running", **changes)
-            status = bench.ask(todo) if todo else "finished"
-        except BaseException as error:
-            _abandon(writer, before, bench, isinstance(error, KeyboardInterrupt))
+            made = Made(writer.path, "finished")
+            if todo:
+                made = bench.ask(todo)
+        except StoreError as error:
+            _abandon(writer, before, bench)
+            if bench is None or not bench.tally.answered:
+                raise
+            assert writer is not None
+            raise BrokenOff(error.message, go_on(writer.path)) from None
+        except BaseException:
+            _abandon(writer, before, bench)
             raise
-        status = bench.store(status)
-    return Made(writer.path, status)
+        return close(writer, made, bench.interrupts, bench.store)
 
 
-def _simulator_behind(endpoint: Endpoint, timeout: float) -> str | None:
-    """The sim:// URL of a server that calls itself our simulator: it must not be taken for a model."""
-    header = server_header(endpoint, timeout) or ""
-    return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
-
-
-def _abandon(writer: Any, before: dict[str, Any] | None, bench: _Bench | None, interrupted: bool) -> None:
+def _abandon(writer: Any, before: dict[str, Any] | None, bench: _Bench | None) -> None:
     """Whatever went wrong, answers stay; a run without any goes, or is again what it was before it was resumed."""
     if writer is None:
         return
-    if bench is not None and bench.tally.answered:
-        writer.finish("interrupted" if interrupted else "failed")
-    elif before is None:
+    if before is None and (bench is None or not bench.tally.answered):
         writer.discard()
+    elif bench is not None:  # there may be rows that its summary does not know
+        with contextlib.suppress(StoreError):  # a full disk: what is stored is stored
+            writer.leave()
     else:
-        writer.manifest = before
-        writer.finish(before["status"])
+        writer.manifest = (
+            {**before, "sessions": writer.manifest.get("sessions", [])} if before else writer.manifest
+        )
+        writer.finish(writer.manifest["status"])
 
 
 def open_benchmark(plan: Plan, model: str, grader: Grader, access: Access, scratch: Path) -> Benchmark:
@@ -170,15 +177,18 @@ class _Bench:
         self.gate = Gate(Tuner.START if self.first.parallel == "auto" else self.first.parallel)
         self.tuner: Tuner | None = None
         self._tokens_before = 0
+        self.interrupts = 0
         self._results: queue.Queue[SampleRecord | RequestRecord | BaseException] = queue.Queue()
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def ask(self, todo: list[Job]) -> str:
-        """Get all answers; the run's status. Every finished sample is stored when this returns."""
+    def ask(self, todo: list[Job]) -> Made:
+        """Get all answers; how that ended. Every finished sample is stored when this returns."""
         task, server = self.first, self.server
         self.progress.say(introduce(server, bool(task.url)))
         self._announce(todo)
+        for name in self.writer.set_aside:
+            self.progress.say(f"damaged, put aside, and asked for again: {name}")
         most = Tuner.MOST if task.parallel == "auto" else task.parallel
         self.settled = settle(server, task)
         with (
@@ -202,8 +212,8 @@ class _Bench:
                 channel.refused = self.tuner.refused
             crew = Crew[Job](most + SPARE_THREADS, lambda job: self._one(job, channel))
             channel.resting = crew.resting
-            try:
-                with Interrupts() as interrupts:
+            with Interrupts() as interrupts:
+                try:
                     for point in self.points:
                         # One after the other: efforts that shared the server would share each other's latency.
                         stretch = [job for job in todo if job.point_id == point.point_id]
@@ -212,26 +222,43 @@ class _Bench:
                             crew.start(stretch)
                             self._collect(len(stretch), asker, interrupts)
                             self.progress.end()
-                    interrupted = interrupts.count > 0
-            finally:
-                channel.stopping.set()
-                asker.stop()
-                crew.stop(STOP_SECONDS)
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        self._take(self._results.get_nowait())
-                self.progress.end()
+                    if interrupts.count == 1:
+                        self._drain(channel, crew, asker, interrupts)
+                finally:
+                    channel.draining.set()
+                    channel.stopping.set()
+                    asker.stop()
+                    deadline = time.monotonic() + STOP_SECONDS
+                    while crew.busy and interrupts.count < 2 and time.monotonic() < deadline:
+                        crew.stop(HURRY_SECONDS)
+                    crew.stop(HURRY_SECONDS)
+                    with contextlib.suppress(queue.Empty):
+                        while True:
+                            self._take(self._results.get_nowait())
+                    self.interrupts = interrupts.count
+                    self.progress.end()
         self._note_server(channel)
         if self.tally.fatal is not None and not self.tally.answered:
             raise self.tally.fatal
-        if interrupted:
+        if self.interrupts:
             if not self.tally.done:
                 raise KeyboardInterrupt
-            return "interrupted"
+            return Made(self.writer.path, "interrupted", "interrupted", self.interrupts > 1)
         if self.tally.fatal is not None:
-            self.progress.say(f"stopped: {self.tally.fatal.message}")
-            return "failed"
-        return "finished"
+            return Made(self.writer.path, "failed", self.tally.fatal.message)
+        return Made(self.writer.path, "finished")
+
+    def _drain(self, channel: Channel, crew: Crew[Job], asker: Asker, interrupts: Interrupts) -> None:
+        """The first Ctrl-C: nothing more is begun, and what is in flight may finish."""
+        channel.draining.set()
+        crew.clear()
+        left = f"{self.gate.inside} {'request' if self.gate.inside == 1 else 'requests'} in flight"
+        self.progress.say(
+            f"stopping: {left} may finish within {self.order.grace:g} s (--grace); Ctrl-C again gives them up"
+        )
+        deadline = time.monotonic() + self.order.grace
+        while interrupts.count == 1 and crew.busy and time.monotonic() < deadline:
+            self._step(asker)
 
     def _begin(self, point: Point, number: int, tokens: int) -> None:
         self._tokens_before = tokens
@@ -242,15 +269,21 @@ class _Bench:
     def _collect(self, expected: int, asker: Asker, interrupts: Interrupts) -> None:
         left = expected
         while left and self.tally.fatal is None and not interrupts.count:
-            with contextlib.suppress(queue.Empty):
-                item = self._results.get(timeout=0.1)
-                left -= not isinstance(item, RequestRecord)
-                self._take(item)
-            if self.tuner is not None:
-                self.tuner.look()
-            self.clock.look(time.monotonic(), time.time(), time.monotonic())
-            self.writer.flush_due()
-            self.progress.idle(self.gate.inside, asker.tokens - self._tokens_before)
+            left -= self._step(asker)
+
+    def _step(self, asker: Asker) -> bool:
+        """Wait a moment for what is over, and look after everything else; whether a sample is."""
+        ended = False
+        with contextlib.suppress(queue.Empty):
+            item = self._results.get(timeout=0.1)
+            ended = not isinstance(item, RequestRecord)
+            self._take(item)
+        if self.tuner is not None:
+            self.tuner.look()
+        self.clock.look(time.monotonic(), time.time(), time.monotonic())
+        self.writer.flush_due()
+        self.progress.idle(self.gate.inside, asker.tokens - self._tokens_before)
+        return ended
 
     def _take(self, item: SampleRecord | RequestRecord | BaseException) -> None:
         """A request or a sample is over; the only place that writes."""
@@ -268,10 +301,10 @@ class _Bench:
             if item.score is not None:
                 tally.scored += 1
                 tally.points += item.score
-            gone = item.error_kind in ("connect", "timeout_connect")
+            gone = item.error_kind in ("connect", "timeout_connect", "tls")
             tally.unreachable = tally.unreachable + 1 if gone else 0
             if tally.unreachable >= GONE:
-                hint = f"start it again, then: oss-eval bench --resume {self.writer.run_id}"
+                hint = f"start it again, then: oss-eval resume {self.writer.run_id}"
                 if not tally.answered:
                     hint = "start it and give the command again; nothing was answered, so nothing is stored"
                 tally.fatal = EndpointError(
@@ -279,6 +312,8 @@ class _Bench:
                 )
             self.progress.note = f"score {tally.points / tally.scored:.1%}" if tally.scored else ""
             self.progress.done(item.status)
+        elif isinstance(item, OssEvalError):
+            tally.fatal = tally.fatal or item
         else:
             raise item
 
@@ -287,7 +322,7 @@ class _Bench:
         try:
             record = self._sample(job, channel)
         except Stopped:
-            if not channel.stopping.is_set():
+            if not channel.draining.is_set():
                 self._results.put(OssEvalError("a request was given up, and nobody had asked for it"))
             return
         except BaseException as error:  # noqa: BLE001 (raised on in the main thread)
@@ -296,7 +331,7 @@ class _Bench:
         self._results.put(record)
 
     def _sample(self, job: Job, channel: Channel) -> SampleRecord:
-        if channel.stopping.is_set():
+        if channel.draining.is_set():
             raise Stopped
         question = job.question
         wanted = generation(job.task, channel.model, job.effort, job.epoch)
@@ -342,27 +377,31 @@ class _Bench:
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def store(self, status: str) -> str:
-        """Close the run's files and write its summary; the final status."""
+    def store(self, made: Made) -> Made:
+        """Close the run's files and write its summary; how the run ended. Raises StoreError."""
         from oss_eval.scores import OVERALL, groups, summary_rows
-        from oss_eval.store import read_samples, write_summary
+        from oss_eval.store import read_samples
+        from oss_eval.writer import write_summary
 
-        self.writer.flush()
+        status, reason = made.status, made.reason
+        self.writer.seal()
         found = groups(read_samples(self.writer.path), self.writer.manifest["endpoint"].get("prices"))
         limits = {course.plan.task.name: course.plan.task.max_failures for course in self.courses}
         whole = [group for group in found if group.subset == OVERALL]
         bad = any(group.failed > group.samples * limits.get(group.task, 100) / 100 for group in whole)
         if status == "finished" and (bad or any(group.scored == 0 for group in whole)):
-            status = "failed"
+            status, reason = "failed", "too many samples failed"
+        write_summary(self.writer.path, summary_rows(self.writer.manifest, found))
+        known = self.writer.manifest.get("run_checks", [])
         self.writer.finish(
             status,
+            broke_off={"reason": reason} if status == "failed" else None,
             finished=datetime.now(UTC).isoformat(),
             parallel={
                 "asked": self.first.parallel,
                 "most_in_flight": self.gate.most,
                 "levels": self.tuner.levels if self.tuner else None,
             },
-            run_checks=[asdict(finding) for finding in self.clock.findings()],
+            run_checks=[*known, *(asdict(finding) for finding in self.clock.findings())],
         )
-        write_summary(self.writer.path, summary_rows(self.writer.manifest, found))
-        return status
+        return replace(made, status=status, reason=reason)

@@ -164,7 +164,8 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree|\\%|%")
 _MONEY = re.compile(r"[£€¥]|元|円|\bUSD\b|\bEUR\b")
 _NUMBER = re.compile(r"([+-]?\d+)(?:\.0*(?!\d))?")
 _GROUPED = re.compile(r"([+-]?\d{1,3}(?:[, ]\d{3})+)(\.0*)?(?!\d)")
-_UNIT = re.compile(r"(?:[A-Za-z]{2,}|(?<=\s)[msghlLKNJWV])(?:[ /^.-]*(?:[A-Za-z]+|\d))*")
+_UNIT = re.compile(r"(?:[A-Za-z]{2,}+|(?<=\s)[msghlLKNJWV])(?:[ /^.-]*+(?:[A-Za-z]++|\d))*+")
+"""Possessive, or letters could be divided among the repetitions in exponentially many ways."""
 _NO_UNITS = frozenset("or and to mod pi sqrt frac times cdot plus minus over i e ln log sin cos tan".split())
 
 

@@ -72,7 +72,10 @@ class Channel:
     """Called for every request that is over, failed attempts too; from any thread."""
     resting: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a thread waits for something else than an answer."""
+    draining: threading.Event = field(default_factory=threading.Event)
+    """Set when no sample is to be begun, and none to be waited for between attempts."""
     stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when answers under way are given up too; after `draining`."""
     server: str | None = None
     """What the server calls itself, once it has answered."""
     answered: bool = False
@@ -138,7 +141,7 @@ class Voice:
             request = orjson.dumps(DIALECTS[channel.api].body(messages, sending))
             self.attempts = max(self.attempts, attempt)
             with channel.gate.passing():
-                if channel.stopping.is_set():
+                if channel.stopping.is_set() or (channel.draining.is_set() and not self.answers):
                     raise Stopped
                 sent = self._record(turn, attempt)
                 self.request_id = sent.request_id
@@ -209,7 +212,7 @@ class Voice:
         elif pause > LONGEST_WAIT:
             raise self._failed(answer.record)
         begun = time.monotonic()
-        stopped = self._channel.stopping.wait(pause)
+        stopped = self._channel.draining.wait(pause)
         self.waited += time.monotonic() - begun
         if stopped:
             raise Stopped

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from oss_eval.errors import OssEvalError
-from oss_eval.load.messages import Ask, Batch, GiveUp, Setup, Stop
+from oss_eval.errors import BrokenOff, OssEvalError
+from oss_eval.load.messages import Ask, Batch, Setup, Stop
 from oss_eval.load.process import Limits, WorkerProcess
 from oss_eval.load.replies import Reading, Replies
 from oss_eval.probe.decode import Reply, ResponseDecoder
@@ -153,13 +153,10 @@ class Asker:
                 pending.answer.set_result(Answer(pending.record, Reply()))
 
     def _end_silent(self) -> None:
-        """Give up streams whose first token is overdue."""
-        limit = self._limits.first_token
-        if limit is None:
-            return
-        for _, tag in self._replies.silent(time.time_ns(), limit):
+        """Give up what is overdue."""
+        for _, what in self._replies.overdue(self._limits.first_token, self._limits.read):
             with self._lock, contextlib.suppress(OSError):
-                self._worker.send(GiveUp(tag, "timeout_first_token", f"no token within {limit:g} s"))
+                self._worker.send(what)
 
     def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
         pending = self._pending[tag]
@@ -174,6 +171,4 @@ class Asker:
 
 
 def _gone() -> OssEvalError:
-    return OssEvalError(
-        "the worker process ended unexpectedly", "what was finished is stored; go on with --resume"
-    )
+    return BrokenOff("the worker process ended unexpectedly")

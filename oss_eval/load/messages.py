@@ -16,6 +16,7 @@ from typing import Any
 from oss_eval.probe.target import Target
 
 _HEADER = struct.Struct("=cI")
+STOPPED = "the run was stopped"
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Prepare:
     number: int
     deck: Path
     budget: Path
+    tags: tuple[int, ...] | None = None
+    """The numbers of the requests in the deck; None when they are all of the point's, from 0."""
 
 
 @dataclass(slots=True)
@@ -67,9 +70,10 @@ class Ask:
 
 @dataclass(slots=True)
 class Stop:
-    """Main to worker: take no further request; with `abort`, give up those in flight."""
+    """Main to worker: take no further request; with `abort`, give up those in flight, because of `why`."""
 
     abort: bool = False
+    why: str = STOPPED
 
 
 @dataclass(slots=True)

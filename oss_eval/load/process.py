@@ -16,13 +16,16 @@ MODULE = "oss_eval.load.worker"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds."""
+    """How long requests are waited for, in seconds."""
 
     connect: float
     read: float
+    """Without a byte of a response, and between two token events of a stream."""
     total: float
     first_token: float | None = None
     """Until the first token event of a stream; None for whole replies, which have none."""
+    grace: float = 0.0
+    """For what is in flight, after the first Ctrl-C."""
 
 
 class WorkerProcess:
@@ -48,14 +51,14 @@ class WorkerProcess:
 
     def send(self, message: Any) -> None:
         """Hand over a message; a process that is gone is noticed when it is read from."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError):
             self.socket.sendall(encode(message))
 
-    def close(self) -> None:
-        """End the process: it leaves when its end of the socket pair closes, or is killed after 3 s."""
+    def close(self, patience: float = 3.0) -> None:
+        """End the process: it leaves when its end of the socket pair closes, or is killed after `patience` s."""
         self.socket.close()
         try:
-            self.process.wait(3)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

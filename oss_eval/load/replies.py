@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from oss_eval.load.messages import Batch
+from oss_eval.load.messages import Batch, GiveUp
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.records import RequestRecord
 
@@ -26,6 +27,8 @@ class Reading:
     count_tokens: Callable[[str], int] | None = None
     urls: tuple[str, ...] = ()
     """The servers, by number."""
+    most_bytes: int | None = None
+    """Of one response; it is cut there."""
 
     def url(self, server: int) -> str | None:
         """A server's address, to be stored with its requests."""
@@ -34,7 +37,12 @@ class Reading:
     def decoder(self, record: RequestRecord, **more: Any) -> ResponseDecoder:
         """A decoder for one answer."""
         return ResponseDecoder(
-            record, count_tokens=self.count_tokens, api=self.api, split_think=self.split_think, **more
+            record,
+            count_tokens=self.count_tokens,
+            api=self.api,
+            split_think=self.split_think,
+            most_bytes=self.most_bytes,
+            **more,
         )
 
 
@@ -51,26 +59,46 @@ class Replies:
         """Requests under way."""
         return len(self._decoders)
 
-    def silent(self, now_ns: int, seconds: float) -> list[tuple[int, int]]:
-        """(worker, tag) of requests that have been under way for so long without a token event."""
-        before = now_ns - int(seconds * 1e9)
-        return [
-            (decoder.record.worker, tag)
-            for tag, decoder in self._decoders.items()
-            if decoder.record.first_token_ns is None and (decoder.record.start_ns or now_ns) < before
-        ]
+    def overdue(self, first: float | None, idle: float) -> Iterator[tuple[int, GiveUp]]:
+        """(worker, what to tell it) of requests to be given up.
+
+        No token event within `first` seconds, no further one within `idle`, or more bytes than are taken; by a
+        clock that nobody can set.
+        """
+        now = time.monotonic()
+        for tag, decoder in self._decoders.items():
+            waited, worker = now - decoder.moved, decoder.record.worker
+            if decoder.too_large:
+                yield worker, GiveUp(tag, "too_large", "too large")
+            elif decoder.record.first_token_ns is not None:
+                if waited > idle:
+                    yield worker, GiveUp(tag, "timeout_idle", f"no further token within {idle:g} s")
+            elif first is not None and waited > first:
+                yield worker, GiveUp(tag, "timeout_first_token", f"no token within {first:g} s")
+
+    def lose(self, kind: str, message: str, worker: int | None = None) -> None:
+        """End what is under way, of one worker or of all: nothing more will be heard of it."""
+        for tag, decoder in list(self._decoders.items()):
+            if worker in (None, decoder.record.worker):
+                del self._decoders[tag]
+                self._end(tag, decoder, decoder.finish(kind, message))
 
     def take(self, worker: int, batch: Batch) -> None:
         """Starts before reads before ends: within a batch a request may have all three."""
-        decoders = self._decoders
+        decoders, now = self._decoders, time.monotonic()
         for tag, attempt, start_ns, server in batch.started:
             decoders[tag] = self._begin(worker, tag, attempt, start_ns, server)
+            decoders[tag].moved = now
         view, offset = memoryview(batch.data), 0
         for tag, kernel_ns, seen_ns, length in zip(
             batch.tags, batch.kernel_ns, batch.seen_ns, batch.lengths, strict=True
         ):
             end = offset + length
-            self.tokens += decoders[tag].feed(kernel_ns, seen_ns, view[offset:end])
+            decoder = decoders[tag]
+            tokens = decoder.feed(kernel_ns, seen_ns, view[offset:end])
+            if tokens:
+                self.tokens += tokens
+                decoder.moved = now
             offset = end
         for tag, attempt, sent_ns, ended_ns, kind, message, server in batch.ended:
             if sent_ns is None:  # no connection, so nothing was sent

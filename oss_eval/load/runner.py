@@ -9,15 +9,16 @@ from __future__ import annotations
 import selectors
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from oss_eval.config import Point
-from oss_eval.errors import OssEvalError, UsageError
+from oss_eval.errors import StoreError, UsageError
 from oss_eval.interrupts import Interrupts
-from oss_eval.load.messages import Batch, Done, GiveUp, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.messages import STOPPED, Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.process import Limits, WorkerProcess
 from oss_eval.load.replies import Reading, Replies
 from oss_eval.load.shared import Budget, write_deck
@@ -26,6 +27,9 @@ from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 
+ABORT_SECONDS = 0.4
+"""Workers have so long to say what they gave up; after that nobody waits for them."""
+
 
 class Listener(Protocol):
     """Who wants to know how a point goes; called on the main process's loop."""
@@ -33,25 +37,32 @@ class Listener(Protocol):
     def record(self, record: RequestRecord) -> None:
         """A request is over."""
 
-    def idle(self, in_flight: int, tokens: int) -> None:
-        """Called several times a second: requests under way, token events of the point so far."""
+    def idle(self, in_flight: int, tokens: int) -> str | None:
+        """Called several times a second: requests under way, token events of the point so far. Returns why the
+        point should not go on, None if it should."""
+
+    def stopping(self, in_flight: int) -> None:
+        """Ctrl-C: nothing more is sent, so many requests may still finish."""
 
 
 @dataclass(slots=True)
 class PointEnd:
-    """What the workers say of a point beside its records."""
+    """What the workers say of a point beside its records, and why it ended before its time, if it did."""
 
     workers: list[Done] = field(default_factory=list)
     main_cpu_seconds: float = 0.0
-    interrupted: bool = False
+    interrupts: int = 0
+    """How often Ctrl-C or SIGTERM came."""
+    broken: str | None = None
+    """Why it could not go on."""
     server: str | None = None
     """The Server header of the replies."""
 
 
-def check_descriptors(points: list[Point]) -> None:
+def check_descriptors(points: list[Point], servers: int = 1) -> None:
     """Raise UsageError if a point needs more connections a process than this system lets it open files."""
     for point in points:
-        connections = -(-point.parallel // point.workers)
+        connections = -(-point.parallel // point.workers) * servers
         hard = descriptors.lacking(connections)
         if hard is not None:
             raise UsageError(
@@ -83,6 +94,7 @@ class Fleet:
         for worker in self._workers:
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
+        self._hurry = False
 
     def __enter__(self) -> Fleet:
         return self
@@ -90,51 +102,67 @@ class Fleet:
     def __exit__(self, *exc: object) -> None:
         self._selector.close()
         for worker in self._workers:
-            worker.close()
+            worker.close(ABORT_SECONDS / len(self._workers) if self._hurry else 3.0)
         self._scratch.cleanup()
 
-    def run_point(self, point: Point, model: str, bodies: Iterator[bytes], listener: Listener) -> PointEnd:
-        """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time.
+    def run_point(
+        self,
+        point: Point,
+        model: str,
+        bodies: Iterator[bytes],
+        listener: Listener,
+        tags: Sequence[int] | None = None,
+    ) -> PointEnd:
+        """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time; with `tags`,
+        only the requests of these numbers.
 
-        On Ctrl-C or SIGTERM the workers give up what is in flight, all of it is recorded, and the end says that
-        it was `interrupted`; a second one raises KeyboardInterrupt at once.
+        On Ctrl-C or SIGTERM nothing more is sent, and what is in flight gets the grace of the limits to finish; on
+        a second one it is given up. All of it is recorded either way. The same if a worker dies, without the
+        grace.
         """
         folder = Path(self._scratch.name)
         deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
-        write_deck(deck, (next(bodies) for _ in range(point.number)))
-        Budget(budget).close()
+        chosen = None if tags is None else tuple(sorted(tags))
+        wanted = None if chosen is None else set(chosen)
+        numbered = islice(zip(count(), bodies), point.number)
+        try:
+            number = write_deck(deck, (body for tag, body in numbered if wanted is None or tag in wanted))
+            Budget(budget).close()
+        except OSError as error:
+            raise StoreError(
+                f"can't write the requests of a point to {folder}: {error.strerror}",
+                "set TMPDIR to another folder",
+            ) from None
         used = self._workers[: min(point.workers, point.parallel)]
         cpu = time.process_time()
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, slots, point.number, deck, budget))
-        end = PointEnd()
+            worker.send(Prepare(point.point_id, slots, number, deck, budget, chosen))
         with Interrupts() as interrupts:
             state = _PointState(self.run_id, point, model, listener, self._reading, interrupts)
             for _ in self._collect(used, Ready, state):
                 pass
+            state.begun = True
             for worker in used:
                 worker.send(Go())
-            for _, done in self._collect(used, Done, state):
-                end.workers.append(done)
-            end.interrupted = interrupts.count > 0
+            end = PointEnd(workers=[done for _, done in self._collect(used, Done, state)])
+            if state.aborted:
+                state.replies.lose("cancelled", state.broken or STOPPED)
+            end.interrupts = interrupts.count
+        self._hurry = end.interrupts > 1
         deck.unlink()
         budget.unlink()
-        end.server = state.server
+        end.server, end.broken = state.server, state.broken
         end.main_cpu_seconds = time.process_time() - cpu
         return end
 
     def _collect(
         self, used: list[WorkerProcess], kind: type, state: _PointState
     ) -> Iterator[tuple[WorkerProcess, Any]]:
-        """One message of `kind` from each worker; batches that come meanwhile are decoded."""
-        waiting = set(used)
+        """One message of `kind` from each worker that lives; batches that come meanwhile are decoded."""
+        waiting = {worker for worker in used if worker.number not in state.dead}
         next_idle = 0.0
-        while waiting:
-            if state.interrupts.count and not state.stopped:
-                state.stopped = True
-                for worker in used:
-                    worker.send(Stop(abort=True))
+        while waiting and not self._stop(used, state):
             for key, _ in self._selector.select(0.1):
                 worker = key.data
                 try:
@@ -142,10 +170,8 @@ class Fleet:
                 except ConnectionError:
                     data = b""
                 if not data:
-                    raise OssEvalError(
-                        f"worker process {worker.number} ended unexpectedly (exit code {worker.process.wait()})",
-                        "what was finished is stored; run the point again",
-                    )
+                    waiting.discard(worker)
+                    self._bury(worker, state)
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
                         state.replies.take(worker.number, message)
@@ -155,11 +181,36 @@ class Fleet:
             now = time.monotonic()
             if now >= next_idle:
                 next_idle = now + 0.1
-                state.listener.idle(len(state.replies), state.replies.tokens)
-                if self._limits.first_token is not None:
-                    text = f"no token within {self._limits.first_token:g} s"
-                    for number, tag in state.replies.silent(time.time_ns(), self._limits.first_token):
-                        self._workers[number].send(GiveUp(tag, "timeout_first_token", text))
+                reason = state.listener.idle(len(state.replies), state.replies.tokens)
+                state.broken = state.broken or reason
+                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read):
+                    self._workers[number].send(what)
+
+    def _bury(self, worker: WorkerProcess, state: _PointState) -> None:
+        """A worker has died: what it had in flight is cancelled, and the point can't go on."""
+        self._selector.unregister(worker.socket)
+        state.dead.add(worker.number)
+        code = worker.process.wait()
+        state.broken = f"worker process {worker.number} ended unexpectedly (exit code {code})"
+        state.replies.lose("cancelled", state.broken, worker.number)
+
+    def _stop(self, used: list[WorkerProcess], state: _PointState) -> bool:
+        """Pass on that the point is to end, if it is; whether nobody is to be waited for any more."""
+        now, asked = time.monotonic(), state.interrupts.count
+        if asked and state.give_up_at is None:
+            state.give_up_at = now + (self._limits.grace if state.begun else 0.0)
+            for worker in used:
+                worker.send(Stop())
+            if asked == 1 and state.begun:
+                state.listener.stopping(len(state.replies))
+        late = state.give_up_at is not None and now >= state.give_up_at
+        if (asked > 1 or late or state.broken) and not state.aborted:
+            state.aborted, state.leave_at = True, now + (ABORT_SECONDS if asked > 1 else 10 * ABORT_SECONDS)
+            for worker in used:
+                worker.send(Stop(abort=True, why=state.broken or STOPPED))
+        elif asked > 1 and state.aborted:
+            state.leave_at = min(state.leave_at, now + ABORT_SECONDS)
+        return state.aborted and now >= state.leave_at
 
 
 class _PointState:
@@ -179,7 +230,14 @@ class _PointState:
         self.reading = reading
         self.replies = Replies(self._begin, self._end)
         self.interrupts = interrupts
-        self.stopped = False
+        self.begun = False
+        """Whether connections are open and requests are sent."""
+        self.give_up_at: float | None = None
+        """When the grace of what is in flight is over; None while nobody asked for an end."""
+        self.aborted = False
+        self.leave_at = 0.0
+        self.broken: str | None = None
+        self.dead: set[int] = set()
         self.server: str | None = None
 
     def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:

@@ -21,7 +21,21 @@ from typing import Any
 
 import uvloop
 
-from oss_eval.load.messages import Ask, Batch, Done, Ended, GiveUp, Go, Inbox, Prepare, Ready, Setup, Stop, encode
+from oss_eval.load.messages import (
+    STOPPED,
+    Ask,
+    Batch,
+    Done,
+    Ended,
+    GiveUp,
+    Go,
+    Inbox,
+    Prepare,
+    Ready,
+    Setup,
+    Stop,
+    encode,
+)
 from oss_eval.load.shared import Budget, Deck
 from oss_eval.probe import descriptors, stamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
@@ -31,7 +45,10 @@ TICK_SECONDS = 0.1
 BATCH_READS = 500
 """Reads are handed to the main process after so long, or when there are so many: seldom enough to be cheap, few
 enough at a time that a hand-over holds up the loop for well under a millisecond."""
-STOPPED = "the run was stopped"
+CLIENT_PAUSE = 0.2
+"""Seconds between attempts to open a connection for which this machine has no port or file left."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
+"""Seconds that a slot waits after a request for which there was no connection, doubled each time."""
 OPENING_AT_ONCE = 64
 """Connections being opened at a time: below the listen backlog of any usual server."""
 BACKLOG_BYTES = 64 << 20
@@ -140,18 +157,18 @@ class Worker:
             return
         for message in self._inbox.feed(data):
             if isinstance(message, Stop):
-                self._halt(message.abort)
+                self._halt(message.abort, message.why)
             elif isinstance(message, GiveUp):
                 if message.tag in self._asking_with:
                     self._asking_with[message.tag].give_up(message.kind, message.message)
                 continue
             self._inbound.put_nowait(message)
 
-    def _halt(self, abort: bool) -> None:
+    def _halt(self, abort: bool, why: str = STOPPED) -> None:
         self._stopping = True
         if abort:
             for connection in self._connections:
-                connection.give_up("cancelled", STOPPED)
+                connection.give_up("cancelled", why)
             for task in self._connecting:
                 task.cancel()
 
@@ -211,10 +228,22 @@ class Worker:
         """Open a connection before the point begins; not tried when none of the first ones could be."""
         async with gate:
             if self._opened or self._unopened < OPENING_AT_ONCE:
-                self._unopened += await self._connect(connection) is not None
+                self._unopened += await self._try_connect(connection) is not None
 
     async def _connect(self, connection: Connection) -> tuple[str, str] | None:
-        """Open a connection; why it could not be, as (kind, message). A stop ends the attempt."""
+        """Open a connection; why it could not be, as (kind, message). A stop ends the attempt.
+
+        Ports and files that this machine lacks may come back: other connections close, and a port is free again a
+        minute after. They are waited for as long as for a server.
+        """
+        deadline = self._loop.time() + self.setup.connect_timeout
+        while True:
+            failure = await self._try_connect(connection)
+            if failure is None or failure[0] != "client" or self._stopping or self._loop.time() > deadline:
+                return failure
+            await asyncio.sleep(CLIENT_PAUSE)
+
+    async def _try_connect(self, connection: Connection) -> tuple[str, str] | None:
         task = asyncio.current_task()
         assert task is not None
         again = connection.dropped
@@ -243,16 +272,17 @@ class Worker:
             while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
                 await asyncio.sleep(TICK_SECONDS)
                 self._held_back += TICK_SECONDS
-            tag = budget.take(point.number)
-            if tag is None:
+            number = budget.take(point.number)
+            if number is None:
                 return
+            tag = number if point.tags is None else point.tags[number]
             connection = connections[tag % len(connections)]
             request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
-            ended = await self._ask(connection, request_id, tag, deck[tag])
+            ended = await self._ask(connection, request_id, tag, deck[number])
             self._batch.ended.append(ended)
-            # A server that refuses connections would eat the whole budget within milliseconds.
+            # A server that restarts, and refuses connections meanwhile, would eat the whole budget at once.
             refused = ended[2] is None
-            pause = min(1.0, max(0.05, pause * 2)) if refused else 0.0
+            pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, pause * 2)) if refused else 0.0
             if pause:
                 await asyncio.sleep(pause)
 
@@ -343,14 +373,14 @@ class Worker:
         limits = self.setup
         while True:
             await asyncio.sleep(min(1.0, limits.read_timeout / 4, limits.total_timeout / 4))
-            now = time.time_ns()
+            now = self._loop.time()  # not the wall clock, which somebody may set
             for connection in self._connections:
                 if not connection.busy:
                     continue
-                if now - connection.start_ns > limits.total_timeout * 1e9:
+                if now - connection.begun > limits.total_timeout:
                     message = f"not finished within {limits.total_timeout:g} s"
                     connection.give_up("timeout_total", message)
-                elif now - connection.last_seen_ns > limits.read_timeout * 1e9:
+                elif connection.silent(now) > limits.read_timeout:
                     connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
 
 

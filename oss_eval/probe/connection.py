@@ -23,7 +23,9 @@ from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
 READ_BYTES = 65536
-STALE_NS = 1_000_000_000
+STALE_SECONDS = 1.0
+EXHAUSTED = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""This machine has no port, file or memory left for another connection: none of the server's doing."""
 time_ns = time.time_ns
 
 ReadSink = Callable[[int, int, int, bytes], None]
@@ -31,7 +33,8 @@ ReadSink = Callable[[int, int, int, bytes], None]
 
 
 class ConnectionFailed(Exception):
-    """A connection could not be opened. `kind` is `connect`, `tls` or `timeout_connect`."""
+    """A connection could not be opened. `kind` is `connect`, `tls`, `timeout_connect`, or `client` for what this
+    machine lacks."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -55,11 +58,13 @@ class Connection:
     __slots__ = (
         "_complete",
         "_context",
+        "_counted",
         "_done",
         "_framed_by_eof",
         "_headers_done",
         "_incoming",
         "_keep",
+        "_last",
         "_loop",
         "_open",
         "_outgoing",
@@ -69,10 +74,12 @@ class Connection:
         "_recvmsg",
         "_sink",
         "_sock",
+        "_streamed",
         "_tag",
         "_target",
         "_tls",
         "_uses",
+        "begun",
         "dropped",
         "feed",
         "last_seen_ns",
@@ -102,6 +109,9 @@ class Connection:
         self.dropped = False
         self.start_ns = 0
         self.last_seen_ns = 0
+        self.begun = 0.0
+        """When the exchange began, by the loop's clock."""
+        self._last = (0, 0.0)
 
     @property
     def is_open(self) -> bool:
@@ -112,6 +122,16 @@ class Connection:
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._done is not None and not self._done.done()
+
+    def silent(self, now: float) -> float:
+        """Seconds without a byte in the exchange under way, as far as whoever asks now and then can tell.
+
+        `now` is the loop's clock. The instants of reads are of the wall clock, which may be set: they only tell
+        that there was one.
+        """
+        if self._last[0] != self.last_seen_ns:
+            self._last = self.last_seen_ns, now if self.last_seen_ns != self.start_ns else self.begun
+        return now - self._last[1]
 
     # -- opening and closing ---------------------------------------------------------------------------
 
@@ -133,7 +153,8 @@ class Connection:
             except ssl.SSLError as error:
                 failure = ConnectionFailed("tls", getattr(error, "verify_message", "") or str(error))
             except OSError as error:
-                failure = ConnectionFailed("connect", error.strerror or str(error))
+                kind = "client" if error.errno in EXHAUSTED else "connect"
+                failure = ConnectionFailed(kind, error.strerror or str(error))
             finally:
                 if not self._open:
                     self.close()
@@ -210,9 +231,11 @@ class Connection:
         self._complete = False
         self._headers_done = False
         self._framed_by_eof = True
+        self._counted = self._streamed = self._keep = False
         self._read_count = 0
         done = self._done = self._loop.create_future()
         wire = request if self._tls is None else self._encrypt(request)
+        self.begun = self._loop.time()
         self.start_ns = self.last_seen_ns = time_ns()
         self._send(wire)
         on_start(self.start_ns)
@@ -320,6 +343,7 @@ class Connection:
             if not self._complete:
                 self.give_up("decode", f"not HTTP/1.1: {error}")
                 return
+            self._keep = False  # the response was longer than it said
         if self._complete:
             self._finish(None, None)
             if self._pending or not self._keep:
@@ -330,8 +354,12 @@ class Connection:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: a response header."""
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+        key = name.lower()
+        if key in (b"content-length", b"transfer-encoding"):
             self._framed_by_eof = False
+            self._counted |= key == b"content-length"
+        elif key == b"content-type":
+            self._streamed = b"event-stream" in value
 
     def on_headers_complete(self) -> None:
         """httptools: the head of a response has ended."""
@@ -341,7 +369,9 @@ class Connection:
         """httptools: a response has ended; an interim one (1xx) is not the answer."""
         if self.parser.get_status_code() >= 200:
             self._complete = True
-            self._keep = self.parser.should_keep_alive()  # the parser knows it only now
+            # Nobody knows the length of a stream beforehand: one that says so may go on, into the next response.
+            lied = self._counted and self._streamed
+            self._keep = self.parser.should_keep_alive() and not lied  # the parser knows it only now
 
     # -- endings ---------------------------------------------------------------------------------------
 
@@ -371,7 +401,7 @@ class Connection:
     def _is_stale(self) -> bool:
         """Whether a connection that broke had been closed before this request could reach the server: it had
         been used before, nothing was answered, and the news came at once. Later, this request failed."""
-        return self._uses > 0 and not self._read_count and time_ns() - self.start_ns < STALE_NS
+        return self._uses > 0 and not self._read_count and self._loop.time() - self.begun < STALE_SECONDS
 
     def _finish(self, kind: str | None, message: str | None, stale: bool = False) -> None:
         assert self._done is not None

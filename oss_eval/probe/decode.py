@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from array import array
 from collections.abc import Callable
@@ -25,6 +26,14 @@ _HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
 
 LEAKS = ("<think>", "<|channel|>", "<|start|>")
 """How an answer begins into which a server lets the model's reasoning through."""
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class LineDecoder:
@@ -117,8 +126,12 @@ class ResponseDecoder:
         api: str = "chat",
         split_think: bool = False,
         on_text: Callable[[str, str], None] | None = None,
+        most_bytes: int | None = None,
     ) -> None:
-        """`on_text(answer, reasoning)` is called with every piece of either as it comes."""
+        """`on_text(answer, reasoning)` is called with every piece of either as it comes.
+
+        A response is read up to `most_bytes`, packed or unpacked; beyond it is `too_large`.
+        """
         self.record = record
         self._dialect = DIALECTS[api]
         self._splitter = ThinkSplitter() if split_think else None
@@ -133,6 +146,11 @@ class ResponseDecoder:
         self._body = bytearray()
         self._headers_done = False
         self._complete = False
+        self.too_large = False
+        self.moved = 0.0
+        """When it last got on, by the clock of whoever waits for it."""
+        self._most = most_bytes if most_bytes is not None else sys.maxsize
+        self._received = self._unpacked = 0
         self._stamp = 0
         self.events = array("q")  # offsets of the token events so far
         self._event_tokens: list[int] = []
@@ -156,11 +174,20 @@ class ResponseDecoder:
         Returns how many token events it completed.
         """
         if kernel_ns:
-            self._stamp = kernel_ns
             self._lags.append(seen_ns - kernel_ns)
         else:
-            self._stamp = seen_ns
+            kernel_ns = seen_ns
             self.record.clock_source = "user"
+        # A segment that was lost and sent again bears a later stamp than those that follow it: what they hold was
+        # there for nobody before it had come.
+        if kernel_ns > self._stamp:
+            self._stamp = kernel_ns
+        self._received += len(data)
+        if self._received > self._most:
+            if self.too_large:
+                return 0
+            self.too_large = True
+            data = data[: len(data) - (self._received - self._most)]
         before = len(self.events)
         try:
             self._feed_http(data)
@@ -202,10 +229,14 @@ class ResponseDecoder:
         """httptools: a piece of the body."""
         if self._inflate is not None:
             try:
-                data = self._inflate.decompress(data)
+                data = self._inflate.decompress(data, min(sys.maxsize, self._most - self._unpacked + 1))
             except zlib.error as error:
                 self._bad = self._bad or f"a broken compressed body: {error}"
                 return
+            self._unpacked += len(data)
+            if self._unpacked > self._most:
+                self.too_large, self._inflate = True, None
+                self._received = sys.maxsize  # nothing further is looked at
         if self._events is None:
             self._body += data
             return
@@ -222,10 +253,10 @@ class ResponseDecoder:
         template = self._template
         if template is not None:
             text = template.text(data)
-            if text is not None:
+            if text is not None and (text.isascii() or _is_utf8(text)):
                 self._token(template.is_answer)
                 if self._keep:
-                    said = text.decode("utf-8", "replace")
+                    said = text.decode()
                     self._say(*((said, "") if template.is_answer else ("", said)))
                 return
         if data == b"[DONE]":
@@ -351,7 +382,10 @@ class ResponseDecoder:
         """Success or failure: an HTTP 200 can be either."""
         record = self.record
         status = record.http_status
-        if error_kind is None and status is not None and status != 200:
+        if self.too_large:
+            error_kind = "too_large"
+            error_message = f"cut after {self._most:,} bytes (--max-response-bytes)"
+        elif error_kind is None and status is not None and status != 200:
             error_kind = f"http_{status}" if status == 429 else f"http_{status // 100}xx"
             error_message = self._error_body() or f"HTTP {status}"
         elif self._stream_error:

@@ -16,28 +16,43 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from oss_eval import children
 from oss_eval.errors import EndpointError, UsageError
+from oss_eval.simulate.faults import Faults, parse_faults
 from oss_eval.simulate.profiles import Paced, Profile, get_profile
 
 MODULE = "oss_eval.simulate.process"
 
 
-def parse_sim_url(url: str) -> tuple[Profile, float]:
-    """(profile, speed) of `sim://PROFILE?speed=20`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a sim:// URL asks for."""
+
+    profile: Profile
+    speed: float = 1.0
+    faults: dict[str, float] = field(default_factory=dict)
+    """Chances by name."""
+
+
+def parse_sim_url(url: str) -> Simulated:
+    """`sim://PROFILE?speed=20&fault=reset:0.02`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
 
     Raises UsageError that says what is wrong.
     """
     parts = urlsplit(url)
     profile = get_profile(parts.netloc)
-    known = ["speed", "rate", "ttft"] if isinstance(profile, Paced) else ["speed"]
+    known = ["speed", "fault", "rate", "ttft"] if isinstance(profile, Paced) else ["speed", "fault"]
     values: dict[str, float] = {}
+    faults: dict[str, float] = {}
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
+        if key == "fault":
+            faults |= parse_faults(text)
+            continue
         if key not in known:
             raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
         try:
@@ -53,7 +68,7 @@ def parse_sim_url(url: str) -> tuple[Profile, float]:
             token_rate=values.get("rate", profile.token_rate),
             ttft_ms=values.get("ttft", profile.ttft_ms),
         )
-    return profile, speed
+    return Simulated(profile, speed, faults)
 
 
 @contextlib.contextmanager
@@ -75,7 +90,8 @@ def running(url: str, truth: Path | None = None, answers: Path | None = None) ->
         line = process.stdout.readline()
         if not line.strip().isdigit():
             raise EndpointError("the simulator did not start", "oss-eval simulate shows why")
-        yield f"http://127.0.0.1:{int(line)}/v1"
+        scheme = "https" if Faults(parse_sim_url(url).faults).tls else "http"
+        yield f"{scheme}://127.0.0.1:{int(line)}/v1"
     finally:
         with contextlib.suppress(OSError):
             process.stdin.close()
@@ -88,8 +104,7 @@ def running(url: str, truth: Path | None = None, answers: Path | None = None) ->
 
 
 def serve(
-    profile: Profile,
-    speed: float,
+    what: Simulated,
     truth: Path | None,
     host: str,
     port: int,
@@ -101,7 +116,7 @@ def serve(
 
     from oss_eval.simulate.server import Simulator
 
-    simulator = Simulator(profile, speed, truth, answers)
+    simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults))
     listener = simulator.listen(host, port)
     # A collection would stop every stream at once; nothing on the server's path makes cycles.
     gc.freeze()
@@ -133,7 +148,7 @@ def _child() -> None:
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
 
-    serve(*parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce, answers)
+    serve(parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce, answers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,12 +15,17 @@ from typing import Any
 import orjson
 
 from oss_eval.probe import descriptors, stamps
+from oss_eval.simulate import strikes, tls
 from oss_eval.simulate.answers import AnswerKey, prompt_text, solution
 from oss_eval.simulate.engine import Sequence, engine_for, lengths, words
+from oss_eval.simulate.faults import FAULTS, Faults
 from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
 from oss_eval.simulate.wire import Peer
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+DOWN_SECONDS = 1.0
+"""How long a server that restarts or refuses can't be reached."""
 TEMPLATE_TOKENS = 68
 """What the chat template adds to a prompt (gpt-oss's system and developer framing)."""
 
@@ -42,23 +47,35 @@ class Job:
     words: Iterator[str]
     text: list[str]
     prompt_tokens: int
+    fault: str | None = None
+    """What is going to be wrong with it."""
+    pack: Any = None
+    """What compresses it, if something does."""
 
 
 class Simulator:
     """Serves one profile on a listening socket until the loop ends."""
 
     def __init__(
-        self, profile: Profile, speed: float = 1.0, truth: Path | None = None, answers: Path | None = None
+        self,
+        profile: Profile,
+        speed: float = 1.0,
+        truth: Path | None = None,
+        answers: Path | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.profile = profile
         self.speed = speed
         self.truth = TruthLog(truth)
         self.key = AnswerKey(answers)
+        self.faults = faults or Faults()
         self.engine = engine_for(profile)
         self.jobs: dict[Sequence, Job] = {}
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._served = self._accepted = 0
+        self._served = 0
+        self._peers: set[Peer] = set()
+        self._refusing = False
         self._created = int(time.time())
         self._server = f"Server: {SERVER}{profile.name}?speed={speed:g}\r\n".encode()
 
@@ -80,15 +97,48 @@ class Simulator:
     async def serve(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
         self._loop = asyncio.get_running_loop()
+        host, port = listener.getsockname()[:2]
+        front: asyncio.Server | None = None
+        if self.faults.tls:
+            outer, listener = listener, self.listen("127.0.0.1", 0)
+            front = await tls.front(outer, listener.getsockname()[1])
         self._loop.add_reader(listener.fileno(), self._accept, listener)
         try:
             while True:
-                await asyncio.sleep(0.5)
-                self.truth.flush()
+                for _ in range(2):
+                    await asyncio.sleep(0.5)
+                    self.truth.flush()
+                fault = self.faults.of_second()
+                if fault is not None and front is None:
+                    self._stop_listening(listener, fault)
+                    await asyncio.sleep(DOWN_SECONDS)
+                    self._refusing = False
+                    listener = self.listen(host, port)
+                    self._loop.add_reader(listener.fileno(), self._accept, listener)
         finally:
-            self._loop.remove_reader(listener.fileno())
-            listener.close()
+            if listener.fileno() >= 0:
+                self._loop.remove_reader(listener.fileno())
+                listener.close()
+            if front is not None:
+                front.close()
             self.truth.flush()
+
+    def _stop_listening(self, listener: socket.socket, fault: str) -> None:
+        """A fault of the server as a whole: nobody gets in, and with a restart, everybody is thrown out."""
+        self._loop.remove_reader(listener.fileno())
+        listener.close()
+        self._refusing = True
+        self.truth.write(Truth(None, time.time_ns(), status="broken", fault=fault))
+        if fault == "restart":
+            for sequence, job in list(self.jobs.items()):
+                job.fault = job.fault or fault
+                self._break_off(sequence, job)
+            for peer in list(self._peers):
+                peer.reset()
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call something in a while."""
+        self._loop.call_later(seconds, call)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(64):
@@ -98,10 +148,11 @@ class Simulator:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Peer(self._loop, sock, self._on_request, self._server)
-            self._accepted += 1
-            if self._accepted % 64 == 0:
-                descriptors.allow(self._accepted + 64)
+            peer = Peer(self._loop, sock, self._on_request, self._server)
+            peer.on_close = self._peers.discard
+            self._peers.add(peer)
+            if len(self._peers) % 64 == 0:
+                descriptors.allow(len(self._peers) + 64)
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -147,6 +198,20 @@ class Simulator:
         if limit is not None and limit < 1:
             self._refuse(peer, "400 Bad Request", f"max_tokens must be at least 1, got {limit}", truth)
             return
+        stream = bool(request.get("stream"))
+        fault = self.faults.of_request()
+        if fault is not None and not stream and not FAULTS[fault].whole:
+            fault = None
+        truth.fault = fault
+        if fault in strikes.SAID:
+            truth.status = "refused"
+            self.truth.write(truth)
+            strikes.refuse(peer, fault)
+            return
+        if fault == "silence":
+            truth.status = "broken"
+            self.truth.write(truth)
+            return
         effort = request.get("reasoning_effort")
         seed = zlib.crc32(prompt.encode()) ^ zlib.crc32(str(request.get("seed", "")).encode())
         known = self.key.find(prompt)
@@ -171,7 +236,6 @@ class Simulator:
         truth.prompt_tokens, truth.effort = prompt_tokens, effort
         self._served += 1
         name, kind = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
-        stream = bool(request.get("stream"))
         described = {
             "id": f"{name}-{self._served:08x}",
             "object": f"{kind}.chunk" if chat and stream else kind,
@@ -185,19 +249,31 @@ class Simulator:
             reasoning=min(reasoning, output),
             cut=limit is not None and (natural > limit or bool(request.get("ignore_eos"))),
             head=orjson.dumps(described)[:-1],
-            words=said, text=[], prompt_tokens=prompt_tokens,
+            words=said, text=[], prompt_tokens=prompt_tokens, fault=fault,
         )  # fmt: skip
         sequence = Sequence(prompt_tokens, output)
         self.jobs[sequence] = job
         peer.on_gone = lambda: self._client_left(sequence)
-        if stream:
-            peer.send(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-                + self._server
-                + b"Transfer-Encoding: chunked\r\n\r\n"
-            )
-            if chat:
+        if fault == "slow-headers":
+            peer.send(HEAD[:40] if stream else b"HTTP/1.1 200")
+            self.later(strikes.SLOW_SECONDS, lambda: self._begin(sequence, job))
+        else:
+            self._begin(sequence, job)
+
+    def _begin(self, sequence: Sequence, job: Job) -> None:
+        """The head of a stream, then everything else in its time."""
+        if sequence not in self.jobs:
+            return  # who had to wait for it has left
+        if job.stream:
+            head = HEAD + self._server + strikes.framing(job) + b"\r\n"
+            job.peer.send(head[40:] if job.fault == "slow-headers" else head)
+            if job.chat:
                 self._send_chunk(job, {"role": "assistant", "content": ""}, None)
+        if job.fault == "role-only":
+            job.peer.send(strikes.frame(job, b"data: [DONE]\n\n") + strikes.end(job))
+            job.truth.status = "broken"
+            self._forget(sequence, job)
+            return
         self.engine.submit(sequence)
         if self._timer is None:
             self._next_step = self._loop.time()
@@ -224,37 +300,49 @@ class Simulator:
         for sequence in self.engine.commit():
             job = self.jobs.get(sequence)
             if job is not None:
-                self._emit(sequence, job)
+                self.emit(sequence, job)
         self._plan()
 
     # -- output ----------------------------------------------------------------------------------------
 
-    def _emit(self, sequence: Sequence, job: Job) -> None:
+    def emit(self, sequence: Sequence, job: Job) -> None:
+        """A token is due."""
         word = next(job.words)
-        quoted = orjson.dumps(word)[1:-1]
-        thinking = sequence.emitted <= job.reasoning
-        if not job.stream:
+        if job.stream:
+            thinking = sequence.emitted <= job.reasoning
+            job.truth.token_ns.append(self.send_event(job, self.token(job, orjson.dumps(word)[1:-1], thinking)))
+        else:
             job.truth.token_ns.append(time.time_ns())
             job.text.append(word)
-        elif job.chat:
+        if job.fault in strikes.MIDDLE and job.stream:
+            struck = sequence.emitted == min(strikes.AT_TOKEN, sequence.output_tokens)
+            if struck and strikes.MIDDLE[job.fault](self, sequence, job):
+                self._break_off(sequence, job)
+        if sequence.finished and sequence in self.jobs:
+            self.finish(sequence, job)
+
+    def token(self, job: Job, quoted: bytes, thinking: bool) -> bytes:
+        """The JSON of a token event; the text is quoted for JSON already."""
+        if job.chat:
             key = b"reasoning_content" if thinking else b"content"
             payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
-            job.truth.token_ns.append(self._send_event(job, job.head + payload % (key, quoted)))
-        else:
-            payload = b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}'
-            job.truth.token_ns.append(self._send_event(job, job.head + payload % quoted))
-        if sequence.finished:
-            self._finish(sequence, job)
+            return job.head + payload % (key, quoted)
+        return job.head + b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}' % quoted
 
-    def _send_event(self, job: Job, payload: bytes) -> int:
+    def send_event(self, job: Job, payload: bytes) -> int:
+        """An event of a stream; the instant just before it was written."""
+        if job.fault is not None:
+            return job.peer.send(strikes.frame(job, b"data: %s\n\n" % payload))
         return job.peer.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
 
     def _send_chunk(self, job: Job, delta: dict[str, Any], finish_reason: str | None) -> None:
         part: dict[str, Any] = {"delta": delta} if job.chat else {"text": delta.get("content", "")}
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
-        self._send_event(job, job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
+        self.send_event(job, job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
 
-    def _finish(self, sequence: Sequence, job: Job) -> None:
+    def finish(self, sequence: Sequence, job: Job) -> None:
+        """The last token has been written: say why, count, and end the response."""
+        ok = job.fault is None or None in FAULTS[job.fault].seen
         reason = "length" if job.cut else "stop"
         usage: dict[str, Any] = {
             "prompt_tokens": job.prompt_tokens,
@@ -265,16 +353,30 @@ class Simulator:
             usage["completion_tokens_details"] = {"reasoning_tokens": job.reasoning}
         if job.stream:
             self._send_chunk(job, {}, reason)
-            if job.usage_wanted:
-                self._send_event(job, job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
-            job.peer.send(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+            for _ in range(2 if job.fault == "usage-twice" else 1):
+                if job.usage_wanted:
+                    self.send_event(job, job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
+            job.peer.send(strikes.frame(job, b"data: [DONE]\n\n") + strikes.end(job))
         else:
             thought, answer = "".join(job.text[: job.reasoning]), "".join(job.text[job.reasoning :])
             message = {"role": "assistant", "content": answer, "reasoning_content": thought or None}
             part: dict[str, Any] = {"message": message} if job.chat else {"text": answer}
             choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
-            job.peer.send_json("200 OK", {**orjson.loads(job.head + b"}"), "choices": [choice], "usage": usage})
-        job.truth.status = "ok"
+            payload = {**orjson.loads(job.head + b"}"), "choices": [choice], "usage": usage}
+            job.peer.on_gone = None
+            if job.fault == "slow-headers":
+                job.peer.send_json("200 OK", payload, sent=len(b"HTTP/1.1 200"))
+            else:
+                ok = strikes.whole(job.peer, job.fault, self._server, payload)
+        job.truth.status = "ok" if ok else "broken"
+        self._forget(sequence, job)
+        if job.fault in ("close-after", "length-over") or self._refusing:
+            job.peer.close()
+
+    def _break_off(self, sequence: Sequence, job: Job) -> None:
+        """The answer ends here, spoiled."""
+        self.engine.drop(sequence)
+        job.truth.status, job.truth.fault = "broken", job.fault
         self._forget(sequence, job)
 
     def _client_left(self, sequence: Sequence) -> None:

@@ -1,14 +1,16 @@
 """The simulator's own account: when each request arrived, and when each token was really written.
 
 One JSON object a line: `request_id` (the client's X-Client-Request-Id), `received_ns` (kernel stamp of the read
-that completed the request, UTC nanoseconds), `status`, `effort`, `prompt_tokens`, and `token_ns`, the instants
-just before each token's bytes were handed to the kernel. Same clock as the client's on one machine.
+that completed the request, UTC nanoseconds), `status`, `fault`, `effort`, `prompt_tokens`, and `token_ns`, the
+instants just before each token's bytes were handed to the kernel. Same clock as the client's on one machine.
+Faults of the server as a whole are lines without a `request_id`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass, field
-from io import BufferedWriter
 from pathlib import Path
 
 import orjson
@@ -23,32 +25,40 @@ class Truth:
     prompt_tokens: int = 0
     effort: str | None = None
     status: str = "open"
-    """`ok`, `refused` (an HTTP error was sent) or `left` (the client went away)."""
+    """`ok`, `refused` (an HTTP error was sent), `left` (the client went away) or `broken` (spoiled on command)."""
+    fault: str | None = None
+    """The fault that it met, if any (see `faults`)."""
     token_ns: list[int] = field(default_factory=list)
 
 
 class TruthLog:
-    """Appends to a file; without one it does nothing."""
+    """Appends to a file; without one it does nothing. A disk that refuses ends the log, not the server."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file: BufferedWriter | None = path.open("ab") if path else None
+        self._file = path.open("ab", buffering=0) if path else None
+        self._lines = bytearray()
 
     def write(self, truth: Truth) -> None:
         """One finished request."""
         if self._file is not None:
-            self._file.write(orjson.dumps(truth) + b"\n")
+            self._lines += orjson.dumps(truth) + b"\n"
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
-        if self._file is not None:
-            self._file.flush()
+        while self._file is not None and self._lines:
+            try:
+                del self._lines[: self._file.write(self._lines)]
+            except OSError as error:
+                sys.stderr.write(f"the simulator's log ends here: {error.strerror}\n")
+                self._file = None
 
 
 def read_truth(path: Path) -> dict[str, Truth]:
-    """request_id -> Truth of the last exchange under that id; lines without an id are passed over."""
+    """request_id -> Truth of the last exchange under that id; lines without one, or cut short, are passed over."""
     found: dict[str, Truth] = {}
     for line in path.read_bytes().splitlines():
-        truth = Truth(**orjson.loads(line))
-        if truth.request_id:
-            found[truth.request_id] = truth
+        with contextlib.suppress(orjson.JSONDecodeError):
+            truth = Truth(**orjson.loads(line))
+            if truth.request_id:
+                found[truth.request_id] = truth
     return found

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,7 @@ class Peer:
 
     __slots__ = (
         "_body", "_loop", "_on_request", "_parser", "_pending", "_recvmsg", "_server", "_sock", "_stamp",
-        "headers", "on_gone", "open", "url",
+        "headers", "on_close", "on_gone", "open", "url",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +49,7 @@ class Peer:
         self.headers: dict[bytes, bytes] = {}
         self.open = True
         self.on_gone: Callable[[], None] | None = None
+        self.on_close: Callable[[Peer], None] | None = None
         loop.add_reader(sock.fileno(), self._on_readable)
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -132,11 +134,18 @@ class Peer:
         if not self._pending:
             self._loop.remove_writer(self._sock.fileno())
 
-    def send_json(self, status: str, payload: Any) -> None:
-        """A whole JSON response."""
+    def send_json(self, status: str, payload: Any, sent: int = 0) -> None:
+        """A whole JSON response, without the bytes of its head that are `sent` already."""
         body = orjson.dumps(payload)
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        self.send(head.encode() + self._server + b"\r\n" + body)
+        self.send((head.encode() + self._server + b"\r\n" + body)[sent:])
+
+    def reset(self) -> None:
+        """End the connection without a farewell: the other side is told that it was reset."""
+        if self.open:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
 
     def close(self) -> None:
         """End the connection; whoever streams on it is told."""
@@ -148,5 +157,7 @@ class Peer:
             self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         self._parser = None  # it holds this object: without garbage collection the pair would stay for good
+        if self.on_close is not None:
+            self.on_close(self)
         if self.on_gone is not None:
             self.on_gone()

@@ -59,7 +59,7 @@ class View:
     def whole(self) -> bool:
         """Whether all that was planned is there."""
         asked = self.metrics.metric("failed")
-        done = asked.n if asked is not None else self.metrics.get("requests") or 0
+        done = asked.n if asked is not None else self.metrics.finished
         return done >= self.number
 
     @property
@@ -88,7 +88,7 @@ def effort_rank(effort: str | None) -> tuple[int, str]:
 SHAPE: dict[str, type] = {
     "run_id": str, "status": str, "kind": str, "model": str, "points": list, "task": dict, "tasks": dict,
     "endpoint": dict, "environment": dict, "labels": dict, "checks": dict, "run_checks": list, "client": dict,
-    "sessions": list, "request": dict,
+    "sessions": list, "request": dict, "set_aside": list,
 }  # fmt: skip
 NEEDED = ("run_id", "status", "kind")
 
@@ -102,6 +102,9 @@ def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
         if not isinstance(point, dict) or not isinstance(point.get("point_id"), str):
             wrong.append("points")
             break
+    aside = found.get("set_aside", [])
+    if "set_aside" not in wrong and not all(isinstance(point, dict) for point in aside):
+        wrong.append("set_aside")
     if "points" in found:
         begun = ("model", "endpoint", "tasks" if found.get("kind") == "bench" else "task")
         wrong += [name for name in begun if name not in found]
@@ -285,13 +288,15 @@ class Run:
     def progress(self) -> tuple[int, int]:
         """(finished, planned) requests or samples."""
         planned = sum(point.get("number") or 0 for point in self.manifest.get("points", []))
-        return min(planned, count_rows(self.path, "samples" if self.kind == "bench" else "requests")), planned
+        aside = sum(point.get("requests") or 0 for point in self.manifest.get("set_aside", []))
+        there = count_rows(self.path, "samples" if self.kind == "bench" else "requests") - aside
+        return max(0, min(planned, there)), planned
 
     @property
     def resume(self) -> str | None:
         """The command that goes on with a run that ended too early."""
-        if self.kind == "bench" and self.status in ("broken off", "interrupted", "failed"):
-            return shlex.join(["oss-eval", "bench", "--resume", self.path.name, "--out", str(self.path.parent)])
+        if self.kind in ("perf", "bench") and self.status in ("broken off", "interrupted", "failed"):
+            return shlex.join(["oss-eval", "resume", self.path.name, "--out", str(self.path.parent)])
         return None
 
     def _note(self, problem: str) -> None:

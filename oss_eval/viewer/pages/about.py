@@ -33,6 +33,15 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     if run.resume:
         sheet.say(t("Go on with what is missing:"))
         sheet.add(command_line(run.resume, t))
+    if run.manifest.get("set_aside"):
+        sheet.say(
+            t("Set aside, because the run broke off in them, and measured again; their requests count nowhere:")
+        )
+        rows = [
+            [text(point.get("point_id", "")), num(point.get("requests"), 0), num(point.get("number"), 0)]
+            for point in run.manifest["set_aside"]
+        ]
+        sheet.table([t("Point"), t("Stored requests"), t("Planned")], rows, name="set-aside")
     sheet.heading(t("Checks"))
     _checks(sheet, run, t)
     sheet.heading(t("Where and with what"))

@@ -41,6 +41,8 @@ CONTROLS = (
 LIMITS = ("ttft", "tpot", "latency")
 MOST_CURVES = 12
 SCALARS = [
+    "request_id",
+    "session",
     "warmup",
     "status",
     "start_ns",

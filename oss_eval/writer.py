@@ -1,0 +1,367 @@
+"""Writing runs: parts while the run goes on, a journal of samples, one part when it has ended.
+
+Nothing is overwritten, and whatever file is there is whole: each is written under a name that readers pass over (a
+leading dot), handed to the disk, and renamed. What is lost by `kill -9`, a full disk or a power cut is at most
+PART_SECONDS of finished requests, and no sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from oss_eval.errors import StoreError
+from oss_eval.records import RequestRecord, SampleRecord
+from oss_eval.schema import SCHEMA_VERSION, SUMMARY
+from oss_eval.store import DAMAGE, JOURNAL, LOCK, SCHEMAS, read_journal, read_manifest, read_samples
+from oss_eval.tables import requests_table, samples_table
+
+PART_SECONDS = 1.0
+"""At most this much finished work is unwritten."""
+LOCK_SECONDS = 0.5
+"""A lock that is held for longer is a writer's; who only looks whether there is one holds it for a moment."""
+
+
+def new_run_id(kind: str, label: str) -> str:
+    """`20261122-071203-perf-gpt-oss-20b-7f3a`: sortable by time (UTC), readable, not repeated."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", label.rsplit("/", 1)[-1]).strip("-.")[:40] or "run"
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{clean}-{secrets.token_hex(2)}"
+
+
+class RunWriter:
+    """Writes one run; a lock keeps a second process from doing so at the same time."""
+
+    def __init__(self, out: Path, run_id: str, manifest: dict[str, Any]) -> None:
+        """Create the run's folder. Raises StoreError when that can't be done."""
+        path = out / run_id
+        made_out = not out.exists()
+        try:
+            path.mkdir(parents=True)
+            (path / "requests").mkdir()
+        except OSError as error:
+            raise StoreError(
+                f"can't write results to {out}: {error.strerror}", "choose another folder with --out DIR"
+            ) from None
+        self._begin(path)
+        self.manifest: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": run_id,
+            "status": "running",
+            **manifest,
+        }
+        self.run_id = run_id
+        self._made_out = made_out
+        self.write_manifest()
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunWriter:
+        """Go on writing a stored run, in a session of its own.
+
+        Damaged parts are put aside (`set_aside`), what the journal holds becomes a part. Raises StoreError.
+        """
+        read_manifest(path)  # before anything is touched
+        writer = cls.__new__(cls)
+        writer._begin(path)
+        writer.manifest = read_manifest(path)
+        writer.run_id = writer.manifest["run_id"]
+        writer.session = max(1, len(writer.manifest.get("sessions", []))) + 1
+        try:
+            for name in SCHEMAS:
+                writer.set_aside += _repair(path, name)
+        except OSError as error:
+            writer.close()
+            raise _refused(path, error) from None
+        writer._samples += read_journal(path)
+        writer.flush()
+        # From here on, whatever comes of it: a session that measures nothing has a number of its own too.
+        begun = {"started": datetime.now(UTC).isoformat()}
+        first = {"started": writer.manifest.get("created"), "command": writer.manifest.get("command")}
+        writer.write_manifest(sessions=[*(writer.manifest.get("sessions") or [first]), begun])
+        if (path / JOURNAL).exists():
+            os.truncate(path / JOURNAL, 0)  # half a line would swallow the next one
+        return writer
+
+    def _begin(self, path: Path) -> None:
+        self.path = path
+        self.session = 1
+        """Which sitting this is; every row says in which one it was made."""
+        self.set_aside: list[str] = []
+        """Damaged parts that were put out of the way when the run was reopened."""
+        self._made_out = self._sealed = False
+        self._rows: list[RequestRecord] = []
+        self._samples: list[SampleRecord] = []
+        self._last = time.monotonic()
+        self._journal: int | None = None
+        self._next: dict[str, int] = {}
+        self._lock = _lock(path)
+
+    def write_manifest(self, **changes: Any) -> None:
+        """Merge changes into the manifest and write it whole. Raises StoreError."""
+        self.manifest.update(changes)
+        text = json.dumps(self.manifest, indent=2, ensure_ascii=False, default=str)
+        try:
+            _write_whole(self.path / "manifest.json", lambda file: file.write(text.encode() + b"\n"))
+        except OSError as error:
+            raise _refused(self.path, error) from None
+
+    def add(self, record: RequestRecord) -> None:
+        """A finished request; on disk within PART_SECONDS, if `flush_due` is called in between."""
+        record.session = self.session
+        self._rows.append(record)
+
+    def flush_due(self) -> None:
+        """Write a part if the last one was long enough ago."""
+        if (self._rows or self._samples) and time.monotonic() - self._last >= PART_SECONDS:
+            self.flush()
+
+    def add_sample(self, record: SampleRecord) -> None:
+        """A finished sample; it survives this process from the moment this returns. Raises StoreError."""
+        line = json.dumps(asdict(record), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        self._samples.append(record)
+        try:
+            if self._journal is None:
+                self._journal = os.open(self.path / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            while line:
+                line = line[os.write(self._journal, line) :]
+        except OSError as error:
+            raise _refused(self.path, error) from None
+
+    def flush(self) -> None:
+        """Write what is there as parts. Raises StoreError when the disk refuses; the rows are then kept."""
+        self._last = time.monotonic()
+        try:
+            if self._rows:
+                self._write_part("requests", requests_table(self._rows))
+                self._rows.clear()
+            if self._samples:
+                self._write_part("samples", samples_table(self._samples))
+                self._samples.clear()
+                if (self.path / JOURNAL).exists():
+                    os.truncate(self.path / JOURNAL, 0)
+        except OSError as error:
+            raise _refused(self.path, error) from None
+
+    def _write_part(self, name: str, table: pa.Table) -> None:
+        """A new part after those that are there."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        if name not in self._next:
+            there = [*folder.glob("part-*.parquet"), *self.path.glob(f".{name}-part-*.damaged")]
+            self._next[name] = 1 + max((int(part.name.split("part-")[1][:6]) for part in there), default=-1)
+        _write_table(table, folder / f"part-{self._next[name]:06d}.parquet")
+        self._next[name] += 1
+
+    def seal(self) -> None:
+        """Write the rest and join the parts into one: nothing more will come. Raises StoreError."""
+        self.flush()
+        with contextlib.suppress(OSError, pa.ArrowException):  # many parts are as good as one, only slower to read
+            for name in SCHEMAS:
+                if (self.path / name).is_dir():
+                    compact(self.path, name)
+        self._sealed = True
+
+    def finish(self, status: str, **changes: Any) -> None:
+        """Note the end in the manifest, everything else having been written. Raises StoreError."""
+        if not self._sealed:
+            self.seal()
+        self.write_manifest(status=status, **changes)
+        self.close()
+
+    def leave(self) -> None:
+        """Write the rest and let go, as if the process had ended here: for those in a hurry. Raises StoreError."""
+        try:
+            self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the run's files."""
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+        journal = self.path / JOURNAL
+        with contextlib.suppress(OSError):  # an empty journal does no harm
+            if not journal.stat().st_size:
+                journal.unlink()
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                (self.path / LOCK).unlink()  # while it is held: afterwards it may be another one's
+            os.close(self._lock)
+            self._lock = -1
+
+    def discard(self) -> None:
+        """Remove the run's folder: nothing was measured."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._made_out:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
+
+
+def _lock(path: Path) -> int:
+    """The lock of a run's writer, which goes with its process, however that ends; a file left behind is none.
+
+    Raises StoreError naming who holds it.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while (lock := _try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            owner = ""
+            with contextlib.suppress(OSError):
+                owner = (path / LOCK).read_text(encoding="utf-8", errors="replace").strip()
+            raise StoreError(
+                f"{path.name} is being written by {owner or 'another process'}",
+                "wait until that run has ended, or stop it",
+            )
+        time.sleep(0.05)
+    with contextlib.suppress(OSError):  # only for the message above; a full disk locks as well as another
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return lock
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock; None while another one does. Raises StoreError."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _refused(path, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), (path / LOCK).stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass  # held; or its owner was just about to remove it
+    except OSError as error:
+        os.close(lock)
+        raise StoreError(
+            f"{path} can't be locked: {error.strerror}", "choose a folder on another file system with --out DIR"
+        ) from None
+    os.close(lock)
+    return None
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    """What the disk says, in words."""
+    return StoreError(f"can't write to {path}: {error.strerror or error}")
+
+
+def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> None:
+    """A run's summary table, replaced as a whole or added to. Raises StoreError."""
+    table, file = pa.Table.from_pylist(rows, schema=SUMMARY), path / "summary.parquet"
+    if add:
+        table = pa.concat_tables([pq.read_table(file), table]).unify_dictionaries()
+    try:
+        _write_table(table, file)
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are written. Instants grow steadily, so their differences are stored.
+
+    That is a third smaller and several times faster than a dictionary of numbers that never repeat; every reader
+    of Parquet knows both.
+    """
+    steady = [field.name for field in schema if field.type == pa.int64()]
+    steady += [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.int64())]
+    columns = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema]
+    return {
+        "compression": "zstd",
+        "use_dictionary": [name for name in columns if name not in steady],
+        "column_encoding": dict.fromkeys(steady, "DELTA_BINARY_PACKED"),
+    }
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    """A Parquet file, whole or not at all."""
+    _write_whole(path, lambda file: pq.write_table(table, file, row_group_size=16384, **_encoding(table.schema)))
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """A file that is there when it is complete and on the disk, and not before. Raises OSError."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too has to survive a power cut
+    finally:
+        os.close(folder)
+
+
+def compact(path: Path, name: str) -> None:
+    """Join the parts of a finished run's table into one. A crash half-way loses nothing: see `_repair`."""
+    folder = path / name
+    parts = sorted(folder.glob("part-*.parquet"))
+    if len(parts) < 2:
+        return
+    fresh, old = path / f".{name}-new", path / f".{name}-old"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        with (fresh / "part-000000.parquet").open("wb") as file:
+            with pq.ParquetWriter(file, SCHEMAS[name], **_encoding(SCHEMAS[name])) as writer:
+                # One part at a time, a row group each: memory does not grow with the run. Samples are few enough.
+                tables = (pq.read_table(part, schema=SCHEMAS[name]) for part in parts)
+                for table in [read_samples(path)] if name == "samples" else tables:
+                    writer.write_table(table)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, pa.ArrowException):
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old)
+
+
+def _repair(path: Path, name: str) -> list[str]:
+    """Make a table's folder fit to be gone on with; the parts that can't be read, now under another name.
+
+    The parts of a run that was interrupted between the two renames of `compact` are put back, what was half
+    written goes, and a part that is damaged (a power cut) gets a name that readers pass over. Raises OSError.
+    """
+    folder, old = path / name, path / f".{name}-old"
+    if old.exists():
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(folder)
+    shutil.rmtree(path / f".{name}-new", ignore_errors=True)
+    for half in folder.glob(".part-*.parquet"):
+        half.unlink()
+    found = []
+    for part in sorted(folder.glob("part-*.parquet")):
+        try:
+            with pq.ParquetFile(part) as file:
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group).validate(full=True)
+        except DAMAGE:
+            aside = path / f".{name}-{part.name}.damaged"
+            part.rename(aside)
+            found.append(aside.name)
+    return found

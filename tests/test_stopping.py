@@ -1,0 +1,156 @@
+"""Ctrl-C and SIGTERM: what is in flight finishes or is given up, what was finished is stored, how to go on is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from oss_eval.fsck import BAD, examine
+from oss_eval.interrupts import Interrupts
+from oss_eval.simulate.truth import read_truth
+from oss_eval.store import read_manifest, read_requests, read_samples, status_of
+from tests.conftest import Command, ended, launched, only_run, until, worker_of
+
+SWEEP = ("perf", "--parallel", "4", "--number", "4000", "--max-tokens", "40")
+BENCH = ("bench", "demo", "--parallel", "4", "--repeats", "50")
+
+
+def parts(folder: Path) -> list[Path]:
+    return list(folder.glob("results/*/requests/part-*.parquet"))
+
+
+def clean(run: Path) -> bool:
+    return not [finding for finding in examine(run) if finding.level == BAD]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_what_is_in_flight_may_finish(tmp_path: Path, number: int, oss_eval: Command) -> None:
+    with launched(tmp_path, *SWEEP, "--url", "sim://gpt-oss-20b-h20?speed=2", "--json") as process:
+        until(lambda: len(parts(tmp_path)) > 1)
+        process.send_signal(number)
+        told = time.time_ns()
+        code, out, err = ended(process)
+    assert code == 130
+    run = only_run(tmp_path)
+    statuses = read_requests(run, "00-c4")["status"].to_pylist()
+    assert set(statuses) == {"ok"}, "nothing was given up"
+    truth = read_truth(run / "truth.jsonl")
+    assert all(seen.received_ns < told + 0.2e9 for seen in truth.values()), "nothing was sent any more"
+    assert max(seen.token_ns[-1] for seen in truth.values()) > told, "something was in flight"
+    document = json.loads(out)
+    assert document["status"] == "interrupted"
+    assert document["points"][0]["metrics"]["requests"]["value"] == len(statuses)
+    assert document["points"][0]["checks"] is not None
+    assert "4 requests in flight may finish within 10 s" in err
+    assert "fewer requests were finished than planned" in err
+    assert f"go on with: oss-eval resume {run.name}\n" in err
+    assert clean(run)
+
+
+def test_grace_ends(tmp_path: Path) -> None:
+    with launched(tmp_path, *SWEEP, "--url", "sim://paced?rate=5&ttft=50", "--grace", "1") as process:
+        until(lambda: any("00-c4" in file.read_text() for file in tmp_path.glob("results/*/manifest.json")))
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        code, _, _ = ended(process)
+    assert code == 130
+    assert 0.9 < time.monotonic() - begun < 4
+    rows = read_requests(only_run(tmp_path), "00-c4")
+    assert rows["status"].to_pylist() == ["cancelled"] * 4
+    assert set(rows["error_message"].to_pylist()) == {"the run was stopped"}
+
+
+@pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
+def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_eval: Command) -> None:
+    url = "sim://gpt-oss-20b-h20?speed=1" if what is SWEEP else "sim://gpt-oss-20b-h20?speed=4"
+    longer = ("--max-tokens", "400") if what is SWEEP else ()
+    with launched(tmp_path, *what, *longer, "--url", url, "--grace", "60") as process:
+        until(lambda: parts(tmp_path))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        finished = set(read_requests(only_run(tmp_path))["request_id"].to_pylist())
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        code, _, err = ended(process)
+        took = time.monotonic() - begun
+    assert code == 130
+    assert took < 4, "not the minute of its grace (benchmarks/stopping.py measures it)"
+    run = only_run(tmp_path)
+    rows = read_requests(run)
+    assert finished <= set(rows["request_id"].to_pylist())
+    if what is SWEEP:
+        assert rows["status"].to_pylist().count("cancelled") == 4, "what was given up is a row too"
+    assert status_of(run, read_manifest(run)) == "broken off"
+    assert f"oss-eval resume {run.name}" in err
+    assert clean(run)
+    assert oss_eval("show", "last").returncode == 0
+
+
+def test_a_benchmark_finishes_its_samples(tmp_path: Path) -> None:
+    with launched(tmp_path, *BENCH, "--url", "sim://gpt-oss-20b-h20?speed=4") as process:
+        until(lambda: parts(tmp_path))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        told = time.time_ns()
+        code, _, err = ended(process)
+    assert code == 130
+    run = only_run(tmp_path)
+    assert "cancelled" not in read_requests(run)["status"].to_pylist()
+    assert "4 requests in flight may finish within 10 s" in err
+    assert f"go on with: oss-eval resume {run.name}\n" in err
+    truth = read_truth(run / "truth.jsonl")
+    assert all(seen.received_ns < told + 0.2e9 for seen in truth.values()), "nothing was sent any more"
+    samples = read_samples(run)
+    assert 0 < samples.num_rows < 34 * 50
+    assert set(samples["status"].to_pylist()) == {"ok"}
+    assert clean(run)
+
+
+@pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
+def test_a_dead_worker_ends_the_run_with_its_rows(
+    tmp_path: Path, what: tuple[str, ...], oss_eval: Command
+) -> None:
+    with launched(tmp_path, *what, "--url", "sim://gpt-oss-20b-h20?speed=5", "--json") as process:
+        until(lambda: len(parts(tmp_path)) > 1)
+        worker = worker_of(process)
+        os.kill(worker, signal.SIGKILL)
+        code, out, err = ended(process)
+    assert code == 1
+    assert "ended unexpectedly" in err
+    run = only_run(tmp_path)
+    assert f"oss-eval resume {run.name}" in err
+    assert read_manifest(run)["broke_off"]["reason"].startswith(
+        "worker process" if what is SWEEP else "the worker"
+    )
+    assert json.loads(out)["status"] == "failed"
+    rows = read_requests(run, "00-c4" if what is SWEEP else None)
+    assert rows["status"].to_pylist().count("ok") > 10
+    if what is SWEEP:
+        lost = [row for row in rows.to_pylist() if row["status"] == "cancelled"]
+        assert len(lost) == 4
+        assert all("worker process 0 ended unexpectedly (exit code -9)" in row["error_message"] for row in lost)
+    assert clean(run)
+
+
+def test_the_third_signal_is_not_counted_but_raised() -> None:
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.count == 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with Interrupts(before=1, raises_at=2), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_grace_is_seconds(oss_eval: Command) -> None:
+    done = oss_eval("perf", "--grace", "-1", "--url", "sim://instant")
+    assert done.returncode == 2
+    assert "--grace -1: must be seconds, at least 0" in done.stderr
