@@ -40,7 +40,9 @@ from oss_eval.session import (
     introduce,
     limits,
     public_task,
+    put_aside,
     simulator_behind,
+    stopping,
     whom_to_ask,
 )
 from oss_eval.settle import ADAPTATIONS, Settled, settle
@@ -197,10 +199,7 @@ class _Sweep:
 
     def stopping(self, in_flight: int) -> None:
         """The first Ctrl-C."""
-        left = f"{in_flight} {'request' if in_flight == 1 else 'requests'} in flight"
-        self.progress.say(
-            f"stopping: {left} may finish within {self.order.grace:g} s (--grace); Ctrl-C again gives them up"
-        )
+        self.progress.say(stopping(in_flight, self.order.grace))
 
     def _gone(self) -> str:
         return f"the server can't be reached any more: {self.unreachable} requests in a row, {self.words}"
@@ -211,8 +210,8 @@ class _Sweep:
         """Announce, probe, warm up, sweep."""
         task, server = self.task, self.server
         self._announce()
-        for name in self.writer.set_aside:
-            self.progress.say(f"damaged, put aside, and asked for again: {name}")
+        for line in put_aside(self.writer):
+            self.progress.say(line)
         if not self.todo.todo:
             self.progress.say("nothing is missing")
             return
@@ -424,15 +423,15 @@ class _Sweep:
         described: dict[str, Any] = {
             "status": "running",
             "request": self.settled.described(),
-            "endpoint": server.described(order, server=self.server_header or None, started=self.started),
+            "endpoint": server.described(
+                order, before.get("endpoint"), server=self.server_header or None, started=self.started
+            ),
             "points": [point.model_dump(mode="json") for point in self.points],
             "environment": provenance.environment(),
             "sessions": [*before.get("sessions", [])[: self.writer.session - 1], session],
             "broke_off": None,
         }
         if self.writer.session > 1:
-            if order.profile is None:
-                described["endpoint"] |= {key: before["endpoint"].get(key) for key in ("name", "prices")}
             # What was there before stays: the first session's name and command, what it was asked to do.
             aside = {"set_aside": self.todo.set_aside, "damaged": self.writer.set_aside}
             return {**described, **{key: value for key, value in aside.items() if value}}

@@ -64,11 +64,15 @@ class Server:
         """Where requests go, addresses resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)
 
-    def described(self, order: Order, **more: Any) -> dict[str, Any]:
-        """For the manifest: who was asked, how it was found, what its tokens cost."""
+    def described(self, order: Order, before: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+        """For the manifest: who was asked, how it was found, what its tokens cost.
+
+        `before` is what a resumed run says of it: its named endpoint and prices hold where none is named now.
+        """
+        kept = before if before and order.profile is None else {"name": order.profile, "prices": order.prices}
         return {
             "url": self.endpoint.url, "urls": [endpoint.url for endpoint in self.endpoints],
-            "name": order.profile, "prices": order.prices, "api": self.endpoint.api,
+            "name": kept.get("name"), "prices": kept.get("prices"), "api": self.endpoint.api,
             "simulated": self.simulator is not None, "simulator": self.simulator,
             "found": self.endpoint.found or None, **more,
         }  # fmt: skip
@@ -89,6 +93,17 @@ class Made:
     """Why it did not finish, where there is more to say than that."""
     hurried: bool = False
     """Whether it was stopped in a hurry: rows are stored, figures were not computed."""
+
+
+def stopping(in_flight: int, grace: float) -> str:
+    """What the first Ctrl-C does."""
+    left = f"{in_flight} {'request' if in_flight == 1 else 'requests'} in flight"
+    return f"stopping: {left} may finish within {grace:g} s (--grace); Ctrl-C again gives them up"
+
+
+def put_aside(writer: Any) -> list[str]:
+    """Lines about the damaged parts of a run that was opened again."""
+    return [f"damaged, put aside, and asked for again: {name}" for name in writer.set_aside]
 
 
 def go_on(path: Path) -> str:

@@ -38,13 +38,11 @@ def described(
             }
             for course in courses
         },
-        "endpoint": server.described(order, server=None, started=started),
+        "endpoint": server.described(order, before.get("endpoint"), server=None, started=started),
         "points": [{**asdict(point), "number": point.number} for point in points],
         "environment": provenance.environment(),
         "sessions": [*before.get("sessions", [])[: number - 1], session],
     }  # fmt: skip
-    if order.profile is None and before.get("endpoint"):
-        new["endpoint"] |= {key: before["endpoint"].get(key) for key in ("name", "prices")}
     if "endpoint" not in before:
         new |= {"name": order.name, "labels": order.labels, "created": session["started"],
                 "command": session["command"]}  # fmt: skip

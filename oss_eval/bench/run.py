@@ -32,7 +32,19 @@ from oss_eval.load.asker import Asker
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.resume import check_api, check_model, check_simulated
-from oss_eval.session import Made, Order, Server, close, go_on, introduce, limits, simulator_behind, whom_to_ask
+from oss_eval.session import (
+    Made,
+    Order,
+    Server,
+    close,
+    go_on,
+    introduce,
+    limits,
+    put_aside,
+    simulator_behind,
+    stopping,
+    whom_to_ask,
+)
 from oss_eval.settle import settle
 from oss_eval.simulate.process import parse_sim_url, running
 
@@ -187,8 +199,8 @@ class _Bench:
         task, server = self.first, self.server
         self.progress.say(introduce(server, bool(task.url)))
         self._announce(todo)
-        for name in self.writer.set_aside:
-            self.progress.say(f"damaged, put aside, and asked for again: {name}")
+        for line in put_aside(self.writer):
+            self.progress.say(line)
         most = Tuner.MOST if task.parallel == "auto" else task.parallel
         self.settled = settle(server, task)
         with (
@@ -252,10 +264,7 @@ class _Bench:
         """The first Ctrl-C: nothing more is begun, and what is in flight may finish."""
         channel.draining.set()
         crew.clear()
-        left = f"{self.gate.inside} {'request' if self.gate.inside == 1 else 'requests'} in flight"
-        self.progress.say(
-            f"stopping: {left} may finish within {self.order.grace:g} s (--grace); Ctrl-C again gives them up"
-        )
+        self.progress.say(stopping(self.gate.inside, self.order.grace))
         deadline = time.monotonic() + self.order.grace
         while interrupts.count == 1 and crew.busy and time.monotonic() < deadline:
             self._step(asker)
