@@ -1,4 +1,4 @@
-"""How long until something happens: `oss-eval --help`, and the first request of `oss-eval perf`.
+"""How long until something happens: `oss-eval --help`, the table of a stored run, the first request of `oss-eval perf`.
 
     python benchmarks/startup.py [RUNS]
 
@@ -19,17 +19,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.scripted import MODELS, SSE_HEAD, STOP, ScriptedServer, chunk, delta, usage
 
+EXAMPLES = Path(__file__).parent.parent / "results/examples"
 GOOD = SSE_HEAD + chunk(delta("Hi") + STOP + usage(5, 1)) + b"0\r\n\r\n"
 
 
 def main(runs: int) -> None:
     """Measure and print."""
     command = [sys.executable, "-m", "oss_eval"]
-    helps, firsts = [], []
+    stored = str(next(EXAMPLES.glob("*-perf-*")))
+    took: dict[str, list[float]] = {"oss-eval --help": [], "show: a stored sweep": []}
     for _ in range(runs):
-        begun = time.perf_counter()
-        subprocess.run([*command, "--help"], stdout=subprocess.DEVNULL, check=True)
-        helps.append(time.perf_counter() - begun)
+        for words, times in zip((["--help"], ["show", stored]), took.values(), strict=True):
+            begun = time.perf_counter()
+            subprocess.run([*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - begun)
+    firsts = took["perf: first request"] = []
     for _ in range(runs):
         posted: list[float] = []
 
@@ -44,7 +48,7 @@ def main(runs: int) -> None:
             begun = time.perf_counter()
             subprocess.run([*command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
             firsts.append(posted[0] - begun)
-    for name, values in (("oss-eval --help", helps), ("perf: first request", firsts)):
+    for name, values in took.items():
         print(
             f"{name:22s} median {statistics.median(values):.3f} s  (min {min(values):.3f}, max {max(values):.3f})"
         )

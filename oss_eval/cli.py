@@ -211,13 +211,14 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 
 def show_command(arguments: argparse.Namespace) -> int:
     """`oss-eval show`."""
-    from oss_eval.session import go_on
     from oss_eval.store import find_run, read_manifest, status_of
 
     path = find_run(arguments.RUN, arguments.out)
     _show(path, arguments.json, arguments.grid)
     manifest = read_manifest(path)
     if manifest["kind"] in ("perf", "bench") and status_of(path, manifest) in ("broken off", "interrupted"):
+        from oss_eval.session import go_on
+
         sys.stderr.write(f"  → {go_on(path)}\n")
     return 0
 

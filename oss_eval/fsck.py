@@ -114,7 +114,8 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
     for part in parts:
         where = f"{name}/{part.name}"
         try:
-            table = pq.read_table(part)
+            with pq.ParquetFile(part) as file:
+                table = file.read()
             table.validate(full=True)
         except DAMAGE as error:
             words = str(error).splitlines() or [type(error).__name__]

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as scipy_stats
+from scipy import special  # not scipy.stats: half a second at the end of every command
 
 CONFIDENCE = 0.95
+Z = float(special.ndtri((1 + CONFIDENCE) / 2))
+"""The normal distribution's quantile of a two-sided interval."""
 P99_NEEDS = 100
 """Below this many values the 99th percentile says no more than the largest one."""
 
@@ -21,6 +23,21 @@ class Estimate(NamedTuple):
     value: float
     low: float | None
     high: float | None
+
+
+def student(freedom: int) -> float:
+    """Student's t quantile of a two-sided interval, by degrees of freedom (at least 1)."""
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _binomial_quantile(q: float, n: int, p: float) -> int:
+    """Smallest k with P(B <= k) >= q for B ~ Binomial(n, p)."""
+    k = max(0, int(np.ceil(special.bdtrik(q, n, p))))  # its inverse in real numbers may be off by a hair
+    while k > 0 and special.bdtr(k - 1, n, p) >= q:
+        k -= 1
+    while special.bdtr(k, n, p) < q:
+        k += 1
+    return k
 
 
 def mean(values: ArrayLike) -> Estimate:
@@ -102,7 +119,7 @@ class Distribution:
         if self.n < 2:
             return Estimate(centre, None, None)
         variance = max(0.0, self._squares - self.n * offset * offset) / (self.n - 1)
-        half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)) * float(np.sqrt(variance / self.n))
+        half = student(self.n - 1) * float(np.sqrt(variance / self.n))
         return Estimate(centre, centre - half, centre + half)
 
     def percentile(self, q: float) -> Estimate:
@@ -110,10 +127,10 @@ class Distribution:
         n, p = self.n, q / 100
         tail = (1 - CONFIDENCE) / 2
         # Largest r with P(B <= r-1) <= tail, smallest s with P(B >= s) <= tail, for B ~ Binomial(n, p).
-        r = int(scipy_stats.binom.ppf(tail, n, p))
-        if r > 0 and scipy_stats.binom.cdf(r - 1, n, p) > tail:
+        r = _binomial_quantile(tail, n, p)
+        if r > 0 and special.bdtr(r - 1, n, p) > tail:
             r -= 1
-        s = int(scipy_stats.binom.ppf(1 - tail, n, p)) + 1
+        s = _binomial_quantile(1 - tail, n, p) + 1
         low = self._ranked(r - 1) if r >= 1 else None
         high = self._ranked(s - 1) if s <= n else None
         if self._bins is None:
@@ -135,9 +152,9 @@ class Distribution:
 
 
 def proportion(successes: int, total: int) -> Estimate:
-    """Share of successes with Wilson's score interval (Wilson 1927), as scipy computes it."""
-    interval = scipy_stats.binomtest(successes, total).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(successes / total, float(interval.low), float(interval.high))
+    """Share of successes with Wilson's score interval (Wilson 1927)."""
+    low, high = _wilson(successes / total, total)
+    return Estimate(successes / total, 0.0 if successes == 0 else low, 1.0 if successes == total else high)
 
 
 # -- scores of samples asked several times ----------------------------------------------------------------------
@@ -172,20 +189,19 @@ def clustered(means: ArrayLike, answers: int | None = None) -> Score:
     if groups < 2:
         return Score(value, None, None, None, groups)
     se = float(values.std(ddof=1) / np.sqrt(groups))
-    quantile = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1))
+    quantile = student(groups - 1)
     if values.min() < 0 or values.max() > 1:
         return Score(value, se, value - quantile * se, value + quantile * se, groups)
-    z = float(scipy_stats.norm.ppf((1 + CONFIDENCE) / 2))
     spread, total = value * (1 - value), max(groups, answers or 0)
     effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
-    low, high = _wilson(value, effective * (z / quantile) ** 2, z)
+    low, high = _wilson(value, effective * (Z / quantile) ** 2)
     return Score(value, se, low, high, groups)
 
 
-def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+def _wilson(p: float, n: float) -> tuple[float, float]:
     """Wilson's score interval for a share p of n answers, n not necessarily whole."""
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * float(np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -243,8 +259,7 @@ def between(a: Estimate, b: Estimate) -> Difference | None:
     below = float(np.hypot(b.value - b.low, a.high - a.value))
     above = float(np.hypot(b.high - b.value, a.value - a.low))
     side = below if value > 0 else above
-    z = float(scipy_stats.norm.ppf((1 + CONFIDENCE) / 2))
-    p = float(2 * scipy_stats.norm.sf(abs(value) * z / side)) if side > 0 else float(value == 0)
+    p = float(2 * special.ndtr(-abs(value) * Z / side)) if side > 0 else float(value == 0)
     return Difference(value, value - below, value + above, p, 0)
 
 
@@ -264,7 +279,7 @@ def paired(differences: ArrayLike, most: float = float("inf")) -> Difference:
     n, value = len(values), float(values.mean())
     if n < 2:
         return Difference(value, None, None, None, n)
-    half = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(student(n - 1) * values.std(ddof=1) / np.sqrt(n))
     observed = abs(values.sum()) - 1e-9
     if n <= 13:
         signs = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)

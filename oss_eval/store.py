@@ -52,9 +52,8 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
     try:
         if not file.exists():
             return []
-        table = pq.read_table(file)
-        table.validate(full=True)
-        rows: list[dict[str, Any]] = table.select(SUMMARY.names).to_pylist()
+        table = read_part(file, SUMMARY)
+        rows: list[dict[str, Any]] = table.to_pylist()
         return rows
     except DAMAGE as error:
         raise StoreError(_damage(file, error)) from None
@@ -233,9 +232,7 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
     while left:
         part = left.pop(0)
         try:
-            table = pq.read_table(part, schema=schema, columns=names)
-            table.validate(full=True)
-            tables.append(table)
+            tables.append(read_part(part, schema))
         except FileNotFoundError:  # joined with the others just now
             tables, left = [], _parts(path, "samples")
         except DAMAGE as error:
@@ -251,6 +248,20 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
     keys = zip(*(table[name].to_pylist() for name in KEY), strict=True)
     latest: dict[Key, int] = {key: row for row, key in enumerate(keys)}
     return table if len(latest) == table.num_rows else table.take(sorted(latest.values()))
+
+
+def read_part(part: Path, schema: pa.Schema) -> pa.Table:
+    """A whole file with the columns of `schema`; those that it lacks are null. Raises what DAMAGE holds.
+
+    Not `pq.read_table`, which imports much more for it (pyarrow.dataset, pandas).
+    """
+    with pq.ParquetFile(part) as file:
+        table = file.read(columns=schema.names)
+    table.validate(full=True)
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def count_rows(path: Path, name: str) -> int:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.schema import SCHEMA_VERSION, SUMMARY
-from oss_eval.store import DAMAGE, JOURNAL, LOCK, SCHEMAS, read_journal, read_manifest, read_samples
+from oss_eval.store import DAMAGE, JOURNAL, LOCK, SCHEMAS, read_journal, read_manifest, read_part, read_samples
 from oss_eval.tables import requests_table, samples_table
 
 PART_SECONDS = 1.0
@@ -265,7 +265,7 @@ def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> 
     """A run's summary table, replaced as a whole or added to. Raises StoreError."""
     table, file = pa.Table.from_pylist(rows, schema=SUMMARY), path / "summary.parquet"
     if add:
-        table = pa.concat_tables([pq.read_table(file), table]).unify_dictionaries()
+        table = pa.concat_tables([read_part(file, SUMMARY), table]).unify_dictionaries()
     try:
         _write_table(table, file)
     except OSError as error:
@@ -326,7 +326,7 @@ def compact(path: Path, name: str) -> None:
         with (fresh / "part-000000.parquet").open("wb") as file:
             with pq.ParquetWriter(file, SCHEMAS[name], **_encoding(SCHEMAS[name])) as writer:
                 # One part at a time, a row group each: memory does not grow with the run. Samples are few enough.
-                tables = (pq.read_table(part, schema=SCHEMAS[name]) for part in parts)
+                tables = (read_part(part, SCHEMAS[name]) for part in parts)
                 for table in [read_samples(path)] if name == "samples" else tables:
                     writer.write_table(table)
             file.flush()

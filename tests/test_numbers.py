@@ -62,10 +62,16 @@ def test_percentile_interval_covers_the_truth() -> None:
 def test_proportion(total: int, data: st.DataObject) -> None:
     good = data.draw(st.integers(0, total))
     found = stats.proportion(good, total)
-    p, z = good / total, reference.norm.ppf(0.975)
-    centre = (p + z * z / 2 / total) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / 4 / total**2)
-    assert found == pytest.approx((p, max(0, centre - half), min(1, centre + half)), abs=1e-9)
+    theirs = reference.binomtest(good, total).proportion_ci(0.95, method="wilson")
+    assert found == pytest.approx((good / total, theirs.low, theirs.high), abs=1e-12)
+    assert (found.low == 0, found.high == 1) == (good == 0, good == total)
+
+
+@given(st.integers(1, 10_000_000), st.sampled_from([0.5, 0.9, 0.95, 0.99]) | st.floats(0.001, 0.999))
+def test_quantiles(n: int, p: float) -> None:
+    assert stats.student(n) == pytest.approx(reference.t.ppf(0.975, n), rel=1e-9)
+    for q in (0.025, 0.975):
+        assert stats._binomial_quantile(q, n, p) == reference.binom.ppf(q, n, p)
 
 
 def row(start: int, events: list[int], tokens: int | None = None, **changes: object) -> RequestRecord:

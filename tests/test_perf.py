@@ -373,6 +373,19 @@ def test_a_server_that_accepts_and_says_nothing(oss_eval: Command) -> None:
     assert "no answer in time" in done.stderr
 
 
+def test_a_table_does_not_wait_for_large_libraries() -> None:
+    """They took more than half of the time of `oss-eval show`."""
+    stored = next((ROOT / "results/examples").glob("*-perf-*"))
+    code = (
+        "import sys; from oss_eval.cli import main; main(['show', sys.argv[1]])\n"
+        "print([name for name in sys.modules if name in ('scipy.stats', 'pyarrow.dataset', 'evalscope')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(stored)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_help_and_lists(oss_eval: Command) -> None:
     assert "load sweep" in oss_eval("--help").stdout
     assert "--reasoning-effort" in oss_eval("perf", "--help").stdout
