@@ -63,7 +63,7 @@ def run_perf(
 ) -> Run:
     """A load sweep: a task by name or path, and the flags of `oss-eval perf` as keywords. Raises OssEvalError."""
     from oss_eval.config import PerfTask, validated
-    from oss_eval.perf import run
+    from oss_eval.perf.run import run
     from oss_eval.tasks import overridden
 
     values = overridden(task, settings)
@@ -95,8 +95,8 @@ def run_bench(
 
 def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results", **settings: Any) -> Run:
     """Go on with a stored run, as `oss-eval resume` does. Raises OssEvalError."""
-    from oss_eval import perf
-    from oss_eval import resume as resuming
+    from oss_eval.perf.resume import sweep
+    from oss_eval.perf.run import run as run_sweep
     from oss_eval.store import find_run, read_manifest
 
     stored = find_run(str(run), Path(out))
@@ -105,7 +105,7 @@ def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results
             raise UsageError("missing=True is for load sweeps: a benchmark is asked for its missing samples alone")
         return run_bench(resume=str(stored), out=out, **settings)
     order = _order(out, None, None, settings.pop("api_key", None))
-    return _run(perf.run(resuming.sweep(stored, settings), order, resumed=stored, missing=missing), "perf")
+    return _run(run_sweep(sweep(stored, settings), order, resumed=stored, missing=missing), "perf")
 
 
 def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> Order:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from oss_eval import provenance
 from oss_eval.config import PerfTask, Point
-from oss_eval.perf import run
+from oss_eval.perf.run import run
 from oss_eval.report import number
 from oss_eval.session import Made, Order
 from oss_eval.simulate.truth import Truth, read_truth

@@ -84,7 +84,7 @@ def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
 def perf_command(arguments: argparse.Namespace) -> int:
     """`oss-eval perf`."""
     from oss_eval.config import PerfTask, validated
-    from oss_eval.perf import run
+    from oss_eval.perf.run import run
     from oss_eval.tasks import DEFAULT, overridden
 
     order, named = _order(arguments)
@@ -110,8 +110,10 @@ def _ended(made: Made, arguments: argparse.Namespace) -> int:
 
 def resume_command(arguments: argparse.Namespace) -> int:
     """`oss-eval resume`."""
-    from oss_eval import perf, resume
     from oss_eval.bench import resume as bench_resume
+    from oss_eval.bench.run import run as run_bench
+    from oss_eval.perf import resume as perf_resume
+    from oss_eval.perf.run import run as run_perf
     from oss_eval.store import find_run, read_manifest
 
     stored = find_run(arguments.RUN, vars(arguments).get("out", Path("results")))
@@ -121,15 +123,13 @@ def resume_command(arguments: argparse.Namespace) -> int:
     order, named = _order(arguments)
     typed = {**named, **_typed(arguments)}
     if read_manifest(stored).get("kind") != "bench":
-        made = perf.run(resume.sweep(stored, typed), order, resumed=stored, missing=arguments.missing)
+        made = run_perf(perf_resume.sweep(stored, typed), order, resumed=stored, missing=arguments.missing)
     elif arguments.missing:
         raise UsageError(
             "--missing is for load sweeps", "a benchmark is always asked for its missing samples alone"
         )
     else:
-        from oss_eval.bench.run import run
-
-        made = run(bench_resume.plans(read_manifest(stored), typed), order, stored)
+        made = run_bench(bench_resume.plans(read_manifest(stored), typed), order, stored)
     return _ended(made, arguments)
 
 

@@ -90,7 +90,12 @@ class Progress:
         if self.live and now - self._drawn >= DRAW_SECONDS:
             self._drawn = now
             self.live.update(self._picture(), refresh=True)
-        elif self.live is None and not self.every and now - self._lined >= LINE_SECONDS:
+        elif (
+            self.live is None
+            and not self.every
+            and now - self._lined >= LINE_SECONDS
+            and self._done < self._number
+        ):
             self._line()
 
     # -- what is shown ---------------------------------------------------------------------------------

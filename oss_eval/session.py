@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oss_eval.access import Access
 from oss_eval.config import Task
@@ -19,6 +19,9 @@ from oss_eval.load.replies import Reading
 from oss_eval.probe.target import Target
 from oss_eval.provenance import public_url, public_values
 from oss_eval.simulate.profiles import SERVER
+
+if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
+    from oss_eval.writer import RunWriter
 
 GRACE = 10.0
 """Below the 30 s that Kubernetes and Slurm give a process between SIGTERM and SIGKILL."""
@@ -48,6 +51,10 @@ class Server:
     endpoints: tuple[Endpoint, ...]
     model: str
     simulator: str | None = None
+    started: bool = False
+    """Whether the simulator is ours: started for this run, and gone with it."""
+    header: str | None = None
+    """What the server calls itself."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -64,7 +71,7 @@ class Server:
         """Where requests go, addresses resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)
 
-    def described(self, order: Order, before: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    def described(self, order: Order, before: dict[str, Any] | None) -> dict[str, Any]:
         """For the manifest: who was asked, how it was found, what its tokens cost.
 
         `before` is what a resumed run says of it: its named endpoint and prices hold where none is named now.
@@ -74,7 +81,7 @@ class Server:
             "url": self.endpoint.url, "urls": [endpoint.url for endpoint in self.endpoints],
             "name": kept.get("name"), "prices": kept.get("prices"), "api": self.endpoint.api,
             "simulated": self.simulator is not None, "simulator": self.simulator,
-            "found": self.endpoint.found or None, **more,
+            "started": self.started, "server": self.header, "found": self.endpoint.found or None,
         }  # fmt: skip
 
     def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> Reading:
@@ -101,7 +108,7 @@ def stopping(in_flight: int, grace: float) -> str:
     return f"stopping: {left} may finish within {grace:g} s (--grace); Ctrl-C again gives them up"
 
 
-def put_aside(writer: Any) -> list[str]:
+def put_aside(writer: RunWriter) -> list[str]:
     """Lines about the damaged parts of a run that was opened again."""
     return [f"damaged, put aside, and asked for again: {name}" for name in writer.set_aside]
 
@@ -112,7 +119,7 @@ def go_on(path: Path) -> str:
     return f"finished work is stored; go on with: oss-eval resume {path.name}{where}"
 
 
-def close(writer: Any, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
+def close(writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
     """End a run: `store` computes and writes its figures; how it ended. Raises BrokenOff when the disk refuses.
 
     Ctrl-C, of which there were `interrupts` before, is not heeded here unless it is the second one: then rows are

@@ -88,6 +88,7 @@ class RunWriter:
             raise _refused(path, error) from None
         writer._samples += read_journal(path)
         writer.flush()
+        writer._before = dict(writer.manifest)
         # From here on, whatever comes of it: a session that measures nothing has a number of its own too.
         begun = {"started": datetime.now(UTC).isoformat()}
         first = {"started": writer.manifest.get("created"), "command": writer.manifest.get("command")}
@@ -102,6 +103,7 @@ class RunWriter:
         """Which sitting this is; every row says in which one it was made."""
         self.set_aside: list[str] = []
         """Damaged parts that were put out of the way when the run was reopened."""
+        self._before: dict[str, Any] | None = None
         self._made_out = self._sealed = False
         self._rows: list[RequestRecord] = []
         self._samples: list[SampleRecord] = []
@@ -204,8 +206,12 @@ class RunWriter:
             os.close(self._lock)
             self._lock = -1
 
-    def discard(self) -> None:
-        """Remove the run's folder: nothing was measured."""
+    def undo(self) -> None:
+        """Nothing was measured: a new run goes, one that was reopened is again what it was. Raises StoreError."""
+        if self._before is not None:
+            self.manifest = {**self._before, "sessions": self.manifest["sessions"]}
+            self.finish(self._before["status"])
+            return
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
         if self._made_out:

@@ -21,8 +21,8 @@ from oss_eval.endpoints import parse_url
 from oss_eval.errors import UsageError
 from oss_eval.inquiry import inquiry
 from oss_eval.load.asker import Answer
-from oss_eval.probe.decode import ThinkSplitter
 from oss_eval.probe.dialects import DIALECTS, Delta, Generation
+from oss_eval.probe.thinking import ThinkSplitter
 from oss_eval.provenance import public_url
 from oss_eval.settle import Settled, identify
 from oss_eval.store import read_manifest

@@ -133,7 +133,7 @@ def test_a_clock_step_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     real = time.time
 
     monkeypatch.setattr(
-        "oss_eval.perf.time.time", lambda: real() + (0.05 if time.monotonic() - begun > 2.5 else 0)
+        "oss_eval.perf.run.time.time", lambda: real() + (0.05 if time.monotonic() - begun > 2.5 else 0)
     )
     run = api.run_perf(
         url="sim://paced?rate=20&ttft=20",

@@ -26,7 +26,7 @@ from oss_eval.errors import StoreError
 from oss_eval.fsck import BAD, examine
 from oss_eval.metrics import goodput, measured_seconds, plateau_span, point_metrics
 from oss_eval.records import RequestRecord
-from oss_eval.resume import rest
+from oss_eval.perf.resume import rest
 from oss_eval.runs import load_run
 from oss_eval.schema import REQUESTS
 from oss_eval.simulate.process import running

@@ -189,12 +189,24 @@ def test_a_run_is_never_overwritten(run: RunWriter, tmp_path: Path) -> None:
         RunWriter(tmp_path / "results", "r1", {})
 
 
-def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
-    RunWriter(tmp_path / "new", "r1", {}).discard()
+def test_what_measured_nothing_leaves_no_trace(tmp_path: Path) -> None:
+    RunWriter(tmp_path / "new", "r1", {}).undo()
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    RunWriter(tmp_path / "old", "r1", {}).discard()
+    RunWriter(tmp_path / "old", "r1", {}).undo()
     assert (tmp_path / "old").exists()
+
+
+def test_a_session_that_measured_nothing_leaves_the_run_as_it_was(run: RunWriter) -> None:
+    run.finish("interrupted", checks={})
+    before, rows = read_manifest(run.path), read_requests(run.path)
+    again = RunWriter.reopen(run.path)
+    again.write_manifest(status="running", checks={"p": []}, new=1)
+    again.undo()
+    after = read_manifest(run.path)
+    assert {key: value for key, value in after.items() if key != "sessions"} == before
+    assert len(after["sessions"]) == 2, "but for its number, which no other may have"
+    assert read_requests(run.path) == rows
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

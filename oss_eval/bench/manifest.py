@@ -17,10 +17,9 @@ def described(
     server: Server,
     order: Order,
     before: dict[str, Any],
-    started: bool,
     number: int,
 ) -> dict[str, Any]:
-    """Changes to the manifest `before`; `started` is whether the simulator is ours, `number` the session's.
+    """Changes to the manifest `before`; `number` is the session's.
 
     A resumed run keeps its name and its first command.
     """
@@ -38,7 +37,7 @@ def described(
             }
             for course in courses
         },
-        "endpoint": server.described(order, before.get("endpoint"), server=None, started=started),
+        "endpoint": server.described(order, before.get("endpoint")),
         "points": [{**asdict(point), "number": point.number} for point in points],
         "environment": provenance.environment(),
         "sessions": [*before.get("sessions", [])[: number - 1], session],

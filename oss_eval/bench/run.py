@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from oss_eval.access import Access
 from oss_eval.bench import answer_key, resume
@@ -47,6 +47,9 @@ from oss_eval.session import (
 )
 from oss_eval.settle import settle
 from oss_eval.simulate.process import parse_sim_url, running
+
+if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
+    from oss_eval.writer import RunWriter
 
 HURRY_SECONDS = 0.3
 """The same after a second Ctrl-C."""
@@ -91,7 +94,6 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 reach(endpoint, first.connect_timeout)
             model = choose_model(endpoints[0], first.model)
         writer = None if resumed is None else RunWriter.reopen(resumed)  # locked from here on
-        before = None if writer is None else dict(writer.manifest)
         bench: _Bench | None = None
         try:
             known = simulator
@@ -121,9 +123,9 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 answer_key.write(key, [question for course in courses for question in course.questions])
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
                 endpoints = (parse_url(url, first.api),)
-            bench = _Bench(courses, order, Server(endpoints, model, known), writer, grader, found)
-            ours = simulator is not None
-            changes = described(courses, found, bench.server, order, writer.manifest, ours, writer.session)
+            server = Server(endpoints, model, known, started=simulator is not None)
+            bench = _Bench(courses, order, server, writer, grader, found)
+            changes = described(courses, found, server, order, writer.manifest, writer.session)
             if not todo:  # nobody is asked, so nothing is said of who was
                 changes = {key: changes[key] for key in ("tasks", "points")}
             writer.write_manifest(status="running", **changes)
@@ -131,31 +133,26 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             if todo:
                 made = bench.ask(todo)
         except StoreError as error:
-            _abandon(writer, before, bench)
+            _abandon(writer, bench)
             if bench is None or not bench.tally.answered:
                 raise
             assert writer is not None
             raise BrokenOff(error.message, go_on(writer.path)) from None
         except BaseException:
-            _abandon(writer, before, bench)
+            _abandon(writer, bench)
             raise
         return close(writer, made, bench.interrupts, bench.store)
 
 
-def _abandon(writer: Any, before: dict[str, Any] | None, bench: _Bench | None) -> None:
+def _abandon(writer: RunWriter | None, bench: _Bench | None) -> None:
     """Whatever went wrong, answers stay; a run without any goes, or is again what it was before it was resumed."""
     if writer is None:
         return
-    if before is None and (bench is None or not bench.tally.answered):
-        writer.discard()
-    elif bench is not None:  # there may be rows that its summary does not know
+    if bench is None or (writer.session == 1 and not bench.tally.answered):
+        writer.undo()
+    else:  # there may be rows that its summary does not know
         with contextlib.suppress(StoreError):  # a full disk: what is stored is stored
             writer.leave()
-    else:
-        writer.manifest = (
-            {**before, "sessions": writer.manifest.get("sessions", [])} if before else writer.manifest
-        )
-        writer.finish(writer.manifest["status"])
 
 
 def open_benchmark(plan: Plan, model: str, grader: Grader, access: Access, scratch: Path) -> Benchmark:
@@ -176,7 +173,7 @@ class _Bench:
         courses: list[Course],
         order: Order,
         server: Server,
-        writer: Any,
+        writer: RunWriter,
         grader: Grader,
         found: list[Point],
     ) -> None:

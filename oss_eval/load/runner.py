@@ -15,6 +15,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from oss_eval.checks import Client
 from oss_eval.config import Point
 from oss_eval.errors import StoreError, UsageError
 from oss_eval.interrupts import Interrupts
@@ -25,6 +26,7 @@ from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe import descriptors
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.target import Target
+from oss_eval.provenance import usable_cores
 from oss_eval.records import RequestRecord
 
 ABORT_SECONDS = 0.4
@@ -57,6 +59,27 @@ class PointEnd:
     """Why it could not go on."""
     server: str | None = None
     """The Server header of the replies."""
+
+    def client(self, slots: int) -> Client:
+        """What the workers say, summed up."""
+        done = self.workers
+        waited = [
+            w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds
+        ]
+        return Client(
+            workers=len(done),
+            cores=usable_cores(),
+            slots=slots,
+            connections=sum(w.connections for w in done),
+            reconnects=sum(w.reconnects for w in done),
+            wall_seconds=max((w.wall_seconds for w in done), default=0.0),
+            cpu_seconds=sum(w.cpu_seconds for w in done),
+            main_cpu_seconds=self.main_cpu_seconds,
+            waited_share=max(waited, default=None),
+            longest_stall_seconds=max((w.longest_stall_seconds for w in done), default=0.0),
+            longest_flush_seconds=max((w.longest_flush_seconds for w in done), default=0.0),
+            held_back_seconds=sum(w.held_back_seconds for w in done),
+        )
 
 
 def check_descriptors(points: list[Point], servers: int = 1) -> None:

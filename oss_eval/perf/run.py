@@ -10,28 +10,23 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oss_eval import provenance
 from oss_eval.checks import Client, ClockWatch, check_point, together
 from oss_eval.config import STREAMS_A_WORKER, PerfTask, Point, grid
 from oss_eval.endpoints import choose_model, in_words, parse_url, reach
-from oss_eval.errors import BrokenOff, EndpointError, OssEvalError, UsageError
+from oss_eval.errors import BrokenOff, OssEvalError
 from oss_eval.load.runner import Fleet, PointEnd, check_descriptors
-from oss_eval.load.workload import (
-    VOCABULARY,
-    Counter,
-    Source,
-    body,
-    generation,
-    load_tokenizer,
-    read_prompt,
-    source,
-)
+from oss_eval.load.workload import Source, body, generation, read_prompt, source
+from oss_eval.perf.lengths import UNCOUNTED, Lengths, by_counts, by_tokenizer, probes
+from oss_eval.perf.manifest import described
+from oss_eval.perf.pulse import Pulse
+from oss_eval.perf.resume import Rest, rest, whole
 from oss_eval.probe.dialects import Generation
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
-from oss_eval.resume import Rest, check_api, check_model, check_simulated, prompt_hash, rest
+from oss_eval.resume import check_api, check_model, check_simulated
 from oss_eval.session import (
     Made,
     Order,
@@ -39,7 +34,6 @@ from oss_eval.session import (
     close,
     introduce,
     limits,
-    public_task,
     put_aside,
     simulator_behind,
     stopping,
@@ -49,14 +43,10 @@ from oss_eval.settle import ADAPTATIONS, Settled, settle
 from oss_eval.simulate.process import parse_sim_url, running
 from oss_eval.simulate.profiles import SERVER
 
-PROBE_WORDS = (64, 192)
-"""Lengths of the two prompts that show how the server counts words as tokens."""
+if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
+    from oss_eval.writer import RunWriter
+
 PROBE_TOKENS = 16
-UNREACHABLE = ("connect", "timeout_connect", "tls")
-GONE = 10
-"""So many requests in a row that found no server, over GONE_SECONDS: it is gone, and asking on would only fill the
-rest of the sweep with failures."""
-GONE_SECONDS = 20.0
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 
@@ -88,33 +78,29 @@ def run(
         assert model is not None
         if resumed is None:
             writer = RunWriter(order.out, new_run_id(kind, order.name or model), {"kind": kind})
-            todo = Rest(points or grid(task, cores), {})
-            todo.todo.update({point.point_id: range(point.number) for point in todo.points})
         else:
             writer = RunWriter.reopen(resumed)  # locked from here on
-            todo = Rest([], {})
-        before = dict(writer.manifest)
         sweep: _Sweep | None = None
         try:
-            if resumed is not None:
-                todo = rest(resumed, missing)
+            todo = whole(points or grid(task, cores)) if resumed is None else rest(resumed, missing)
             if resumed is not None and todo.todo:
                 known = simulator
                 if not simulator:
                     reach(endpoints[0], task.connect_timeout)
                     known = simulator_behind(endpoints[0], task.connect_timeout)
-                check_simulated(before, known is not None)
-                check_api(before, task, endpoints)
+                check_simulated(writer.manifest, known is not None)
+                check_api(writer.manifest, task, endpoints)
                 check_model(model, simulator, endpoints, task.connect_timeout)
             if simulator and todo.todo:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
                 endpoints = (parse_url(url, task.api),)
-            sweep = _Sweep(task, order, todo, Server(endpoints, model, simulator), writer)
+            server = Server(endpoints, model, simulator, started=simulator is not None)
+            sweep = _Sweep(task, order, todo, server, writer)
             sweep.run()
             made = Made(writer.path, "finished")
         except (KeyboardInterrupt, OssEvalError) as error:
             if sweep is None or not sweep.measured:
-                _undo(writer, None if resumed is None else before)
+                writer.undo()
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
             sweep.interrupts = max(sweep.interrupts, interrupted)  # it may have come between two points
@@ -126,39 +112,24 @@ def run(
         return close(writer, made, sweep.interrupts, sweep.store)
 
 
-def _undo(writer: Any, before: dict[str, Any] | None) -> None:
-    """Nothing was measured: a new run goes, a resumed one is again what it was."""
-    if before is None:
-        writer.discard()
-    else:
-        writer.manifest = {**before, "sessions": writer.manifest.get("sessions", [])}
-        writer.finish(before["status"])
-
-
 class _Sweep:
     """One run under way: what its steps share."""
 
-    def __init__(self, task: PerfTask, order: Order, todo: Rest, server: Server, writer: Any) -> None:
+    def __init__(self, task: PerfTask, order: Order, todo: Rest, server: Server, writer: RunWriter) -> None:
         self.task, self.order, self.server, self.writer = task, order, server, writer
         self.points, self.todo = todo.points, todo
-        self.started = server.simulator is not None
         self.progress = Progress(order.log_every)
         stored = writer.manifest.get("seed")
         self.seed = next(
             (seed for seed in (task.seed, stored) if seed is not None), random.SystemRandom().randrange(2**31)
         )
-        self.counter: Counter | None = None
-        self.lengths = ""
-        self.server_header = ""
+        self.lengths = Lengths()
         self.last: list[RequestRecord] = []
         self.measured = self.succeeded = 0
         self.interrupts = 0
         self.point: Point | None = None
         """The one under way."""
-        self.unreachable = self.tokens = 0
-        """Requests in a row that found no server, since `reached`; token events of the point by then."""
-        self.reached = 0.0
-        self.words = ""
+        self.pulse = Pulse()
         self.clients = {name: Client(**values) for name, values in writer.manifest.get("client", {}).items()}
         self.clock = ClockWatch()
         self.cores = provenance.usable_cores()
@@ -171,11 +142,7 @@ class _Sweep:
         if record.error_message:
             record.error_message = self.server.hide(record.error_message)
         self.writer.add(record)
-        if record.error_kind in UNREACHABLE:
-            self.unreachable += 1
-            self.words = record.error_message or ""
-        elif record.status != "cancelled":
-            self.unreachable, self.reached = 0, time.monotonic()
+        self.pulse.ended(record)
         if record.warmup:
             self.last.append(record)
             return
@@ -187,22 +154,16 @@ class _Sweep:
         """Several times a second."""
         self.clock.look(time.monotonic(), time.time(), time.monotonic())
         self.progress.idle(in_flight, tokens)
-        if tokens != self.tokens:  # it does not take everybody, but it is there
-            self.tokens, self.unreachable, self.reached = tokens, 0, time.monotonic()
+        self.pulse.heard(tokens)
         try:
             self.writer.flush_due()
         except OssEvalError as error:
             return error.message
-        if self.unreachable >= GONE and time.monotonic() - self.reached > GONE_SECONDS:
-            return self._gone()
-        return None
+        return self.pulse.lost
 
     def stopping(self, in_flight: int) -> None:
         """The first Ctrl-C."""
         self.progress.say(stopping(in_flight, self.order.grace))
-
-    def _gone(self) -> str:
-        return f"the server can't be reached any more: {self.unreachable} requests in a row, {self.words}"
 
     # -- the run ---------------------------------------------------------------------------------------
 
@@ -216,16 +177,20 @@ class _Sweep:
             self.progress.say("nothing is missing")
             return
         if task.tokenizer_path:
-            self._load_tokenizer(task.tokenizer_path)
-        reading = server.reading(task, self.counter.count if self.counter else None)
+            self._tokenizer(task.tokenizer_path)
         workers = max(point.workers for point in self.points)
         self.settled = settle(server, task)
         with Fleet(
-            self.writer.run_id, server.targets(), limits(task, self.order.grace), workers, reading
-        ) as fleet:
-            ratio = self._probe(fleet)
-            prompts = source(task, server.model, self.seed, self.counter, ratio)
-            self.writer.write_manifest(**self._manifest(ratio))
+            self.writer.run_id, server.targets(), limits(task, self.order.grace), workers,
+            server.reading(task, self.lengths.count),
+        ) as fleet:  # fmt: skip
+            self._probe(fleet)
+            lengths = self.lengths
+            prompts = source(task, server.model, self.seed, lengths.counter, lengths.words_per_token)
+            self.writer.write_manifest(
+                request=self.settled.described(),
+                **described(task, self.order, self.server, self.todo, lengths, self.seed, self.writer),
+            )
             with self.progress:
                 if task.warmup:
                     size = min(task.warmup, max(task.parallel))
@@ -239,7 +204,8 @@ class _Sweep:
     def _measure(self, fleet: Fleet, point: Point, prompts: Source) -> None:
         """One point, or what is missing of it."""
         tags = self.todo.todo[point.point_id]
-        self.point, self.reached, self.tokens = point, time.monotonic(), 0
+        self.point = point
+        self.pulse.start()
         begun = dict.fromkeys([*self.writer.manifest.get("begun", []), point.point_id])
         self.writer.write_manifest(begun=list(begun))
         self.progress.start(self._title(point), len(tags))
@@ -251,27 +217,16 @@ class _Sweep:
             tags if len(tags) < point.number else None,
         )
         self.progress.end()
-        client = _client(point, end)
+        client = end.client(point.parallel)
         before = self.clients.get(point.point_id)
         self.clients[point.point_id] = client if before is None else together(before, client)
         self.writer.flush()
         self.writer.write_manifest(client={name: asdict(client) for name, client in self.clients.items()})
         self._check(end)
-        if self.unreachable >= GONE and not self._is_back():
-            raise BrokenOff(self._gone())
+        lost = self.pulse.came_to_nothing(self.server.endpoint, self.task.connect_timeout)
+        if lost:
+            raise BrokenOff(lost)
         self.point = None
-
-    def _is_back(self) -> bool:
-        """Whether the server takes connections again, within what is left of its patience."""
-        while True:
-            try:
-                reach(self.server.endpoint, self.task.connect_timeout)
-            except EndpointError:
-                if time.monotonic() - self.reached > GONE_SECONDS:
-                    return False
-                time.sleep(0.5)
-            else:
-                return True
 
     def _own(self, name: str) -> str:
         """The name of a point beside the plan: each session has its own."""
@@ -340,16 +295,10 @@ class _Sweep:
             counts = " ".join(str(point.workers) for point in self.points)
             self.progress.say(f"workers {counts} (auto: {STREAMS_A_WORKER} streams each, {self.cores} cores)")
 
-    def _load_tokenizer(self, path: str) -> None:
-        found = load_tokenizer(path)
-        if isinstance(found, Counter):
-            self.counter = found
-            self.lengths = f"tokenizer {path}"
-        elif str(self.writer.manifest.get("prompt_lengths_by", "")).startswith("tokenizer "):
-            raise UsageError(
-                f"the run's prompts were made with the tokenizer {path}, which is not to be had now: {found}",
-                "make it available where it was, or begin a run of its own",
-            )
+    def _tokenizer(self, path: str) -> None:
+        found = by_tokenizer(path, None if self.writer.session == 1 else self.writer.manifest)
+        if isinstance(found, Lengths):
+            self.lengths = found
         else:
             self.progress.say(
                 f"tokenizer {path}: {found}.\n"
@@ -357,15 +306,12 @@ class _Sweep:
                 "give a local folder to use a tokenizer."
             )
 
-    def _probe(self, fleet: Fleet) -> float:
-        """One or two short requests before anything is measured: does the server answer as it should, and how
-        many words make a token? Returns words per token for random prompts. Raises EndpointError."""
-        task = self.task
-        lengths = task.prompt is None and task.dataset == "random" and self.counter is None
-        rng = random.Random(f"{self.seed}/probe")
-        prompts = [
-            " ".join(rng.choices(VOCABULARY, k=words)) for words in (PROBE_WORDS if lengths else PROBE_WORDS[:1])
-        ]
+    def _probe(self, fleet: Fleet) -> None:
+        """One or two short requests before anything is measured: does the server answer as it should, what does
+        it call itself, and how many words make a token? Raises EndpointError."""
+        task, manifest = self.task, self.writer.manifest
+        counted = task.prompt is None and task.dataset == "random" and self.lengths.counter is None
+        prompts = probes(self.seed)[: 2 if counted else 1]
         effort = (task.reasoning_effort or (None,))[0]
         point = Point(
             point_id=self._own("probe"),
@@ -394,95 +340,21 @@ class _Sweep:
             self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
         if failed:
             raise in_words(self.server.endpoint, failed, task.connect_timeout)
-        self.server_header = end.server or ""
-        if self.server_header.startswith(SERVER) and not self.server.simulator:
-            simulator = f"sim://{self.server_header.removeprefix(SERVER)}"
+        self._recognise(end.server or "")
+        if not counted:
+            return
+        stored = manifest.get("words_per_token")
+        if stored is not None:  # the same prompts as before
+            self.lengths = Lengths(None, float(stored), manifest["prompt_lengths_by"])
+            return
+        self.lengths = by_counts([record.prompt_tokens for record in self.last])
+        if self.lengths.by == UNCOUNTED:
+            self.progress.say(f"prompt lengths are {self.lengths.by}; --tokenizer-path makes them exact")
+
+    def _recognise(self, header: str) -> None:
+        """What the server calls itself; a simulator must not be taken for a model."""
+        self.server = replace(self.server, header=header or None)
+        if header.startswith(SERVER) and not self.server.simulator:
+            simulator = f"sim://{header.removeprefix(SERVER)}"
             self.server = replace(self.server, simulator=simulator)
             self.progress.say(f"SIMULATED: this server is oss-eval's simulator ({simulator}), no model is run")
-        if not lengths:
-            return 1.0
-        stored = self.writer.manifest.get("words_per_token")
-        if stored is not None:  # the same prompts as before
-            self.lengths = self.writer.manifest["prompt_lengths_by"]
-            return float(stored)
-        short, long = (record.prompt_tokens for record in sorted(self.last, key=lambda r: r.prompt_tokens or 0))
-        if not short or not long or long <= short:
-            self.lengths = "words, because the server does not count prompt tokens"
-            self.progress.say(f"prompt lengths are {self.lengths}; --tokenizer-path makes them exact")
-            return 1.0
-        self.lengths = "the server's own counts"
-        return (PROBE_WORDS[1] - PROBE_WORDS[0]) / (long - short)
-
-    def _manifest(self, ratio: float) -> dict[str, Any]:
-        task, order, server, before = self.task, self.order, self.server, self.writer.manifest
-        session = {
-            "started": datetime.now(UTC).isoformat(),
-            "command": provenance.command_line(),
-            "points": list(self.todo.todo),
-        }
-        described: dict[str, Any] = {
-            "status": "running",
-            "request": self.settled.described(),
-            "endpoint": server.described(
-                order, before.get("endpoint"), server=self.server_header or None, started=self.started
-            ),
-            "points": [point.model_dump(mode="json") for point in self.points],
-            "environment": provenance.environment(),
-            "sessions": [*before.get("sessions", [])[: self.writer.session - 1], session],
-            "broke_off": None,
-        }
-        if self.writer.session > 1:
-            # What was there before stays: the first session's name and command, what it was asked to do.
-            aside = {"set_aside": self.todo.set_aside, "damaged": self.writer.set_aside}
-            return {**described, **{key: value for key, value in aside.items() if value}}
-        return {
-            "name": order.name,
-            "labels": order.labels,
-            "created": session["started"],
-            "command": session["command"],
-            "model": server.model,
-            "task": public_task(task),
-            "asked": sorted(task.model_fields_set),
-            "workload": _workload_text(task),
-            "prompt_hash": prompt_hash(task),
-            "prompt_lengths_by": self.lengths or None,
-            "words_per_token": ratio,
-            "seed": self.seed,
-            **described,
-        }
-
-
-def _client(point: Point, end: PointEnd) -> Client:
-    """What the workers said of a point, summed up."""
-    done = end.workers
-    waited = [w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds]
-    return Client(
-        workers=len(done),
-        cores=provenance.usable_cores(),
-        slots=point.parallel,
-        connections=sum(w.connections for w in done),
-        reconnects=sum(w.reconnects for w in done),
-        wall_seconds=max((w.wall_seconds for w in done), default=0.0),
-        cpu_seconds=sum(w.cpu_seconds for w in done),
-        main_cpu_seconds=end.main_cpu_seconds,
-        waited_share=max(waited, default=None),
-        longest_stall_seconds=max((w.longest_stall_seconds for w in done), default=0.0),
-        longest_flush_seconds=max((w.longest_flush_seconds for w in done), default=0.0),
-        held_back_seconds=sum(w.held_back_seconds for w in done),
-    )
-
-
-def _workload_text(task: PerfTask) -> str:
-    """What is sent, in a few words."""
-    low, high = task.min_prompt_length, task.max_prompt_length
-    if task.prompt is not None:
-        text = task.prompt if len(task.prompt) <= 60 else task.prompt[:57] + "..."
-        sent = f"the prompt {text!r}"
-    elif task.dataset == "random":
-        sent = f"random prompts of {low if low == high else f'{low}-{high}'} tokens"
-        if task.prefix_length:
-            sent += f" after a common prefix of {task.prefix_length}"
-    else:
-        sent = f"prompts from {task.dataset}"
-    out = f", at most {task.max_tokens} tokens out" if task.max_tokens else ""
-    return sent + out + ("" if task.stream else ", not streamed")

@@ -1,0 +1,78 @@
+"""What a sweep was asked to do, what was in force, where and with what."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from oss_eval import provenance
+from oss_eval.config import PerfTask
+from oss_eval.perf.lengths import Lengths
+from oss_eval.perf.resume import Rest
+from oss_eval.resume import prompt_hash
+from oss_eval.session import Order, Server, public_task
+
+if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
+    from oss_eval.writer import RunWriter
+
+
+def described(
+    task: PerfTask,
+    order: Order,
+    server: Server,
+    todo: Rest,
+    lengths: Lengths,
+    seed: int,
+    writer: RunWriter,
+) -> dict[str, Any]:
+    """Changes to the writer's manifest.
+
+    Of a resumed run stays what was there before: the first session's name and command, what it was asked to do.
+    """
+    before = writer.manifest
+    session = {
+        "started": datetime.now(UTC).isoformat(),
+        "command": provenance.command_line(),
+        "points": list(todo.todo),
+    }
+    found: dict[str, Any] = {
+        "status": "running",
+        "endpoint": server.described(order, before.get("endpoint")),
+        "points": [point.model_dump(mode="json") for point in todo.points],
+        "environment": provenance.environment(),
+        "sessions": [*before.get("sessions", [])[: writer.session - 1], session],
+        "broke_off": None,
+    }
+    if writer.session > 1:
+        aside = {"set_aside": todo.set_aside, "damaged": writer.set_aside}
+        return found | {key: value for key, value in aside.items() if value}
+    return found | {
+        "name": order.name,
+        "labels": order.labels,
+        "created": session["started"],
+        "command": session["command"],
+        "model": server.model,
+        "task": public_task(task),
+        "asked": sorted(task.model_fields_set),
+        "workload": workload(task),
+        "prompt_hash": prompt_hash(task),
+        "prompt_lengths_by": lengths.by,
+        "words_per_token": lengths.words_per_token,
+        "seed": seed,
+    }
+
+
+def workload(task: PerfTask) -> str:
+    """What is sent, in a few words."""
+    low, high = task.min_prompt_length, task.max_prompt_length
+    if task.prompt is not None:
+        text = task.prompt if len(task.prompt) <= 60 else task.prompt[:57] + "..."
+        sent = f"the prompt {text!r}"
+    elif task.dataset == "random":
+        sent = f"random prompts of {low if low == high else f'{low}-{high}'} tokens"
+        if task.prefix_length:
+            sent += f" after a common prefix of {task.prefix_length}"
+    else:
+        sent = f"prompts from {task.dataset}"
+    out = f", at most {task.max_tokens} tokens out" if task.max_tokens else ""
+    return sent + out + ("" if task.stream else ", not streamed")
