@@ -755,7 +755,7 @@ def test_auto_shrinks_when_the_server_says_so() -> None:
 
 
 def test_parallel_auto(oss_eval: Command, tmp_path: Path) -> None:
-    done = oss_eval("bench", "demo", "--url", "sim://gpt-oss-20b-h20?speed=8", "--parallel", "auto", "--repeats", "40",
+    done = oss_eval("bench", "demo", "--url", "sim://gpt-oss-20b-h20?speed=8", "--parallel", "auto", "--repeats", "24",
                     "--reasoning-effort", "low")  # fmt: skip
     assert done.returncode == 0, done.stderr
     parallel = read_manifest(run_of(tmp_path / "results"))["parallel"]

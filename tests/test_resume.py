@@ -25,8 +25,8 @@ from oss_eval.checks import Client, together
 from oss_eval.errors import StoreError
 from oss_eval.fsck import BAD, examine
 from oss_eval.metrics import goodput, measured_seconds, plateau_span, point_metrics
-from oss_eval.records import RequestRecord
 from oss_eval.perf.resume import rest
+from oss_eval.records import RequestRecord
 from oss_eval.runs import load_run
 from oss_eval.schema import REQUESTS
 from oss_eval.simulate.process import running
@@ -37,6 +37,9 @@ from oss_eval.writer import RunWriter
 from tests.conftest import ROOT, Command, ended, launched, only_run, until
 
 SIM = "sim://gpt-oss-20b-h20?speed=10"
+SLOW = "sim://gpt-oss-20b-h20?speed=2"
+"""A sweep takes seconds, so that there is time to break it off."""
+FAST = ("--url", "sim://gpt-oss-20b-h20?speed=40")
 SWEEP = ("perf", "--parallel", "2", "8", "--number", "6", "240", "--max-tokens", "30")
 
 
@@ -52,12 +55,43 @@ def begun(folder: Path, point: str, rows: int) -> bool:
         return False
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Path:
-    """A sweep killed in its second point of 240 requests."""
-    with launched(tmp_path, *SWEEP, "--url", SIM) as process:
-        until(lambda: begun(tmp_path, "01-c8", 40))
+@contextlib.contextmanager
+def broken_off(folder: Path, *words: str) -> Iterator[None]:
+    """A sweep is killed in its second point of 240 requests, some of which are stored."""
+    with launched(folder, *SWEEP, *words) as process:
+        until(lambda: begun(folder, "01-c8", 40))
+        yield
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def broken_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("broken")
+    with broken_off(folder, "--url", SLOW):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def orphaned_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("orphaned")
+    (folder / "prompt.txt").write_text("Count to ten.")
+    with running(SLOW) as url, broken_off(folder, "--url", url, "--prompt", "@prompt.txt"):
+        pass
+    return folder
+
+
+@pytest.fixture
+def broken(broken_sweep: Path, tmp_path: Path) -> Path:
+    """A sweep that was killed, its simulator with it."""
+    shutil.copytree(broken_sweep, tmp_path, dirs_exist_ok=True)
+    return only_run(tmp_path)
+
+
+@pytest.fixture
+def orphaned(orphaned_sweep: Path, tmp_path: Path) -> Path:
+    """A sweep that was killed; the server that it asked is gone. It sent what is in prompt.txt."""
+    shutil.copytree(orphaned_sweep, tmp_path, dirs_exist_ok=True)
     return only_run(tmp_path)
 
 
@@ -68,7 +102,7 @@ def test_unfinished_points_are_measured_again_as_a_whole(broken: Path, oss_eval:
     assert status_of(broken, read_manifest(broken)) == "broken off"
     before = {row["request_id"]: row for row in read_requests(broken).to_pylist()}
     asked = set(read_truth(broken / "truth.jsonl"))
-    done = oss_eval("resume", "last", timeout=120)
+    done = oss_eval("resume", "last", *FAST, timeout=120)
     assert done.returncode == 0, done.stderr
     manifest = read_manifest(broken)
     assert manifest["status"] == "finished"
@@ -93,7 +127,7 @@ def test_unfinished_points_are_measured_again_as_a_whole(broken: Path, oss_eval:
 def test_missing_requests_alone(broken: Path, oss_eval: Command) -> None:
     before = {row["request_id"]: row for row in read_requests(broken).to_pylist()}
     asked = set(read_truth(broken / "truth.jsonl"))
-    done = oss_eval("resume", broken.name, "--missing", timeout=120)
+    done = oss_eval("resume", broken.name, "--missing", *FAST, timeout=120)
     assert done.returncode == 0, done.stderr
     after = read_requests(broken).to_pylist()
     assert sorted(row["request_id"] for row in after if not row["warmup"]) == sorted(
@@ -113,7 +147,7 @@ def test_missing_requests_alone(broken: Path, oss_eval: Command) -> None:
 
 
 def test_nothing_is_missing(broken: Path, oss_eval: Command) -> None:
-    assert oss_eval("resume", "last", timeout=120).returncode == 0
+    assert oss_eval("resume", "last", *FAST, timeout=120).returncode == 0
     rows = read_requests(broken).num_rows
     done = oss_eval("resume", "last")
     assert done.returncode == 0
@@ -215,30 +249,26 @@ def test_what_would_mix_unlike_figures_is_refused(broken: Path, oss_eval: Comman
     assert {**after, "sessions": None} == {**before, "sessions": None}, "but for the sessions that came to nothing"
 
 
-def test_a_resume_that_reaches_nobody_leaves_the_run_as_it_was(tmp_path: Path, oss_eval: Command) -> None:
-    with running(SIM) as url, launched(tmp_path, *SWEEP, "--url", url) as process:
-        until(lambda: begun(tmp_path, "01-c8", 20))
-        process.kill()
-    run = only_run(tmp_path)
-    rows = read_requests(run).to_pylist()
+def test_a_resume_that_reaches_nobody_leaves_the_run_as_it_was(orphaned: Path, oss_eval: Command) -> None:
+    rows = read_requests(orphaned).to_pylist()
     done = oss_eval("resume", "last")
     assert done.returncode == 2
     assert "can't reach" in done.stderr
-    assert read_requests(run).to_pylist() == rows
-    assert status_of(run, read_manifest(run)) == "broken off"
-    with running(SIM) as url:
+    assert read_requests(orphaned).to_pylist() == rows
+    assert status_of(orphaned, read_manifest(orphaned)) == "broken off"
+    with running(FAST[1]) as url:
         assert oss_eval("resume", "last", "--url", url, "--missing", timeout=120).returncode == 0
-    assert not bad(run)
+    assert not bad(orphaned)
 
 
 def test_two_writers_are_kept_apart(tmp_path: Path, oss_eval: Command) -> None:
-    with launched(tmp_path, *SWEEP, "--url", SIM) as process:
+    with launched(tmp_path, *SWEEP, "--url", SLOW) as process:
         until(lambda: begun(tmp_path, "01-c8", 4))
         done = oss_eval("resume", "last")
         assert done.returncode == 2
         assert f"is being written by process {process.pid} on " in done.stderr
     (tmp_path / "results" / only_run(tmp_path).name / ".lock").write_text("process 1 on nowhere\n")
-    assert oss_eval("resume", "last", timeout=120).returncode == 0, "a stale lock is none"
+    assert oss_eval("resume", "last", *FAST, timeout=120).returncode == 0, "a stale lock is none"
 
 
 # -- what a disk does -------------------------------------------------------------------------------------------
@@ -259,7 +289,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("what", ["perf", pytest.param("bench", marks=pytest.mark.slow)])
 def test_a_full_disk(small_disk: Path, what: str, oss_eval: Command) -> None:
     words = SWEEP if what == "perf" else ("bench", "demo", "--parallel", "4", "--repeats", "3")
-    with launched(small_disk, *words, "--url", SIM) as process:
+    with launched(small_disk, *words, "--url", SLOW if what == "perf" else SIM) as process:
         until(lambda: list(small_disk.glob("results/*/requests/part-000001.parquet")))
         filler = small_disk / "filler"
         full = os.open(filler, os.O_WRONLY | os.O_CREAT)
@@ -279,7 +309,7 @@ def test_a_full_disk(small_disk: Path, what: str, oss_eval: Command) -> None:
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     done = subprocess.run(
-        [sys.executable, "-m", "oss_eval", "resume", "last", "--missing"][: 5 + (what == "perf")],
+        [sys.executable, "-m", "oss_eval", "resume", "last", *FAST, "--missing"][: 7 + (what == "perf")],
         cwd=small_disk, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -287,7 +317,7 @@ def test_a_full_disk(small_disk: Path, what: str, oss_eval: Command) -> None:
 
 
 def test_a_folder_that_becomes_read_only(small_disk: Path) -> None:
-    with launched(small_disk, *SWEEP, "--url", "sim://gpt-oss-20b-h20?speed=10", TMPDIR="/tmp") as process:
+    with launched(small_disk, *SWEEP, "--url", SLOW, TMPDIR="/tmp") as process:
         until(lambda: list(small_disk.glob("results/*/requests/part-000001.parquet")))
         # The simulator's log is open for writing, which keeps the file system from becoming read-only as a whole.
         folder = only_run(small_disk)
@@ -314,7 +344,7 @@ def test_a_part_cut_short_by_a_power_cut_is_put_aside(broken: Path, oss_eval: Co
     assert shown.returncode == 2
     assert "is damaged" in shown.stderr
     assert "oss-eval resume" in shown.stderr
-    done = oss_eval("resume", "last", "--missing", timeout=120)
+    done = oss_eval("resume", "last", "--missing", *FAST, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"{parts[-1].name}.damaged" in done.stderr
     after = read_requests(broken)
@@ -570,18 +600,14 @@ def test_what_is_whole_is_closed_without_its_server(tmp_path: Path, oss_eval: Co
     assert not bad(run)
 
 
-def test_resumes_that_come_to_nothing_have_numbers_of_their_own(tmp_path: Path, oss_eval: Command) -> None:
-    with running(SIM) as url, launched(tmp_path, *SWEEP, "--url", url) as process:
-        until(lambda: begun(tmp_path, "01-c8", 20))
-        process.kill()
-    run = only_run(tmp_path)
+def test_resumes_that_come_to_nothing_have_numbers_of_their_own(orphaned: Path, oss_eval: Command) -> None:
     with running("sim://gpt-oss-20b-h20?speed=10&fault=503") as url:
         for _ in range(2):
             assert oss_eval("resume", "last", "--url", url).returncode == 2
-    with running(SIM) as url:
+    with running(FAST[1]) as url:
         assert oss_eval("resume", "last", "--url", url, timeout=120).returncode == 0
-    assert not bad(run)
-    assert len(read_manifest(run)["sessions"]) == 4
+    assert not bad(orphaned)
+    assert len(read_manifest(orphaned)["sessions"]) == 4
 
 
 def test_a_point_that_was_begun_gets_other_prompts_even_without_a_row(tmp_path: Path, oss_eval: Command) -> None:
@@ -643,18 +669,15 @@ def test_two_sessions_of_a_client_are_one(tmp_path: Path) -> None:
     assert (both.longest_stall_seconds, both.waited_share, both.workers) == (1.4, 0.2, 2)
 
 
-def test_what_is_resumed_is_asked_the_same_way(tmp_path: Path, oss_eval: Command) -> None:
-    (tmp_path / "prompt.txt").write_text("Count to ten.")
-    with running(SIM) as url:
-        with launched(tmp_path, *SWEEP, "--url", url, "--prompt", "@prompt.txt") as process:
-            until(lambda: begun(tmp_path, "01-c8", 20))
-            process.kill()
+def test_what_is_resumed_is_asked_the_same_way(orphaned: Path, tmp_path: Path, oss_eval: Command) -> None:
+    with running(FAST[1]) as url:
         done = oss_eval("resume", "last", "--url", f"{url}/completions")
         assert done.returncode == 2
         assert "the chat API was asked, now the completions API" in done.stderr
         (tmp_path / "prompt.txt").write_text("Count to twenty.")
-        done = oss_eval("resume", "last")
+        done = oss_eval("resume", "last", "--url", url)
         assert done.returncode == 2
         assert "the prompt @prompt.txt is another one now" in done.stderr
         (tmp_path / "prompt.txt").write_text("Count to ten.")
-        assert oss_eval("resume", "last", timeout=120).returncode == 0
+        assert oss_eval("resume", "last", "--url", url, timeout=120).returncode == 0
+    assert not bad(orphaned)

@@ -53,7 +53,9 @@ def test_what_is_in_flight_may_finish(tmp_path: Path, number: int, oss_eval: Com
 
 
 def test_grace_ends(tmp_path: Path) -> None:
-    with launched(tmp_path, *SWEEP, "--url", "sim://paced?rate=5&ttft=50", "--grace", "1") as process:
+    with launched(
+        tmp_path, *SWEEP, "--max-tokens", "100", "--url", "sim://paced?rate=20", "--grace", "1"
+    ) as process:
         until(lambda: any("00-c4" in file.read_text() for file in tmp_path.glob("results/*/manifest.json")))
         time.sleep(1)
         process.send_signal(signal.SIGINT)
