@@ -21,7 +21,9 @@ from oss_eval.store import (
     DAMAGE,
     JOURNAL,
     KEY,
+    SCHEMAS,
     iter_requests,
+    parts,
     read_journal,
     read_manifest,
     read_requests,
@@ -98,6 +100,9 @@ def _leftovers(path: Path) -> Iterator[Finding]:
     for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
         if file.name not in (".lock", JOURNAL):
             yield Finding(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
+    for name in SCHEMAS:
+        for file in sorted({*(path / name).glob("part-*.parquet")} - {*parts(path, name)}):
+            yield Finding(NOTE, str(file.relative_to(path)), "left over from joining; its rows count once")
     journal = read_journal(path)
     lines = (path / JOURNAL).read_bytes().count(b"\n") if (path / JOURNAL).exists() else 0
     if journal:
@@ -108,10 +113,9 @@ def _leftovers(path: Path) -> Iterator[Finding]:
 
 def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Finding]:
     """Each file of a table by itself: readable to its last byte, of our columns, of this run."""
-    parts = sorted((path / name).glob("part-*.parquet"))
     if not (path / name).is_dir():
         yield Finding(BAD if name == "requests" else NOTE, name, "the folder is missing")
-    for part in parts:
+    for part in parts(path, name):
         where = f"{name}/{part.name}"
         try:
             with pq.ParquetFile(part) as file:

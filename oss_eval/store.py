@@ -6,7 +6,8 @@
     results/<run_id>/summary.parquet            one row a point and metric; recomputable from the requests
     results/<run_id>/truth.jsonl                simulated runs: the simulator's own account
 
-A part is written under a name that readers pass over (a leading dot) and renamed when it is whole. A graded
+A part is written under a name that readers pass over (a leading dot) and renamed when it is whole. It holds a
+second's work, and parts of a minute are joined: part-000000-000059.parquet stands for all of these. A graded
 sample may have cost minutes of a GPU, so it goes into a journal (`.samples.jsonl`) the moment it is finished;
 the journal is emptied when its rows are in a part.
 """
@@ -17,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
@@ -41,6 +43,7 @@ LATER = {"n_shared", "leaked", "server_timings", "url", "session"}
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
 """A run in one of these states has written its summary last."""
+_PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 Key = tuple[str, str, str, int]
 KEY = ("point_id", "subset", "sample_id", "epoch")
 """Which answer a sample row is."""
@@ -136,11 +139,11 @@ def iter_requests(
     A caller that shows what there is gives `damaged`: unreadable parts are named there instead of raised.
     """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
-    done, left = 0, _parts(path, "requests")
+    done, left = 0, parts(path, "requests")
     while left:
-        # A run's parts may be joined while they are read: the same rows are in the new one, in the same order.
-        place, parts, left = 0, left, []
-        for part in parts:
+        # Parts may be joined while they are read: the same rows are in the new one, in the same order.
+        place, now, left = 0, left, []
+        for part in now:
             try:
                 with pq.ParquetFile(part) as file:
                     for group in range(file.num_row_groups):
@@ -157,7 +160,7 @@ def iter_requests(
                         if table.num_rows:
                             yield table if columns is None else table.select(columns)
             except FileNotFoundError:
-                left = _parts(path, "requests")
+                left = parts(path, "requests")
                 break
             except DAMAGE as error:
                 if damaged is None:
@@ -171,7 +174,7 @@ def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[st
     Other columns are read only where there are such rows. Parts that can't be read are passed over.
     """
     found: list[pa.Table] = []
-    for part in _parts(path, "requests"):
+    for part in parts(path, "requests"):
         with contextlib.suppress(*DAMAGE), pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
                 if not _may_hold(file.metadata.row_group(group), point_id):
@@ -193,10 +196,28 @@ def _may_hold(group: Any, point_id: str) -> bool:
     return True
 
 
-def _parts(path: Path, name: str) -> list[Path]:
-    """The parts of a run's table; those put aside while `compact` exchanges them, if it is just then."""
-    parts = sorted((path / name).glob("part-*.parquet"))
-    return parts or sorted((path / f".{name}-old").glob("part-*.parquet"))
+def parts(path: Path, name: str) -> list[Path]:
+    """The parts of a run's table, in order; not those whose rows a joined one holds already."""
+    there = _listed(path / name)
+    while there != (again := _listed(path / name)):  # a folder that changes is no moment's picture
+        there = again
+    found, end = [], -1
+    for part in sorted(there, key=lambda part: (span(part)[0], -span(part)[1])):
+        if span(part)[0] > end:
+            found.append(part)
+            end = span(part)[1]
+    return found
+
+
+def span(part: Path) -> tuple[int, int]:
+    """First and last number of a part: part-000007.parquet, or part-000000-000059.parquet for sixty that were
+    joined. (-1, -1) for what is none."""
+    found = _PART.search(part.name)
+    return (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
+
+
+def _listed(folder: Path) -> set[Path]:
+    return {part for part in folder.glob("part-*.parquet") if span(part)[0] >= 0}
 
 
 def _damage(file: Path, error: Exception) -> str:
@@ -228,13 +249,13 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
     names = SAMPLES.names if columns is None else list(dict.fromkeys([*columns, *KEY]))
     schema = pa.schema([SAMPLES.field(name) for name in names], SAMPLES.metadata)
     tables: list[pa.Table] = []
-    left = _parts(path, "samples")
+    left = parts(path, "samples")
     while left:
         part = left.pop(0)
         try:
             tables.append(read_part(part, schema))
         except FileNotFoundError:  # joined with the others just now
-            tables, left = [], _parts(path, "samples")
+            tables, left = [], parts(path, "samples")
         except DAMAGE as error:
             if damaged is None:
                 raise StoreError(_damage(part, error), _aside(path)) from None
@@ -268,7 +289,7 @@ def count_rows(path: Path, name: str) -> int:
     """How many measured rows a run's table holds so far, cancelled ones apart; a part, which never changes, is
     counted once."""
     count = 0
-    for part in _parts(path, name):
+    for part in parts(path, name):
         with contextlib.suppress(*DAMAGE):
             count += _rows_in(part, part.stat().st_size)
     if name == "samples":

@@ -1,4 +1,4 @@
-"""Writing runs: parts while the run goes on, a journal of samples, one part when it has ended.
+"""Writing runs: a part every second, joined every minute, and a journal of samples.
 
 Nothing is overwritten, and whatever file is there is whole: each is written under a name that readers pass over (a
 leading dot), handed to the disk, and renamed. What is lost by `kill -9`, a full disk or a power cut is at most
@@ -16,9 +16,10 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,11 +29,25 @@ import pyarrow.parquet as pq
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.schema import SCHEMA_VERSION, SUMMARY
-from oss_eval.store import DAMAGE, JOURNAL, LOCK, SCHEMAS, read_journal, read_manifest, read_part, read_samples
+from oss_eval.store import (
+    DAMAGE,
+    JOURNAL,
+    LOCK,
+    SCHEMAS,
+    parts,
+    read_journal,
+    read_manifest,
+    read_part,
+    read_samples,
+    span,
+)
 from oss_eval.tables import requests_table, samples_table
 
 PART_SECONDS = 1.0
 """At most this much finished work is unwritten."""
+JOIN = 60
+"""So many parts become one: a night of seconds would be tens of thousands of files."""
+ROW_GROUP = 16384
 LOCK_SECONDS = 0.5
 """A lock that is held for longer is a writer's; who only looks whether there is one holds it for a moment."""
 
@@ -83,6 +98,9 @@ class RunWriter:
         try:
             for name in SCHEMAS:
                 writer.set_aside += _repair(path, name)
+                for part in parts(path, name):  # what follows the last joined one
+                    alone = len(set(span(part))) == 1
+                    writer._loose[name] = [*writer._loose[name], part] if alone else []
         except OSError as error:
             writer.close()
             raise _refused(path, error) from None
@@ -110,6 +128,8 @@ class RunWriter:
         self._last = time.monotonic()
         self._journal: int | None = None
         self._next: dict[str, int] = {}
+        self._loose: dict[str, list[Path]] = {name: [] for name in SCHEMAS}
+        """The last parts, which are not joined yet."""
         self._lock = _lock(path)
 
     def write_manifest(self, **changes: Any) -> None:
@@ -163,18 +183,29 @@ class RunWriter:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         if name not in self._next:
-            there = [*folder.glob("part-*.parquet"), *self.path.glob(f".{name}-part-*.damaged")]
-            self._next[name] = 1 + max((int(part.name.split("part-")[1][:6]) for part in there), default=-1)
-        _write_table(table, folder / f"part-{self._next[name]:06d}.parquet")
+            there = [*parts(self.path, name), *self.path.glob(f".{name}-part-*.damaged")]
+            self._next[name] = 1 + max((span(part)[1] for part in there), default=-1)
+        part = folder / f"part-{self._next[name]:06d}.parquet"
+        _write_table(table, part)
         self._next[name] += 1
+        self._loose[name].append(part)
+        if len(self._loose[name]) >= JOIN:
+            self._join(name)
+
+    def _join(self, name: str) -> None:
+        """Make one part of those that are loose; many are as good as one, only slower to read."""
+        loose, self._loose[name] = self._loose[name], []
+        with contextlib.suppress(*DAMAGE):
+            for begin in range(0, len(loose), JOIN):  # memory does not grow with what a crash left behind
+                some = loose[begin : begin + JOIN]
+                join(some, (read_part(part, SCHEMAS[name]) for part in some), SCHEMAS[name])
 
     def seal(self) -> None:
-        """Write the rest and join the parts into one: nothing more will come. Raises StoreError."""
+        """Write the rest and join what is loose: nothing more will come. Raises StoreError."""
         self.flush()
-        with contextlib.suppress(OSError, pa.ArrowException):  # many parts are as good as one, only slower to read
-            for name in SCHEMAS:
-                if (self.path / name).is_dir():
-                    compact(self.path, name)
+        self._join("requests")
+        with contextlib.suppress(*DAMAGE):  # samples are few; of those that were asked again the last answer stays
+            join(parts(self.path, "samples"), [read_samples(self.path)], SCHEMAS["samples"])
         self._sealed = True
 
     def finish(self, status: str, **changes: Any) -> None:
@@ -296,7 +327,9 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 
 def _write_table(table: pa.Table, path: Path) -> None:
     """A Parquet file, whole or not at all."""
-    _write_whole(path, lambda file: pq.write_table(table, file, row_group_size=16384, **_encoding(table.schema)))
+    _write_whole(
+        path, lambda file: pq.write_table(table, file, row_group_size=ROW_GROUP, **_encoding(table.schema))
+    )
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -319,49 +352,43 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.close(folder)
 
 
-def compact(path: Path, name: str) -> None:
-    """Join the parts of a finished run's table into one. A crash half-way loses nothing: see `_repair`."""
-    folder = path / name
-    parts = sorted(folder.glob("part-*.parquet"))
-    if len(parts) < 2:
+def join(old: list[Path], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write the rows of parts that follow one another as one part, then remove them.
+
+    A reader passes over parts whose numbers a joined one spans, so a crash half-way loses and repeats nothing.
+    Rows of a point get row groups of their own: who reads one point leaves the others alone. Raises what DAMAGE
+    holds.
+    """
+    if len(old) < 2:
         return
-    fresh, old = path / f".{name}-new", path / f".{name}-old"
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir()
-        with (fresh / "part-000000.parquet").open("wb") as file:
-            with pq.ParquetWriter(file, SCHEMAS[name], **_encoding(SCHEMAS[name])) as writer:
-                # One part at a time, a row group each: memory does not grow with the run. Samples are few enough.
-                tables = (read_part(part, SCHEMAS[name]) for part in parts)
-                for table in [read_samples(path)] if name == "samples" else tables:
-                    writer.write_table(table)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, pa.ArrowException):
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old)
+
+    def write(file: IO[bytes]) -> None:
+        with pq.ParquetWriter(file, schema, **_encoding(schema)) as writer:
+            for _, alike in groupby(tables, _only_point):
+                writer.write_table(pa.concat_tables(alike).unify_dictionaries(), row_group_size=ROW_GROUP)
+
+    _write_whole(old[0].with_name(f"part-{span(old[0])[0]:06d}-{span(old[-1])[1]:06d}.parquet"), write)
+    for part in old:
+        part.unlink(missing_ok=True)
+
+
+def _only_point(table: pa.Table) -> str | None:
+    """The point that all of these rows are of; None for several."""
+    found = table["point_id"].unique()
+    return str(found[0]) if len(found) == 1 else None
 
 
 def _repair(path: Path, name: str) -> list[str]:
     """Make a table's folder fit to be gone on with; the parts that can't be read, now under another name.
 
-    The parts of a run that was interrupted between the two renames of `compact` are put back, what was half
-    written goes, and a part that is damaged (a power cut) gets a name that readers pass over. Raises OSError.
+    What was half written goes, and what was joined already; a part that is damaged (a power cut) gets a name that
+    readers pass over. Raises OSError.
     """
-    folder, old = path / name, path / f".{name}-old"
-    if old.exists():
-        if folder.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(folder)
-    shutil.rmtree(path / f".{name}-new", ignore_errors=True)
-    for half in folder.glob(".part-*.parquet"):
-        half.unlink()
+    there = parts(path, name)
+    for rest in {*(path / name).glob(".part-*.parquet"), *(path / name).glob("part-*.parquet")} - set(there):
+        rest.unlink()
     found = []
-    for part in sorted(folder.glob("part-*.parquet")):
+    for part in there:
         try:
             with pq.ParquetFile(part) as file:
                 for group in range(file.num_row_groups):

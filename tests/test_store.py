@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from oss_eval import store
 from oss_eval.errors import StoreError
+from oss_eval.fsck import examine
 from oss_eval.records import RequestRecord
 from oss_eval.schema import REQUESTS
 from oss_eval.store import find_run, read_manifest, read_requests
@@ -86,7 +88,7 @@ def test_a_part_is_due_after_a_second(run: RunWriter, monkeypatch: pytest.Monkey
 
 def test_a_finished_run_is_one_part(run: RunWriter) -> None:
     run.finish("finished", seconds=3)
-    assert [p.name for p in sorted((run.path / "requests").iterdir())] == ["part-000000.parquet"]
+    assert [p.name for p in sorted((run.path / "requests").iterdir())] == ["part-000000-000003.parquet"]
     assert read_manifest(run.path)["status"] == "finished"
     frame = pd.read_parquet(run.path / "requests")
     assert frame["start_ns"].tolist() == list(range(14))
@@ -102,10 +104,58 @@ def test_datasets_reads_it_as_it_is(run: RunWriter, tmp_path: Path) -> None:
     assert loaded["start_ns"][13] == 13
 
 
-def test_a_crash_between_the_renames_of_compaction_loses_nothing(run: RunWriter) -> None:
+def test_parts_are_joined_while_the_run_goes_on(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oss_eval.writer.JOIN", 5)
+    for number in range(14, 23):
+        run.flush()
+        assert read_requests(run.path)["start_ns"].to_pylist() == list(range(number))
+        run.add(record("r1", number))
+    run.finish("finished")
+    names = [part.name for part in sorted((run.path / "requests").iterdir())]
+    assert names == ["part-000000-000004.parquet", "part-000005-000009.parquet", "part-000010-000012.parquet"]
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(23))
+
+
+def test_a_crash_while_parts_are_joined_neither_loses_nor_repeats(run: RunWriter, tmp_path: Path) -> None:
     run.flush()
-    (run.path / "requests").rename(run.path / ".requests-old")
-    assert read_requests(run.path).num_rows == 14
+    before = read_requests(run.path)
+    folder = run.path / "requests"
+    shutil.copytree(folder, tmp_path / "before")
+    run.leave()
+    run = RunWriter.reopen(run.path)
+    run.finish("interrupted")
+    for left in ("part-000001.parquet", "part-000003.parquet"):  # killed before they were removed
+        shutil.copy(tmp_path / "before" / left, folder / left)
+    assert read_requests(run.path) == before
+    assert store.count_rows(run.path, "requests") == 14
+    assert sum("left over from joining" in finding.message for finding in examine(run.path)) == 2
+    again = RunWriter.reopen(run.path)
+    assert [part.name for part in folder.iterdir()] == ["part-000000-000003.parquet"]
+    again.add(record("r1", 14))
+    again.finish("interrupted")
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(15))
+
+
+def test_what_could_not_be_joined_is_never_joined_across(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part whose numbers spanned those of another joined one would hide its rows."""
+    monkeypatch.setattr("oss_eval.writer.JOIN", 4)
+    with monkeypatch.context() as full:
+        full.setattr("oss_eval.writer.join", lambda old, tables: (_ for _ in ()).throw(OSError(28, "full")))
+        run.flush()  # the first four stay as they are
+    for number in range(14, 18):
+        run.add(record("r1", number))
+        run.flush()
+    run.leave()
+    run = RunWriter.reopen(run.path)
+    run.add(record("r1", 18))
+    run.finish("interrupted")
+    names = [part.name for part in sorted((run.path / "requests").iterdir())]
+    assert names == [
+        *(f"part-{n:06d}.parquet" for n in range(4)),
+        "part-000004-000007.parquet",
+        "part-000008.parquet",
+    ]
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(19))
 
 
 def test_a_crash_while_a_part_is_written_leaves_the_others(run: RunWriter) -> None:
@@ -168,20 +218,13 @@ def test_only_the_row_groups_of_a_point_are_read(tmp_path: Path, monkeypatch: py
             writer.add(found)
         writer.flush()
     writer.finish("finished")
-    with pq.ParquetFile(tmp_path / "r1" / "requests" / "part-000000.parquet") as file:
+    with pq.ParquetFile(tmp_path / "r1" / "requests" / "part-000000-000002.parquet") as file:
         assert file.num_row_groups == 3
     read: list[int] = []
     original = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda s, i, **k: read.append(i) or original(s, i, **k))
     assert read_requests(tmp_path / "r1", "b").num_rows == 3
     assert read == [1]
-
-
-def test_reading_changes_nothing_even_between_the_renames_of_compaction(run: RunWriter) -> None:
-    (run.path / "requests").rename(run.path / ".requests-old")
-    assert read_requests(run.path).num_rows == 12
-    assert (run.path / ".requests-old").is_dir()
-    assert not (run.path / "requests").exists()
 
 
 def test_a_run_is_never_overwritten(run: RunWriter, tmp_path: Path) -> None:
