@@ -15,15 +15,14 @@ import pyarrow.parquet as pq
 
 from oss_eval import runs, scores
 from oss_eval.errors import OssEvalError, StoreError
+from oss_eval.lock import LOCK
+from oss_eval.parts import DAMAGE, SCHEMAS, parts_of, superseded
 from oss_eval.schema import REQUESTS, SAMPLES
 from oss_eval.store import (
     CLOSED,
-    DAMAGE,
     JOURNAL,
     KEY,
-    SCHEMAS,
     iter_requests,
-    parts,
     read_journal,
     read_manifest,
     read_requests,
@@ -98,10 +97,10 @@ def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
 def _leftovers(path: Path) -> Iterator[Finding]:
     """Files of an interrupted write; readers pass them over."""
     for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
-        if file.name not in (".lock", JOURNAL):
+        if file.name not in (LOCK, JOURNAL):
             yield Finding(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
     for name in SCHEMAS:
-        for file in sorted({*(path / name).glob("part-*.parquet")} - {*parts(path, name)}):
+        for file in sorted(superseded(path, name)):
             yield Finding(NOTE, str(file.relative_to(path)), "left over from joining; its rows count once")
     journal = read_journal(path)
     lines = (path / JOURNAL).read_bytes().count(b"\n") if (path / JOURNAL).exists() else 0
@@ -115,7 +114,7 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
     """Each file of a table by itself: readable to its last byte, of our columns, of this run."""
     if not (path / name).is_dir():
         yield Finding(BAD if name == "requests" else NOTE, name, "the folder is missing")
-    for part in parts(path, name):
+    for part in parts_of(path, name):
         where = f"{name}/{part.name}"
         try:
             with pq.ParquetFile(part) as file:

@@ -15,10 +15,7 @@ the journal is emptied when its rows are in a part.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import lru_cache
@@ -30,20 +27,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oss_eval.errors import StoreError
+from oss_eval.lock import is_held
+from oss_eval.parts import DAMAGE, parts_of, read_part
 from oss_eval.records import SampleRecord
 from oss_eval.schema import REQUESTS, SAMPLES, SCHEMA_VERSION, SUMMARY
 from oss_eval.tables import samples_table
 
-SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
 JOURNAL = ".samples.jsonl"
-LOCK = ".lock"
-DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, OverflowError)
-"""What reading a Parquet file with wrong bytes in it may raise."""
 LATER = {"n_shared", "leaked", "server_timings", "url", "session"}
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
 """A run in one of these states has written its summary last."""
-_PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 Key = tuple[str, str, str, int]
 KEY = ("point_id", "subset", "sample_id", "epoch")
 """Which answer a sample row is."""
@@ -98,20 +92,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def status_of(path: Path, manifest: dict[str, Any]) -> str:
     """A run's status; one that is `running` without anybody writing it has been `broken off`."""
-    if manifest["status"] != "running":
+    if manifest["status"] != "running" or is_held(path):
         return str(manifest["status"])
-    try:
-        lock = os.open(path / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return "broken off"
-    except OSError:
-        return "running"  # somebody else's, who does not let us look: what it says of itself has to do
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return "running"
-    finally:
-        os.close(lock)
     return "broken off"
 
 
@@ -139,7 +121,7 @@ def iter_requests(
     A caller that shows what there is gives `damaged`: unreadable parts are named there instead of raised.
     """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
-    done, left = 0, parts(path, "requests")
+    done, left = 0, parts_of(path, "requests")
     while left:
         # Parts may be joined while they are read: the same rows are in the new one, in the same order.
         place, now, left = 0, left, []
@@ -160,7 +142,7 @@ def iter_requests(
                         if table.num_rows:
                             yield table if columns is None else table.select(columns)
             except FileNotFoundError:
-                left = parts(path, "requests")
+                left = parts_of(path, "requests")
                 break
             except DAMAGE as error:
                 if damaged is None:
@@ -174,7 +156,7 @@ def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[st
     Other columns are read only where there are such rows. Parts that can't be read are passed over.
     """
     found: list[pa.Table] = []
-    for part in parts(path, "requests"):
+    for part in parts_of(path, "requests"):
         with contextlib.suppress(*DAMAGE), pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
                 if not _may_hold(file.metadata.row_group(group), point_id):
@@ -194,30 +176,6 @@ def _may_hold(group: Any, point_id: str) -> bool:
             known = column.statistics
             return known is None or not known.has_min_max or known.min <= point_id <= known.max
     return True
-
-
-def parts(path: Path, name: str) -> list[Path]:
-    """The parts of a run's table, in order; not those whose rows a joined one holds already."""
-    there = _listed(path / name)
-    while there != (again := _listed(path / name)):  # a folder that changes is no moment's picture
-        there = again
-    found, end = [], -1
-    for part in sorted(there, key=lambda part: (span(part)[0], -span(part)[1])):
-        if span(part)[0] > end:
-            found.append(part)
-            end = span(part)[1]
-    return found
-
-
-def span(part: Path) -> tuple[int, int]:
-    """First and last number of a part: part-000007.parquet, or part-000000-000059.parquet for sixty that were
-    joined. (-1, -1) for what is none."""
-    found = _PART.search(part.name)
-    return (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
-
-
-def _listed(folder: Path) -> set[Path]:
-    return {part for part in folder.glob("part-*.parquet") if span(part)[0] >= 0}
 
 
 def _damage(file: Path, error: Exception) -> str:
@@ -249,13 +207,13 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
     names = SAMPLES.names if columns is None else list(dict.fromkeys([*columns, *KEY]))
     schema = pa.schema([SAMPLES.field(name) for name in names], SAMPLES.metadata)
     tables: list[pa.Table] = []
-    left = parts(path, "samples")
+    left = parts_of(path, "samples")
     while left:
         part = left.pop(0)
         try:
             tables.append(read_part(part, schema))
         except FileNotFoundError:  # joined with the others just now
-            tables, left = [], parts(path, "samples")
+            tables, left = [], parts_of(path, "samples")
         except DAMAGE as error:
             if damaged is None:
                 raise StoreError(_damage(part, error), _aside(path)) from None
@@ -271,25 +229,11 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
     return table if len(latest) == table.num_rows else table.take(sorted(latest.values()))
 
 
-def read_part(part: Path, schema: pa.Schema) -> pa.Table:
-    """A whole file with the columns of `schema`; those that it lacks are null. Raises what DAMAGE holds.
-
-    Not `pq.read_table`, which imports much more for it (pyarrow.dataset, pandas).
-    """
-    with pq.ParquetFile(part) as file:
-        table = file.read(columns=schema.names)
-    table.validate(full=True)
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names).cast(schema)
-
-
 def count_rows(path: Path, name: str) -> int:
     """How many measured rows a run's table holds so far, cancelled ones apart; a part, which never changes, is
     counted once."""
     count = 0
-    for part in parts(path, name):
+    for part in parts_of(path, name):
         with contextlib.suppress(*DAMAGE):
             count += _rows_in(part, part.stat().st_size)
     if name == "samples":

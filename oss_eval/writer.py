@@ -8,48 +8,31 @@ PART_SECONDS of finished requests, and no sample.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from oss_eval import lock
 from oss_eval.errors import StoreError
+from oss_eval.parts import DAMAGE, SCHEMAS, join, parts_of, read_part, repair, span, write_part, write_whole
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.schema import SCHEMA_VERSION, SUMMARY
-from oss_eval.store import (
-    DAMAGE,
-    JOURNAL,
-    LOCK,
-    SCHEMAS,
-    parts,
-    read_journal,
-    read_manifest,
-    read_part,
-    read_samples,
-    span,
-)
+from oss_eval.store import JOURNAL, read_journal, read_manifest, read_samples
 from oss_eval.tables import requests_table, samples_table
 
 PART_SECONDS = 1.0
 """At most this much finished work is unwritten."""
 JOIN = 60
 """So many parts become one: a night of seconds would be tens of thousands of files."""
-ROW_GROUP = 16384
-LOCK_SECONDS = 0.5
-"""A lock that is held for longer is a writer's; who only looks whether there is one holds it for a moment."""
 
 
 def new_run_id(kind: str, label: str) -> str:
@@ -97,8 +80,8 @@ class RunWriter:
         writer.session = max(1, len(writer.manifest.get("sessions", []))) + 1
         try:
             for name in SCHEMAS:
-                writer.set_aside += _repair(path, name)
-                for part in parts(path, name):  # what follows the last joined one
+                writer.set_aside += repair(path, name)
+                for part in parts_of(path, name):  # what follows the last joined one
                     alone = len(set(span(part))) == 1
                     writer._loose[name] = [*writer._loose[name], part] if alone else []
         except OSError as error:
@@ -130,14 +113,14 @@ class RunWriter:
         self._next: dict[str, int] = {}
         self._loose: dict[str, list[Path]] = {name: [] for name in SCHEMAS}
         """The last parts, which are not joined yet."""
-        self._lock = _lock(path)
+        self._lock = lock.hold(path)
 
     def write_manifest(self, **changes: Any) -> None:
         """Merge changes into the manifest and write it whole. Raises StoreError."""
         self.manifest.update(changes)
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False, default=str)
         try:
-            _write_whole(self.path / "manifest.json", lambda file: file.write(text.encode() + b"\n"))
+            write_whole(self.path / "manifest.json", lambda file: file.write(text.encode() + b"\n"))
         except OSError as error:
             raise _refused(self.path, error) from None
 
@@ -183,10 +166,10 @@ class RunWriter:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         if name not in self._next:
-            there = [*parts(self.path, name), *self.path.glob(f".{name}-part-*.damaged")]
+            there = [*parts_of(self.path, name), *self.path.glob(f".{name}-part-*.damaged")]
             self._next[name] = 1 + max((span(part)[1] for part in there), default=-1)
         part = folder / f"part-{self._next[name]:06d}.parquet"
-        _write_table(table, part)
+        write_part(table, part)
         self._next[name] += 1
         self._loose[name].append(part)
         if len(self._loose[name]) >= JOIN:
@@ -205,7 +188,7 @@ class RunWriter:
         self.flush()
         self._join("requests")
         with contextlib.suppress(*DAMAGE):  # samples are few; of those that were asked again the last answer stays
-            join(parts(self.path, "samples"), [read_samples(self.path)], SCHEMAS["samples"])
+            join(parts_of(self.path, "samples"), [read_samples(self.path)], SCHEMAS["samples"])
         self._sealed = True
 
     def finish(self, status: str, **changes: Any) -> None:
@@ -232,9 +215,7 @@ class RunWriter:
             if not journal.stat().st_size:
                 journal.unlink()
         if self._lock >= 0:
-            with contextlib.suppress(OSError):
-                (self.path / LOCK).unlink()  # while it is held: afterwards it may be another one's
-            os.close(self._lock)
+            lock.release(self.path, self._lock)
             self._lock = -1
 
     def undo(self) -> None:
@@ -250,49 +231,6 @@ class RunWriter:
                 self.path.parent.rmdir()
 
 
-def _lock(path: Path) -> int:
-    """The lock of a run's writer, which goes with its process, however that ends; a file left behind is none.
-
-    Raises StoreError naming who holds it.
-    """
-    deadline = time.monotonic() + LOCK_SECONDS
-    while (lock := _try_lock(path)) is None:
-        if time.monotonic() > deadline:
-            owner = ""
-            with contextlib.suppress(OSError):
-                owner = (path / LOCK).read_text(encoding="utf-8", errors="replace").strip()
-            raise StoreError(
-                f"{path.name} is being written by {owner or 'another process'}",
-                "wait until that run has ended, or stop it",
-            )
-        time.sleep(0.05)
-    with contextlib.suppress(OSError):  # only for the message above; a full disk locks as well as another
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    return lock
-
-
-def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock; None while another one does. Raises StoreError."""
-    try:
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _refused(path, error) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), (path / LOCK).stat()):
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass  # held; or its owner was just about to remove it
-    except OSError as error:
-        os.close(lock)
-        raise StoreError(
-            f"{path} can't be locked: {error.strerror}", "choose a folder on another file system with --out DIR"
-        ) from None
-    os.close(lock)
-    return None
-
-
 def _refused(path: Path, error: OSError) -> StoreError:
     """What the disk says, in words."""
     return StoreError(f"can't write to {path}: {error.strerror or error}")
@@ -304,97 +242,6 @@ def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> 
     if add:
         table = pa.concat_tables([read_part(file, SUMMARY), table]).unify_dictionaries()
     try:
-        _write_table(table, file)
+        write_part(table, file)
     except OSError as error:
         raise _refused(path, error) from None
-
-
-def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are written. Instants grow steadily, so their differences are stored.
-
-    That is a third smaller and several times faster than a dictionary of numbers that never repeat; every reader
-    of Parquet knows both.
-    """
-    steady = [field.name for field in schema if field.type == pa.int64()]
-    steady += [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.int64())]
-    columns = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema]
-    return {
-        "compression": "zstd",
-        "use_dictionary": [name for name in columns if name not in steady],
-        "column_encoding": dict.fromkeys(steady, "DELTA_BINARY_PACKED"),
-    }
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    """A Parquet file, whole or not at all."""
-    _write_whole(
-        path, lambda file: pq.write_table(table, file, row_group_size=ROW_GROUP, **_encoding(table.schema))
-    )
-
-
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """A file that is there when it is complete and on the disk, and not before. Raises OSError."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too has to survive a power cut
-    finally:
-        os.close(folder)
-
-
-def join(old: list[Path], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write the rows of parts that follow one another as one part, then remove them.
-
-    A reader passes over parts whose numbers a joined one spans, so a crash half-way loses and repeats nothing.
-    Rows of a point get row groups of their own: who reads one point leaves the others alone. Raises what DAMAGE
-    holds.
-    """
-    if len(old) < 2:
-        return
-
-    def write(file: IO[bytes]) -> None:
-        with pq.ParquetWriter(file, schema, **_encoding(schema)) as writer:
-            for _, alike in groupby(tables, _only_point):
-                writer.write_table(pa.concat_tables(alike).unify_dictionaries(), row_group_size=ROW_GROUP)
-
-    _write_whole(old[0].with_name(f"part-{span(old[0])[0]:06d}-{span(old[-1])[1]:06d}.parquet"), write)
-    for part in old:
-        part.unlink(missing_ok=True)
-
-
-def _only_point(table: pa.Table) -> str | None:
-    """The point that all of these rows are of; None for several."""
-    found = table["point_id"].unique()
-    return str(found[0]) if len(found) == 1 else None
-
-
-def _repair(path: Path, name: str) -> list[str]:
-    """Make a table's folder fit to be gone on with; the parts that can't be read, now under another name.
-
-    What was half written goes, and what was joined already; a part that is damaged (a power cut) gets a name that
-    readers pass over. Raises OSError.
-    """
-    there = parts(path, name)
-    for rest in {*(path / name).glob(".part-*.parquet"), *(path / name).glob("part-*.parquet")} - set(there):
-        rest.unlink()
-    found = []
-    for part in there:
-        try:
-            with pq.ParquetFile(part) as file:
-                for group in range(file.num_row_groups):
-                    file.read_row_group(group).validate(full=True)
-        except DAMAGE:
-            aside = path / f".{name}-{part.name}.damaged"
-            part.rename(aside)
-            found.append(aside.name)
-    return found

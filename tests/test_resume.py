@@ -524,7 +524,7 @@ def test_a_lock_is_its_files_not_its_names(tmp_path: Path, monkeypatch: pytest.M
             (tmp_path / "r1" / ".lock").unlink()
         real(lock, how)
 
-    monkeypatch.setattr("oss_eval.writer.fcntl.flock", late)
+    monkeypatch.setattr("oss_eval.lock.fcntl.flock", late)
     writer = RunWriter.reopen(tmp_path / "r1")
     assert calls == 2
     with pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on "):

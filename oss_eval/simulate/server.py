@@ -7,7 +7,6 @@ import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from oss_eval.simulate import strikes, tls
 from oss_eval.simulate.answers import AnswerKey, prompt_text, solution
 from oss_eval.simulate.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulate.faults import FAULTS, Faults
+from oss_eval.simulate.job import Job
 from oss_eval.simulate.profiles import SERVER, Profile
 from oss_eval.simulate.truth import Truth, TruthLog
 from oss_eval.simulate.wire import Peer
@@ -28,29 +28,6 @@ DOWN_SECONDS = 1.0
 """How long a server that restarts or refuses can't be reached."""
 TEMPLATE_TOKENS = 68
 """What the chat template adds to a prompt (gpt-oss's system and developer framing)."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One completion under way."""
-
-    peer: Peer
-    truth: Truth
-    chat: bool
-    stream: bool
-    usage_wanted: bool
-    reasoning: int
-    """How many of the tokens are reasoning."""
-    cut: bool
-    head: bytes
-    """JSON of a chunk up to its choices."""
-    words: Iterator[str]
-    text: list[str]
-    prompt_tokens: int
-    fault: str | None = None
-    """What is going to be wrong with it."""
-    pack: Any = None
-    """What compresses it, if something does."""
 
 
 class Simulator:
@@ -265,12 +242,12 @@ class Simulator:
         if sequence not in self.jobs:
             return  # who had to wait for it has left
         if job.stream:
-            head = HEAD + self._server + strikes.framing(job) + b"\r\n"
+            head = HEAD + self._server + job.framing() + b"\r\n"
             job.peer.send(head[40:] if job.fault == "slow-headers" else head)
             if job.chat:
                 self._send_chunk(job, {"role": "assistant", "content": ""}, None)
         if job.fault == "role-only":
-            job.peer.send(strikes.frame(job, b"data: [DONE]\n\n") + strikes.end(job))
+            job.peer.send(job.frame(b"data: [DONE]\n\n") + job.end())
             job.truth.status = "broken"
             self._forget(sequence, job)
             return
@@ -310,7 +287,7 @@ class Simulator:
         word = next(job.words)
         if job.stream:
             thinking = sequence.emitted <= job.reasoning
-            job.truth.token_ns.append(self.send_event(job, self.token(job, orjson.dumps(word)[1:-1], thinking)))
+            job.truth.token_ns.append(job.send(job.token(orjson.dumps(word)[1:-1], thinking)))
         else:
             job.truth.token_ns.append(time.time_ns())
             job.text.append(word)
@@ -321,24 +298,10 @@ class Simulator:
         if sequence.finished and sequence in self.jobs:
             self.finish(sequence, job)
 
-    def token(self, job: Job, quoted: bytes, thinking: bool) -> bytes:
-        """The JSON of a token event; the text is quoted for JSON already."""
-        if job.chat:
-            key = b"reasoning_content" if thinking else b"content"
-            payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
-            return job.head + payload % (key, quoted)
-        return job.head + b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}' % quoted
-
-    def send_event(self, job: Job, payload: bytes) -> int:
-        """An event of a stream; the instant just before it was written."""
-        if job.fault is not None:
-            return job.peer.send(strikes.frame(job, b"data: %s\n\n" % payload))
-        return job.peer.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
-
     def _send_chunk(self, job: Job, delta: dict[str, Any], finish_reason: str | None) -> None:
         part: dict[str, Any] = {"delta": delta} if job.chat else {"text": delta.get("content", "")}
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
-        self.send_event(job, job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
+        job.send(job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
 
     def finish(self, sequence: Sequence, job: Job) -> None:
         """The last token has been written: say why, count, and end the response."""
@@ -355,8 +318,8 @@ class Simulator:
             self._send_chunk(job, {}, reason)
             for _ in range(2 if job.fault == "usage-twice" else 1):
                 if job.usage_wanted:
-                    self.send_event(job, job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
-            job.peer.send(strikes.frame(job, b"data: [DONE]\n\n") + strikes.end(job))
+                    job.send(job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
+            job.peer.send(job.frame(b"data: [DONE]\n\n") + job.end())
         else:
             thought, answer = "".join(job.text[: job.reasoning]), "".join(job.text[job.reasoning :])
             message = {"role": "assistant", "content": answer, "reasoning_content": thought or None}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
-if TYPE_CHECKING:
-    from oss_eval.simulate.engine import Sequence
-    from oss_eval.simulate.server import Job, Simulator
-    from oss_eval.simulate.wire import Peer
+from oss_eval.simulate.engine import Engine, PacedEngine, Sequence
+from oss_eval.simulate.job import Job
+from oss_eval.simulate.wire import Peer
 
 AT_TOKEN = 3
 """What happens in the middle of a stream happens after this token, or after the last one of a shorter answer."""
@@ -19,9 +18,6 @@ SLOW_SECONDS = 2.0
 TRICKLE_SECONDS = 30.0
 HUGE_BYTES = 10_000_000
 BURST_TOKENS = 10_000
-OVER, UNDER = 50_000_000, 600
-"""A Content-Length beyond any answer's end, and one before it: the head, a few events and half of one more."""
-
 SAID = {
     "429": ("429 Too Many Requests", ""), "429-after": ("429 Too Many Requests", "Retry-After: 1\r\n"),
     "500": ("500 Internal Server Error", ""), "502": ("502 Bad Gateway", ""),
@@ -37,35 +33,6 @@ def refuse(peer: Peer, fault: str) -> None:
         kind, body = "application/json", '{"error": {"message": "too many requests", "code": 429}}'
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     peer.send((head + body).encode())
-
-
-def framing(job: Job) -> bytes:
-    """The header lines that say how a stream is framed."""
-    if job.fault in ("length-over", "length-under"):
-        return b"Content-Length: %d\r\n" % (OVER if job.fault == "length-over" else UNDER)
-    if job.fault == "gzip":
-        job.pack = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
-        return b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
-    return b"Transfer-Encoding: chunked\r\n"
-
-
-def frame(job: Job, data: bytes) -> bytes:
-    """Bytes of a stream as they go over the wire."""
-    if job.pack is not None:
-        data = job.pack.compress(data) + job.pack.flush(zlib.Z_SYNC_FLUSH)
-    elif job.fault in ("length-over", "length-under"):
-        return data
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def end(job: Job) -> bytes:
-    """The end of a stream."""
-    if job.fault in ("length-over", "length-under"):
-        return b""
-    if job.pack is not None:
-        rest = job.pack.flush()
-        return b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
-    return b"0\r\n\r\n"
 
 
 def whole(peer: Peer, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
@@ -98,69 +65,85 @@ def whole(peer: Peer, fault: str | None, server: bytes, payload: dict[str, Any])
 # -- in the middle of a stream: True when the answer is over with it ----------------------------------------------
 
 
-def _reset(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
+class Host(Protocol):
+    """What a strike may do with the server beside spoiling bytes."""
+
+    engine: Engine | PacedEngine
+    jobs: dict[Sequence, Job]
+
+    def emit(self, sequence: Sequence, job: Job) -> None:
+        """A token is due."""
+
+    def finish(self, sequence: Sequence, job: Job) -> None:
+        """The last token has been written."""
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call something in a while."""
+
+
+def _reset(host: Host, sequence: Sequence, job: Job) -> bool:
     job.peer.on_gone = None
     job.peer.reset()
     return True
 
 
-def _close(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
+def _close(host: Host, sequence: Sequence, job: Job) -> bool:
     job.peer.on_gone = None
     job.peer.close()
     return True
 
 
-def _cut(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    job.peer.send(end(job))
+def _cut(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.peer.send(job.end())
     return True
 
 
-def _error(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    simulator.send_event(job, b'{"error":{"message":"the engine stumbled","code":500}}')
-    job.peer.send(end(job))
+def _error(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(b'{"error":{"message":"the engine stumbled","code":500}}')
+    job.peer.send(job.end())
     return True
 
 
-def _bad_json(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    simulator.send_event(job, b'{"choices":[{"index":0,"delta":{"content":"')
+def _bad_json(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(b'{"choices":[{"index":0,"delta":{"content":"')
     return False
 
 
-def _bad_utf8(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    simulator.send_event(job, simulator.token(job, b"\xff\xfe", thinking=False))
+def _bad_utf8(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(job.token(b"\xff\xfe", thinking=False))
     return False
 
 
-def _huge(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    simulator.send_event(job, simulator.token(job, b"a" * HUGE_BYTES, thinking=False))
+def _huge(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(job.token(b"a" * HUGE_BYTES, thinking=False))
     return False
 
 
-def _burst(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    event = b"data: %s\n\n" % simulator.token(job, b" more", thinking=False)
-    at = job.peer.send(frame(job, event * BURST_TOKENS))
+def _burst(host: Host, sequence: Sequence, job: Job) -> bool:
+    event = b"data: %s\n\n" % job.token(b" more", thinking=False)
+    at = job.peer.send(job.frame(event * BURST_TOKENS))
     job.truth.token_ns += [at] * BURST_TOKENS
     sequence.emitted += BURST_TOKENS
-    simulator.engine.drop(sequence)
-    simulator.finish(sequence, job)
+    host.engine.drop(sequence)
+    host.finish(sequence, job)
     return False
 
 
-def _trickle(simulator: Simulator, sequence: Sequence, job: Job) -> bool:
-    simulator.engine.drop(sequence)
+def _trickle(host: Host, sequence: Sequence, job: Job) -> bool:
+    host.engine.drop(sequence)
 
     def drip() -> None:
-        if sequence in simulator.jobs:
+        if sequence in host.jobs:
             sequence.emitted += 1
-            simulator.emit(sequence, job)
+            host.emit(sequence, job)
             if not sequence.finished:
-                simulator.later(TRICKLE_SECONDS, drip)
+                host.later(TRICKLE_SECONDS, drip)
 
-    simulator.later(TRICKLE_SECONDS, drip)
+    host.later(TRICKLE_SECONDS, drip)
     return False
 
 
-MIDDLE: dict[str, Callable[[Simulator, Sequence, Job], bool]] = {
+MIDDLE: dict[str, Callable[[Host, Sequence, Job], bool]] = {
     "reset": _reset, "close": _close, "cut": _cut, "error": _error, "bad-json": _bad_json, "bad-utf8": _bad_utf8,
     "huge": _huge, "burst": _burst, "trickle": _trickle,
 }  # fmt: skip
