@@ -120,6 +120,9 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
             with pq.ParquetFile(part) as file:
                 table = file.read()
             table.validate(full=True)
+        except FileNotFoundError:
+            yield Finding(NOTE, where, "was joined with others just now")
+            continue
         except DAMAGE as error:
             words = str(error).splitlines() or [type(error).__name__]
             yield Finding(BAD, where, f"can't be read: {words[0]}")

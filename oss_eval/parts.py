@@ -97,7 +97,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -140,16 +140,19 @@ def repair(path: Path, name: str) -> list[str]:
     What was half written goes, and what was joined already; a part that is damaged (a power cut) gets a name that
     readers pass over. Raises OSError.
     """
+    found: list[str] = []
+    whole: set[Path] = set()
+    while there := set(parts_of(path, name)) - whole:  # a damaged joined one uncovers those it was made of
+        for part in sorted(there):
+            try:
+                with pq.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        file.read_row_group(group).validate(full=True)
+                whole.add(part)
+            except DAMAGE:
+                aside = path / f".{name}-{part.name}.damaged"
+                part.rename(aside)
+                found.append(aside.name)
     for rest in [*(path / name).glob(".part-*.parquet"), *superseded(path, name)]:
         rest.unlink()
-    found = []
-    for part in parts_of(path, name):
-        try:
-            with pq.ParquetFile(part) as file:
-                for group in range(file.num_row_groups):
-                    file.read_row_group(group).validate(full=True)
-        except DAMAGE:
-            aside = path / f".{name}-{part.name}.damaged"
-            part.rename(aside)
-            found.append(aside.name)
     return found

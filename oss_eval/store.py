@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +38,7 @@ LATER = {"n_shared", "leaked", "server_timings", "url", "session"}
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
 """A run in one of these states has written its summary last."""
+T = TypeVar("T")
 Key = tuple[str, str, str, int]
 KEY = ("point_id", "subset", "sample_id", "epoch")
 """Which answer a sample row is."""
@@ -116,7 +117,7 @@ def iter_requests(
     columns: list[str] | None = None,
     damaged: list[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The same rows a row group at a time (a second's work), for what must not grow with the run.
+    """The same rows a row group at a time (a minute's work at most), for what must not grow with the run.
 
     A caller that shows what there is gives `damaged`: unreadable parts are named there instead of raised.
     """
@@ -155,9 +156,13 @@ def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[st
 
     Other columns are read only where there are such rows. Parts that can't be read are passed over.
     """
+    return _steadily(lambda: _find_rows(path, point_id, name, value, columns))
+
+
+def _find_rows(path: Path, point_id: str, name: str, value: str, columns: list[str]) -> pa.Table:
     found: list[pa.Table] = []
     for part in parts_of(path, "requests"):
-        with contextlib.suppress(*DAMAGE), pq.ParquetFile(part) as file:
+        with _damaged_ones_apart(), pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
                 if not _may_hold(file.metadata.row_group(group), point_id):
                     continue
@@ -232,14 +237,38 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
 def count_rows(path: Path, name: str) -> int:
     """How many measured rows a run's table holds so far, cancelled ones apart; a part, which never changes, is
     counted once."""
-    count = 0
-    for part in parts_of(path, name):
-        with contextlib.suppress(*DAMAGE):
-            count += _rows_in(part, part.stat().st_size)
+    count = _steadily(lambda: _count_rows(path, name))
     if name == "samples":
         with contextlib.suppress(OSError):
             count += (path / JOURNAL).read_bytes().count(b"\n")
     return count
+
+
+def _count_rows(path: Path, name: str) -> int:
+    count = 0
+    for part in parts_of(path, name):
+        with _damaged_ones_apart():
+            count += _rows_in(part, part.stat().st_size)
+    return count
+
+
+def _steadily(read: Callable[[], T]) -> T:
+    """Read again when a part is gone half-way: it has just been joined with others."""
+    for _ in range(3):
+        with contextlib.suppress(FileNotFoundError):
+            return read()
+    return read()
+
+
+@contextlib.contextmanager
+def _damaged_ones_apart() -> Iterator[None]:
+    """Pass over a part that can't be read, not one that is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except DAMAGE:
+        pass
 
 
 @lru_cache(maxsize=1 << 16)

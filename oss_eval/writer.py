@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +85,8 @@ class RunWriter:
                 for part in parts_of(path, name):  # what follows the last joined one
                     alone = len(set(span(part))) == 1
                     writer._loose[name] = [*writer._loose[name], part] if alone else []
+                while len(writer._loose[name]) >= JOIN:  # before anybody is asked: it takes time
+                    writer._join(name)
         except OSError as error:
             writer.close()
             raise _refused(path, error) from None
@@ -151,44 +154,44 @@ class RunWriter:
         self._last = time.monotonic()
         try:
             if self._rows:
-                self._write_part("requests", requests_table(self._rows))
-                self._rows.clear()
+                self._write_part("requests", self._rows, requests_table)
             if self._samples:
-                self._write_part("samples", samples_table(self._samples))
-                self._samples.clear()
+                self._write_part("samples", self._samples, samples_table)
                 if (self.path / JOURNAL).exists():
                     os.truncate(self.path / JOURNAL, 0)
         except OSError as error:
             raise _refused(self.path, error) from None
+        for name, loose in self._loose.items():
+            if len(loose) >= JOIN:
+                self._join(name)
 
-    def _write_part(self, name: str, table: pa.Table) -> None:
-        """A new part after those that are there."""
+    def _write_part(self, name: str, rows: list[Any], table: Callable[[Any], pa.Table]) -> None:
+        """A new part after those that are there; what is in it is no longer among the rows."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         if name not in self._next:
             there = [*parts_of(self.path, name), *self.path.glob(f".{name}-part-*.damaged")]
             self._next[name] = 1 + max((span(part)[1] for part in there), default=-1)
         part = folder / f"part-{self._next[name]:06d}.parquet"
-        write_part(table, part)
+        write_part(table(rows), part)  # with Ctrl-C from here on, the same rows replace it
         self._next[name] += 1
+        rows.clear()
         self._loose[name].append(part)
-        if len(self._loose[name]) >= JOIN:
-            self._join(name)
 
     def _join(self, name: str) -> None:
-        """Make one part of those that are loose; many are as good as one, only slower to read."""
-        loose, self._loose[name] = self._loose[name], []
+        """Make one part of sixty that are loose; many are as good as one, only slower to read."""
+        some, self._loose[name] = self._loose[name][:JOIN], self._loose[name][JOIN:]
         with contextlib.suppress(*DAMAGE):
-            for begin in range(0, len(loose), JOIN):  # memory does not grow with what a crash left behind
-                some = loose[begin : begin + JOIN]
-                join(some, (read_part(part, SCHEMAS[name]) for part in some), SCHEMAS[name])
+            join(some, (read_part(part, SCHEMAS[name]) for part in some), SCHEMAS[name])
 
     def seal(self) -> None:
         """Write the rest and join what is loose: nothing more will come. Raises StoreError."""
         self.flush()
         self._join("requests")
-        with contextlib.suppress(*DAMAGE):  # samples are few; of those that were asked again the last answer stays
-            join(parts_of(self.path, "samples"), [read_samples(self.path)], SCHEMAS["samples"])
+        samples = parts_of(self.path, "samples")
+        if len(samples) > 1:  # they are few; of those that were asked again the last answer stays
+            with contextlib.suppress(*DAMAGE, StoreError):
+                join(samples, [read_samples(self.path)], SCHEMAS["samples"])
         self._sealed = True
 
     def finish(self, status: str, **changes: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from oss_eval import api
+from oss_eval import api, writer
 from oss_eval.config import PerfTask, grid
 from oss_eval.errors import UsageError
 from oss_eval.load.runner import check_descriptors
@@ -186,3 +186,16 @@ def test_what_is_asked_of_a_server_that_answers_wrong_is_bounded(oss_eval: Comma
         assert done.returncode == 2
         assert time.monotonic() - begun < 20
     assert json.dumps("list of models")[1:-1] in done.stderr
+
+
+def test_nobody_is_late_while_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that lie in a queue of ours have come in time."""
+    monkeypatch.setattr(writer, "JOIN", 1)  # at every part
+    monkeypatch.setattr(writer, "join", lambda *given: time.sleep(1.5))
+    run = api.run_perf(
+        url="sim://paced?rate=200&ttft=50", parallel=8, number=16, max_tokens=400, out=tmp_path / "results",
+        extra_args={"ignore_eos": True}, first_token_timeout=1, read_timeout=1,
+    )  # fmt: skip
+    rows = read_requests(run.path, "00-c8").to_pylist()
+    assert {row["error_kind"] for row in rows} == {None}
+    assert {row["completion_tokens"] for row in rows} == {400}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oss_eval import store
+from oss_eval import fsck, store, writer
 from oss_eval.errors import StoreError
 from oss_eval.fsck import examine
 from oss_eval.records import RequestRecord
@@ -136,11 +136,84 @@ def test_a_crash_while_parts_are_joined_neither_loses_nor_repeats(run: RunWriter
     assert read_requests(run.path)["start_ns"].to_pylist() == list(range(15))
 
 
+@pytest.mark.parametrize("at", ["write_part", "join"])
+def test_ctrl_c_while_files_are_written_repeats_nothing(
+    run: RunWriter, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    real = getattr(writer, at)
+
+    def late(*given: object) -> None:
+        real(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "JOIN", 4)
+    monkeypatch.setattr(writer, at, late)
+    with pytest.raises(KeyboardInterrupt):
+        run.flush()
+    monkeypatch.undo()
+    run.finish("interrupted")
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(14))
+
+
+def test_a_damaged_joined_part_gives_way_to_what_it_was_made_of(run: RunWriter, tmp_path: Path) -> None:
+    run.flush()
+    folder = run.path / "requests"
+    shutil.copytree(folder, tmp_path / "before")
+    run.finish("interrupted")
+    [joined] = folder.iterdir()
+    joined.write_bytes(joined.read_bytes()[:300])  # a power cut, and the removals had not reached the disk either
+    shutil.copytree(tmp_path / "before", folder, dirs_exist_ok=True)
+    again = RunWriter.reopen(run.path)
+    assert again.set_aside == [".requests-part-000000-000003.parquet.damaged"]
+    again.add(record("r1", 14))
+    again.finish("interrupted")
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(15))
+    assert [part.name for part in folder.iterdir()] == ["part-000000-000004.parquet"]
+
+
+def test_what_is_not_ours_stays(run: RunWriter) -> None:
+    run.leave()
+    alien = run.path / "requests" / "part-000000 (copy).parquet"
+    alien.write_text("mine")
+    RunWriter.reopen(run.path).finish("interrupted")
+    assert alien.read_text() == "mine"
+    assert read_requests(run.path).num_rows == 14
+
+
+def test_reading_begins_again_when_parts_have_just_been_joined(
+    run: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store.parts_of(run.path, "requests")
+    run.finish("finished")
+    real = store.parts_of
+    for read in (
+        lambda: store.count_rows(run.path, "requests") == 14,
+        lambda: store.find_rows(run.path, "p1", "request_id", "3", ["start_ns"])["start_ns"].to_pylist() == [3],
+        lambda: read_requests(run.path).num_rows == 14,
+        lambda: "bad" not in {f.level for f in examine(run.path) if "part-" in f.where},
+    ):
+        stale = iter([before])
+        monkeypatch.setattr(store, "parts_of", lambda *given, stale=stale: next(stale, None) or real(*given))
+        monkeypatch.setattr(fsck, "parts_of", store.parts_of)
+        assert read()
+
+
+def test_leftovers_of_thousands_of_seconds_are_joined_before_a_run_goes_on(
+    run: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.leave()
+    monkeypatch.setattr(writer, "JOIN", 2)
+    again = RunWriter.reopen(run.path)
+    assert len(list((run.path / "requests").iterdir())) == 2
+    again.finish("interrupted")
+    assert read_requests(run.path)["start_ns"].to_pylist() == list(range(14))
+
+
 def test_what_could_not_be_joined_is_never_joined_across(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part whose numbers spanned those of another joined one would hide its rows."""
     monkeypatch.setattr("oss_eval.writer.JOIN", 4)
     with monkeypatch.context() as full:
-        full.setattr("oss_eval.writer.join", lambda old, tables: (_ for _ in ()).throw(OSError(28, "full")))
+        full.setattr("oss_eval.writer.join", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
         run.flush()  # the first four stay as they are
     for number in range(14, 18):
         run.add(record("r1", number))

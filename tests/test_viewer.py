@@ -285,6 +285,33 @@ def test_cancelled_requests_are_no_failures(folder: Path) -> None:
     assert "failed requests" not in html
 
 
+def test_the_time_between_sessions_is_left_out(folder: Path) -> None:
+    """A sweep that went on after a night has no night in its time line."""
+    [part] = (folder / named("sweep-a") / "requests").glob("*.parquet")
+    stored = pq.read_table(part)
+    rows = stored.to_pylist()
+    point = max(row["point_id"] for row in rows if not row["warmup"])
+    times = [row["start_ns"] for row in rows if row["point_id"] == point]
+    middle = (min(times) + max(times)) // 2
+    night = 8 * 3600 * 10**9
+    for row in rows:
+        if row["point_id"] == point and row["start_ns"] > middle:
+            row["session"] = 2
+            for name in requests.INSTANTS:
+                row[name] = None if row[name] is None else row[name] + night
+    pq.write_table(pa.Table.from_pylist(rows, schema=stored.schema), part)
+    address = Address("requests", (named("sweep-a"),), {"point": point})
+    sheet = requests.draw(Library([folder]), address, t)
+    assert "Measured in 2 sessions" in "".join(sheet.parts)
+    [flying] = [
+        figure for figure in sheet.figures if figure["layout"]["yaxis"]["title"]["text"] == "requests in flight"
+    ]
+    assert max(flying["data"][0]["x"]) < 600
+    assert "Measured in" not in "".join(
+        requests.draw(Library([folder]), Address("requests", (named("sweep-b"),)), t).parts
+    )
+
+
 def test_names_in_figures_are_texts() -> None:
     sheet = Sheet()
     name = '<a href="https://evil.example">x</a> & <b>'

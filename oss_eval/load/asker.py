@@ -154,7 +154,7 @@ class Asker:
 
     def _end_silent(self) -> None:
         """Give up what is overdue."""
-        for _, what in self._replies.overdue(self._limits.first_token, self._limits.read):
+        for _, what in self._replies.overdue(self._limits.first_token, self._limits.read, time.monotonic()):
             with self._lock, contextlib.suppress(OSError):
                 self._worker.send(what)
 

@@ -59,15 +59,14 @@ class Replies:
         """Requests under way."""
         return len(self._decoders)
 
-    def overdue(self, first: float | None, idle: float) -> Iterator[tuple[int, GiveUp]]:
+    def overdue(self, first: float | None, idle: float, known: float) -> Iterator[tuple[int, GiveUp]]:
         """(worker, what to tell it) of requests to be given up.
 
         No token event within `first` seconds, no further one within `idle`, or more bytes than are taken; by a
-        clock that nobody can set.
+        clock that nobody can set. Until `known` all has been taken that the workers saw.
         """
-        now = time.monotonic()
         for tag, decoder in self._decoders.items():
-            waited, worker = now - decoder.moved, decoder.record.worker
+            waited, worker = known - decoder.moved, decoder.record.worker
             if decoder.too_large:
                 yield worker, GiveUp(tag, "too_large", "too large")
             elif decoder.record.first_token_ns is not None:

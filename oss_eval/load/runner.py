@@ -29,6 +29,7 @@ from oss_eval.probe.target import Target
 from oss_eval.provenance import usable_cores
 from oss_eval.records import RequestRecord
 
+RECEIVE_BYTES = 1 << 20
 ABORT_SECONDS = 0.4
 """Workers have so long to say what they gave up; after that nobody waits for them."""
 
@@ -184,14 +185,16 @@ class Fleet:
     ) -> Iterator[tuple[WorkerProcess, Any]]:
         """One message of `kind` from each worker that lives; batches that come meanwhile are decoded."""
         waiting = {worker for worker in used if worker.number not in state.dead}
-        next_idle = 0.0
+        next_idle, known = 0.0, time.monotonic()
         while waiting and not self._stop(used, state):
+            looked, emptied = time.monotonic(), True
             for key, _ in self._selector.select(0.1):
                 worker = key.data
                 try:
-                    data = worker.socket.recv(1 << 20)
+                    data = worker.socket.recv(RECEIVE_BYTES)
                 except ConnectionError:
                     data = b""
+                emptied &= len(data) < RECEIVE_BYTES
                 if not data:
                     waiting.discard(worker)
                     self._bury(worker, state)
@@ -201,12 +204,14 @@ class Fleet:
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
+            # Nobody is late whose tokens lie in a queue of ours, while the disk or a join of parts takes its time.
+            known = looked if emptied else known
             now = time.monotonic()
             if now >= next_idle:
                 next_idle = now + 0.1
                 reason = state.listener.idle(len(state.replies), state.replies.tokens)
                 state.broken = state.broken or reason
-                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read):
+                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, known):
                     self._workers[number].send(what)
 
     def _bury(self, worker: WorkerProcess, state: _PointState) -> None:

@@ -38,7 +38,7 @@ def by_tokenizer(path: str, stored: dict[str, Any] | None) -> Lengths | str:
     """
     by = f"tokenizer {path}"
     if stored is not None and stored.get("prompt_lengths_by") != by:
-        return "it was not used before, and prompts stay what they were"
+        return "the run's prompts were made without it, and stay as they are"
     found = load_tokenizer(path)
     if isinstance(found, Counter):
         return Lengths(found, by=by)
@@ -47,7 +47,10 @@ def by_tokenizer(path: str, stored: dict[str, Any] | None) -> Lengths | str:
             f"the run's prompts were made with the tokenizer {path}, which is not to be had now: {found}",
             "make it available where it was, or begin a run of its own",
         )
-    return found
+    instead = (
+        "Prompt lengths are set by the server's own token counts instead; give a local folder to use a tokenizer."
+    )
+    return f"{found}.\n  {instead}"
 
 
 def probes(seed: int) -> list[str]:

@@ -300,11 +300,7 @@ class _Sweep:
         if isinstance(found, Lengths):
             self.lengths = found
         else:
-            self.progress.say(
-                f"tokenizer {path}: {found}.\n"
-                "  Prompt lengths are set by the server's own token counts instead; "
-                "give a local folder to use a tokenizer."
-            )
+            self.progress.say(f"tokenizer {path}: {found}")
 
     def _probe(self, fleet: Fleet) -> None:
         """One or two short requests before anything is measured: does the server answer as it should, what does

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from oss_eval.metrics import absolute_events
+from oss_eval.metrics import absolute_events, sessions
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
@@ -42,6 +42,7 @@ COLUMNS = [
     "error_message",
     "completion_tokens",
     "client_lag_max_ns",
+    "session",
     *INSTANTS,
 ]
 Row = dict[str, Any]
@@ -70,15 +71,21 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         sheet.say(t("No request of this point is finished yet."))
         problems(sheet, shown, t)
         return sheet
+    breaks = gaps(rows)
+    rows = closed_up(rows, breaks)
     begin = int(pc.min(rows["start_ns"]).as_py())
     chosen = address.get("request")
     sheet.heading(t("Requests over time"))
     sheet.say(t("One bar a request; click one for its tokens."), "lead hint")
+    if len(breaks) > 1:
+        words = t("Measured in {n} sessions; the time between them is left out.")
+        sheet.say(words.format(n=len(breaks)), "hint")
     sheet.draw(_bars(rows, begin, address.to(runs=(run.key,), point=point_id), t))
     if chosen:
         _one(sheet, run, point_id, chosen, t)
     sheet.heading(t("Activity"))
-    events = run.requests(["warmup", "start_ns", "event_ns", "completion_tokens"], point_id or None)
+    events = run.requests(["warmup", "session", "start_ns", "event_ns", "completion_tokens"], point_id or None)
+    events = closed_up(events, breaks)
     activity = _activity(rows, events, begin, t)
     sheet.draw(*activity)
     if all(figure.name != "token-rate" for figure in activity):
@@ -92,6 +99,26 @@ def _busiest(run: Run) -> str:
     """The point with most in flight."""
     found = max(run.points, key=lambda view: (view.parallel or 0, view.number), default=None)
     return found.point_id if found else ""
+
+
+def gaps(rows: pa.Table) -> dict[int, int]:
+    """By session, the ns between the first one's start and its own in which nothing was measured."""
+    found: dict[int, int] = {}
+    left_out, last = 0, None
+    for sitting in sessions(rows):
+        first, end = pc.min(sitting["start_ns"]).as_py(), pc.max(sitting["end_ns"]).as_py()
+        left_out += 0 if last is None else max(0, first - last)
+        found[pc.fill_null(sitting["session"], 1)[0].as_py()] = left_out
+        last = max(last or 0, first, end or 0)
+    return found
+
+
+def closed_up(rows: pa.Table, gaps: dict[int, int]) -> pa.Table:
+    """Rows whose instants are those of one sitting."""
+    earlier = pa.array([gaps.get(session or 1, 0) for session in rows["session"].to_pylist()], pa.int64())
+    for name in set(INSTANTS) & set(rows.column_names):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pc.subtract(rows[name], earlier))
+    return rows
 
 
 def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:
