@@ -386,6 +386,34 @@ def test_a_table_does_not_wait_for_large_libraries() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_passing_failure_of_the_first_request_ends_nothing(oss_eval: Command, tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def script(number: int, request: bytes) -> list[bytes]:
+        if request.startswith(b"GET"):
+            return [MODELS]
+        asked.append(request)
+        if len(asked) < 3:
+            return [json_reply(b'{"error":{"message":"overloaded"}}', "503 Service Unavailable")]
+        return [GOOD]
+
+    words = ("--parallel", "1", "--number", "2", "--prompt", "x")
+    with ScriptedServer(script) as server:
+        done = oss_eval("perf", "--url", server.url, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the first request failed (http_5xx), asking again") == 2
+    [run] = (tmp_path / "results").iterdir()
+    rows = read_requests(run).to_pylist()
+    assert [(row["request_id"], row["status"]) for row in rows] == [
+        ("probe/0", "error"), ("probe~2/0", "error"), ("probe~3/0", "ok"), ("00-c1/0", "ok"), ("00-c1/1", "ok"),
+    ]  # fmt: skip
+    asked.clear()
+    with ScriptedServer(answering(json_reply(b"{}", "503 Service Unavailable"))) as server:
+        done = oss_eval("perf", "--url", server.url, "--model", "m", *words)
+    assert done.returncode == 2
+    assert "HTTP 503" in done.stderr
+
+
 def test_help_and_lists(oss_eval: Command) -> None:
     assert "load sweep" in oss_eval("--help").stdout
     assert "--reasoning-effort" in oss_eval("perf", "--help").stdout

@@ -47,6 +47,10 @@ if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Par
     from oss_eval.writer import RunWriter
 
 PROBE_TOKENS = 16
+PASSING = ("http_429", "http_5xx", "stream_broken")
+"""Failures of the first request that may be gone in a moment."""
+RETRIES = 2
+RETRY_SECONDS = 0.5
 LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 
@@ -125,7 +129,7 @@ class _Sweep:
         )
         self.lengths = Lengths()
         self.last: list[RequestRecord] = []
-        self.measured = self.succeeded = 0
+        self.measured = 0
         self.interrupts = 0
         self.point: Point | None = None
         """The one under way."""
@@ -147,7 +151,6 @@ class _Sweep:
             self.last.append(record)
             return
         self.measured += 1
-        self.succeeded += record.status == "ok"
         self.progress.done(record.status)
 
     def idle(self, in_flight: int, tokens: int) -> str | None:
@@ -317,10 +320,12 @@ class _Sweep:
             warmup=True,
             reasoning_effort=effort,
         )
-        for attempt in range(ADAPTATIONS + 1):
+        adapted = retried = 0
+        while True:
             self.last.clear()
-            if attempt:
-                point = point.model_copy(update={"point_id": f"{point.point_id.partition('~')[0]}~{attempt + 1}"})
+            attempt = 1 + adapted + retried
+            if attempt > 1:
+                point = point.model_copy(update={"point_id": f"{point.point_id.partition('~')[0]}~{attempt}"})
             settings = self._generation(effort)
             extra = tuple((k, v) for k, v in settings.extra if k not in LENGTH_FIELDS)
             shortest = None if task.min_tokens is None else min(task.min_tokens, PROBE_TOKENS)
@@ -329,13 +334,19 @@ class _Sweep:
             end = fleet.run_point(point, self.server.model, bodies, self)
             self._check(end)
             failed = next((record for record in self.last if record.status != "ok"), None)
-            changed = failed and self.settled.adapted(failed.http_status, failed.error_message or "", settings)
-            if not changed:
+            if failed is None:
                 break
-            self.settled = changed
-            self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
-        if failed:
-            raise in_words(self.server.endpoint, failed, task.connect_timeout)
+            changed = self.settled.adapted(failed.http_status, failed.error_message or "", settings)
+            if changed and adapted < ADAPTATIONS:
+                adapted += 1
+                self.settled = changed
+                self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
+            elif failed.error_kind in PASSING and retried < RETRIES:
+                retried += 1
+                self.progress.say(f"the first request failed ({failed.error_kind}), asking again")
+                time.sleep(RETRY_SECONDS)
+            else:
+                raise in_words(self.server.endpoint, failed, task.connect_timeout)
         self._recognise(end.server or "")
         if not counted:
             return
