@@ -84,7 +84,7 @@ def test_the_table_tells(tmp_path: Path, oss_eval: Command) -> None:
 def test_every_fault_in_a_benchmark(tmp_path: Path) -> None:
     names = [name for name in OF_REQUESTS if name not in ("huge", "trickle")]
     url = f"sim://gpt-oss-20b-h20?speed=20&fault={every(0.02, names)}"
-    run = api.run_bench("demo", url=url, parallel=16, repeats=6, out=tmp_path / "results", **PATIENCE)
+    run = api.run_bench("demo", url=url, parallel=16, repeats=6, retries=12, out=tmp_path / "results", **PATIENCE)
     samples = read_samples(run.path).to_pylist()
     assert len(samples) == 34 * 6
     assert {row["status"] for row in samples} == {"ok"}, "what passes is asked again until it has passed"
