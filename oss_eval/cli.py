@@ -413,13 +413,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
-    # A job manager's polite stop keeps what was finished, like Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _carry_out(argv: list[str] | None) -> int:
+    """Run the command that was typed, and say what went wrong. Raises BrokenPipeError."""
     try:
         arguments = parse(argv)
-        return COMMANDS[arguments.run](arguments)
+        code = COMMANDS[arguments.run](arguments)
+        sys.stdout.flush()
+        return code
     except OssEvalError as error:
         sys.stderr.write(f"oss-eval: {error.message}\n")
         if error.hint:
@@ -428,9 +428,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("oss-eval: interrupted\n")
         return INTERRUPTED
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
+    # A job manager's polite stop keeps what was finished, like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _carry_out(argv)
     except BrokenPipeError:
-        # `oss-eval show last | head`: the reader has what it wanted.
-        sys.stderr.close()
+        # `oss-eval show last | head`: the reader has what it wanted, and what is left in buffers is for nobody.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
         return 0
     finally:
         if argv is None:  # all that is left is to leave, which another Ctrl-C would only tear apart

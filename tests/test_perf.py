@@ -531,7 +531,7 @@ def test_a_run_that_has_not_begun_to_measure_says_so(oss_eval: Command, tmp_path
     assert "has not begun to measure" in done.stderr
 
 
-@pytest.mark.parametrize("pipe", ["2>&1 | head -1", "| head -1"])
+@pytest.mark.parametrize("pipe", ["2>&1 | head -1", "| head -1", "--json | head -c 1", "2>&1 --json | true"])
 def test_a_reader_that_leaves_early_does_not_spoil_the_run(tmp_path: Path, pipe: str) -> None:
     line = f"set -o pipefail; {sys.executable} -m oss_eval perf --url sim://instant --parallel 2 --number 8 {pipe}"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
