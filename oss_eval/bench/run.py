@@ -7,7 +7,7 @@ import os
 import queue
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,11 @@ from oss_eval.bench.jobs import Course, Job, Plan, Point, generation, jobs, poin
 from oss_eval.bench.judge import KEY as JUDGE_KEY
 from oss_eval.bench.manifest import described
 from oss_eval.bench.questions import Benchmark
+from oss_eval.bench.tally import Tally
 from oss_eval.bench.voice import Channel, Stopped, Voice
 from oss_eval.checks import ClockWatch
-from oss_eval.endpoints import choose_model, http_error, parse_url, reach
-from oss_eval.errors import BrokenOff, EndpointError, OssEvalError, StoreError
+from oss_eval.endpoints import choose_model, parse_url, reach
+from oss_eval.errors import BrokenOff, OssEvalError, StoreError
 from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
 from oss_eval.progress import Progress
@@ -57,23 +58,6 @@ STOP_SECONDS = 3.0
 """What is being graded when the run is stopped may end within this time."""
 SPARE_THREADS = 32
 """Samples beyond those in flight: being graded while others are asked."""
-GONE = 10
-"""Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
-
-
-@dataclass(slots=True)
-class _Tally:
-    """How the run is going."""
-
-    scored: int = 0
-    points: float = 0.0
-    failed: int = 0
-    done: int = 0
-    unreachable: int = 0
-    """Samples in a row that could not be asked."""
-    answered: bool = False
-    fatal: OssEvalError | None = None
-    """Why the run can't go on."""
 
 
 def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
@@ -181,7 +165,7 @@ class _Bench:
         self.writer, self.grader, self.points = writer, grader, found
         self.first = courses[0].plan.task
         self.progress = Progress(order.log_every)
-        self.tally = _Tally()
+        self.tally = Tally(server, writer.run_id)
         self.clock = ClockWatch()
         self.gate = Gate(Tuner.START if self.first.parallel == "auto" else self.first.parallel)
         self.tuner: Tuner | None = None
@@ -268,7 +252,7 @@ class _Bench:
 
     def _begin(self, point: Point, number: int, tokens: int) -> None:
         self._tokens_before = tokens
-        self.tally.scored, self.tally.points = 0, 0.0
+        self.tally.begin()
         self.progress.note = ""
         self.progress.start(" ".join(filter(None, (point.task, point.reasoning_effort))), number)
 
@@ -293,33 +277,17 @@ class _Bench:
 
     def _take(self, item: SampleRecord | RequestRecord | BaseException) -> None:
         """A request or a sample is over; the only place that writes."""
-        tally = self.tally
         if isinstance(item, RequestRecord):
             item.text = item.reasoning_text = None  # the sample holds them
             self.writer.add(item)
-            tally.answered |= item.status == "ok"
-            if not tally.answered and item.http_status in (401, 403, 404):
-                tally.fatal = http_error(self.server.endpoint, item.http_status, item.error_message or "")
+            self.tally.request(item)
         elif isinstance(item, SampleRecord):
             self.writer.add_sample(item)
-            tally.done += 1
-            tally.failed += item.status != "ok"
-            if item.score is not None:
-                tally.scored += 1
-                tally.points += item.score
-            gone = item.error_kind in ("connect", "timeout_connect", "tls")
-            tally.unreachable = tally.unreachable + 1 if gone else 0
-            if tally.unreachable >= GONE:
-                hint = f"start it again, then: oss-eval resume {self.writer.run_id}"
-                if not tally.answered:
-                    hint = "start it and give the command again; nothing was answered, so nothing is stored"
-                tally.fatal = EndpointError(
-                    f"{self.server.endpoint.url} can't be reached any more: {item.error_message}", hint
-                )
-            self.progress.note = f"score {tally.points / tally.scored:.1%}" if tally.scored else ""
+            self.tally.sample(item)
+            self.progress.note = self.tally.note
             self.progress.done(item.status)
         elif isinstance(item, OssEvalError):
-            tally.fatal = tally.fatal or item
+            self.tally.fatal = self.tally.fatal or item
         else:
             raise item
 

@@ -1,0 +1,57 @@
+"""How a benchmark is going: what is answered, what failed, and whether it can go on."""
+
+from __future__ import annotations
+
+from oss_eval.endpoints import http_error
+from oss_eval.errors import EndpointError, OssEvalError
+from oss_eval.records import RequestRecord, SampleRecord
+from oss_eval.session import Server
+
+GONE = 10
+"""Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
+
+
+class Tally:
+    """Counts what comes in."""
+
+    def __init__(self, server: Server, run_id: str) -> None:
+        self._server, self._run_id = server, run_id
+        self._scored = self._unreachable = 0
+        self._points = 0.0
+        self.done = 0
+        """Samples."""
+        self.answered = False
+        """Whether any request was."""
+        self.fatal: OssEvalError | None = None
+        """Why the run can't go on."""
+
+    @property
+    def note(self) -> str:
+        """The score of the point so far."""
+        return f"score {self._points / self._scored:.1%}" if self._scored else ""
+
+    def begin(self) -> None:
+        """Another point."""
+        self._scored, self._points = 0, 0.0
+
+    def request(self, record: RequestRecord) -> None:
+        """A request is over."""
+        self.answered |= record.status == "ok"
+        if not self.answered and record.http_status in (401, 403, 404):
+            self.fatal = http_error(self._server.endpoint, record.http_status, record.error_message or "")
+
+    def sample(self, record: SampleRecord) -> None:
+        """A sample is over."""
+        self.done += 1
+        if record.score is not None:
+            self._scored += 1
+            self._points += record.score
+        gone = record.error_kind in ("connect", "timeout_connect", "tls")
+        self._unreachable = self._unreachable + 1 if gone else 0
+        if self._unreachable >= GONE:
+            hint = f"start it again, then: oss-eval resume {self._run_id}"
+            if not self.answered:
+                hint = "start it and give the command again; nothing was answered, so nothing is stored"
+            self.fatal = EndpointError(
+                f"{self._server.endpoint.url} can't be reached any more: {record.error_message}", hint
+            )
