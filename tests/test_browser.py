@@ -348,7 +348,7 @@ def test_a_live_run_shows_its_progress_and_its_end_by_itself(page: Page, address
         "--name",
         "live-one",
     ]
-    command += ["--parallel", "4", "--number", "48", "--max-tokens", "60", "--out", str(results)]
+    command += ["--parallel", "4", "--number", "120", "--max-tokens", "60", "--out", str(results)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         row = page.locator("#sheet-runs tbody tr", has_text="live-one")
         expect(row.locator("progress")).to_be_visible(timeout=15_000)
