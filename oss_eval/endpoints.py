@@ -29,6 +29,8 @@ SETUP_TIMEOUT = 5.0
 LOCAL_TIMEOUT = 0.7
 
 SIMULATOR_URL = "sim://gpt-oss-20b-h20"
+UNREACHABLE = ("connect", "timeout_connect", "tls")
+"""Kinds of failures of requests that found no server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +364,7 @@ def in_words(endpoint: Endpoint, record: RequestRecord, timeout: float) -> Endpo
     message, kind = record.error_message or "", record.error_kind or ""
     if record.http_status is not None and record.http_status != 200:
         return http_error(endpoint, record.http_status, message)
-    if kind in ("connect", "timeout_connect", "tls"):
+    if kind in UNREACHABLE:
         return unreachable(endpoint, message, timeout)
     if kind in ("decode", "empty"):
         return not_openai(endpoint, message)

@@ -60,7 +60,22 @@ def unlike(manifest: dict[str, Any], lines: list[str]) -> UsageError:
     )
 
 
-def check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
+def check_server(
+    manifest: dict[str, Any],
+    task: Task,
+    model: str,
+    simulator: str | None,
+    endpoints: tuple[Endpoint, ...],
+    simulated: bool,
+) -> None:
+    """Raise UsageError when who would be asked now is not like who answered before: a model or a simulator, the
+    API and its prompts, the model. `simulator` is the one to be started, `simulated` whether any answers."""
+    _check_simulated(manifest, simulated)
+    _check_api(manifest, task, endpoints)
+    _check_model(model, simulator, endpoints, task.connect_timeout)
+
+
+def _check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
     """Raise UsageError rather than mix a model's answers with a simulator's."""
     before = bool(manifest["endpoint"].get("simulated"))
     if before != simulated:
@@ -71,7 +86,7 @@ def check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
         )
 
 
-def check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ...], timeout: float) -> None:
+def _check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ...], timeout: float) -> None:
     """Raise UsageError when the server lists its models and the run's is not among them."""
     served: list[str] = []
     if simulator is not None:
@@ -87,7 +102,7 @@ def check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ..
         )
 
 
-def check_api(manifest: dict[str, Any], task: Task, endpoints: tuple[Endpoint, ...]) -> None:
+def _check_api(manifest: dict[str, Any], task: Task, endpoints: tuple[Endpoint, ...]) -> None:
     """Raise UsageError for another API, or a prompt file that says something else now."""
     before = manifest["endpoint"].get("api")
     if endpoints and before and endpoints[0].api != before:

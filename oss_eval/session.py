@@ -158,7 +158,11 @@ def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint,
 
 def simulator_behind(endpoint: Endpoint, timeout: float) -> str | None:
     """The sim:// URL of a server that calls itself our simulator: it must not be taken for a model."""
-    header = server_header(endpoint, timeout) or ""
+    return simulator_named(server_header(endpoint, timeout) or "")
+
+
+def simulator_named(header: str) -> str | None:
+    """The sim:// URL of our simulator by what it calls itself; None for any other server."""
     return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
 
 

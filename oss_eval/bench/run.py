@@ -32,7 +32,7 @@ from oss_eval.interrupts import Interrupts
 from oss_eval.load.asker import Asker
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.resume import check_api, check_model, check_simulated
+from oss_eval.resume import check_server
 from oss_eval.session import (
     Made,
     Order,
@@ -84,9 +84,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             if endpoints:
                 known = simulator_behind(endpoints[0], first.connect_timeout)
             if writer is not None:
-                check_simulated(writer.manifest, known is not None)
-                check_api(writer.manifest, first, endpoints)
-                check_model(model, simulator, endpoints, first.connect_timeout)
+                check_server(writer.manifest, first, model, simulator, endpoints, known is not None)
             grader = Grader()
             stack.callback(grader.close)
             grader.warm_up()

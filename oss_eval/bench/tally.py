@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oss_eval.endpoints import http_error
+from oss_eval.endpoints import UNREACHABLE, http_error
 from oss_eval.errors import EndpointError, OssEvalError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.session import Server
@@ -46,7 +46,7 @@ class Tally:
         if record.score is not None:
             self._scored += 1
             self._points += record.score
-        gone = record.error_kind in ("connect", "timeout_connect", "tls")
+        gone = record.error_kind in UNREACHABLE
         self._unreachable = self._unreachable + 1 if gone else 0
         if self._unreachable >= GONE:
             hint = f"start it again, then: oss-eval resume {self._run_id}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from oss_eval.endpoints import Endpoint, reach
+from oss_eval.endpoints import UNREACHABLE, Endpoint, reach
 from oss_eval.errors import EndpointError
 from oss_eval.records import RequestRecord
 
-UNREACHABLE = ("connect", "timeout_connect", "tls")
 GONE = 10
 """So many requests in a row that found no server, over GONE_SECONDS: it is gone, and asking on would only fill the
 rest of the sweep with failures."""

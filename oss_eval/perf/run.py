@@ -26,7 +26,7 @@ from oss_eval.perf.resume import Rest, rest, whole
 from oss_eval.probe.dialects import Generation
 from oss_eval.progress import Progress
 from oss_eval.records import RequestRecord
-from oss_eval.resume import check_api, check_model, check_simulated
+from oss_eval.resume import check_server
 from oss_eval.session import (
     Made,
     Order,
@@ -36,12 +36,12 @@ from oss_eval.session import (
     limits,
     put_aside,
     simulator_behind,
+    simulator_named,
     stopping,
     whom_to_ask,
 )
 from oss_eval.settle import ADAPTATIONS, Settled, settle
 from oss_eval.simulate.process import parse_sim_url, running
-from oss_eval.simulate.profiles import SERVER
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
     from oss_eval.writer import RunWriter
@@ -76,10 +76,10 @@ def run(
     check_descriptors(points or grid(task, cores), max(1, len(task.url)))
     simulator, endpoints = whom_to_ask(task, order.access)
     with contextlib.ExitStack() as stack:
-        model = task.model or (parse_sim_url(simulator).profile.model if simulator else None)
-        if not simulator:
+        if simulator:
+            model = task.model or parse_sim_url(simulator).profile.model
+        else:
             model = choose_model(endpoints[0], task.model)
-        assert model is not None
         if resumed is None:
             writer = RunWriter(order.out, new_run_id(kind, order.name or model), {"kind": kind})
         else:
@@ -92,9 +92,7 @@ def run(
                 if not simulator:
                     reach(endpoints[0], task.connect_timeout)
                     known = simulator_behind(endpoints[0], task.connect_timeout)
-                check_simulated(writer.manifest, known is not None)
-                check_api(writer.manifest, task, endpoints)
-                check_model(model, simulator, endpoints, task.connect_timeout)
+                check_server(writer.manifest, task, model, simulator, endpoints, known is not None)
             if simulator and todo.todo:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
                 endpoints = (parse_url(url, task.api),)
@@ -361,7 +359,7 @@ class _Sweep:
     def _recognise(self, header: str) -> None:
         """What the server calls itself; a simulator must not be taken for a model."""
         self.server = replace(self.server, header=header or None)
-        if header.startswith(SERVER) and not self.server.simulator:
-            simulator = f"sim://{header.removeprefix(SERVER)}"
+        simulator = simulator_named(header)
+        if simulator and not self.server.simulator:
             self.server = replace(self.server, simulator=simulator)
             self.progress.say(f"SIMULATED: this server is oss-eval's simulator ({simulator}), no model is run")
