@@ -9,7 +9,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 CLOSE, RESET = "close", "reset"
@@ -172,3 +172,15 @@ def talking(answer: Callable[[dict[str, Any]], Sequence[Step] | bytes]) -> Scrip
         return [reply] if isinstance(reply, bytes) else reply
 
     return script
+
+
+@contextlib.contextmanager
+def deaf_server() -> Iterator[int]:
+    """The port of a server that takes no connection: its backlog is full, so connecting takes for ever."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1))
+        for _ in range(8):
+            blocker = stack.enter_context(socket.socket())
+            blocker.setblocking(False)
+            blocker.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])

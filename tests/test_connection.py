@@ -11,7 +11,19 @@ import pytest
 import trustme
 
 from tests.conftest import ask
-from tests.scripted import CLOSE, DONE, LAST_CHUNK, RESET, SSE_HEAD, STOP, ScriptedServer, answering, chunk, delta
+from tests.scripted import (
+    CLOSE,
+    DONE,
+    LAST_CHUNK,
+    RESET,
+    SSE_HEAD,
+    STOP,
+    ScriptedServer,
+    answering,
+    chunk,
+    deaf_server,
+    delta,
+)
 
 HELLO = delta("Hel") + delta("lo") + STOP + DONE
 
@@ -199,12 +211,8 @@ def test_a_dead_first_address_leaves_time_for_the_second() -> None:
     from oss_eval.probe.poller import Poller
     from oss_eval.probe.target import Target
 
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, ScriptedServer(answering()) as server:
-        blockers = [socket.socket() for _ in range(8)]
-        for sock in blockers:
-            sock.setblocking(False)
-            sock.connect_ex(full.getsockname())
-        addresses = ((socket.AF_INET, full.getsockname()), (socket.AF_INET, ("127.0.0.1", server.port)))
+    with deaf_server() as port, ScriptedServer(answering()) as server:
+        addresses = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.1", server.port)))
         target = Target("h", server.port, False, "/", (), addresses)
 
         async def go() -> bool:
@@ -216,5 +224,3 @@ def test_a_dead_first_address_leaves_time_for_the_second() -> None:
             return opened
 
         assert uvloop.run(go())
-        for sock in blockers:
-            sock.close()

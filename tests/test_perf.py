@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -487,39 +486,6 @@ def test_files_of_the_user_do_not_get_into_the_workers(oss_eval: Command, tmp_pa
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-
-
-def test_a_stop_while_connections_are_being_opened(tmp_path: Path) -> None:
-    """A server whose backlog is full: connecting takes for ever, and Ctrl-C must not wait for it."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
-        blockers = []
-        for _ in range(8):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
-            blockers.append(sock)
-        command = [
-            sys.executable,
-            "-m",
-            "oss_eval",
-            "perf",
-            "--url",
-            f"http://127.0.0.1:{listener.getsockname()[1]}",
-        ]
-        command += ["--model", "m", "--connect-timeout", "60", "--parallel", "4"]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
-            time.sleep(1.5)
-            begun = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=20)
-        assert time.monotonic() - begun < 3
-        for sock in blockers:
-            sock.close()
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "oss-eval: interrupted"
-    assert "Traceback" not in err
-    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_run_that_has_not_begun_to_measure_says_so(oss_eval: Command, tmp_path: Path) -> None:

@@ -7,14 +7,20 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oss_eval.fsck import BAD, examine
 from oss_eval.interrupts import Interrupts
+from oss_eval.load.messages import Ask, Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.process import WorkerProcess
+from oss_eval.load.shared import Budget, write_deck
+from oss_eval.probe.target import Target, resolve
 from oss_eval.simulate.truth import read_truth
 from oss_eval.store import read_manifest, read_requests, read_samples, status_of
 from tests.conftest import Command, ended, launched, only_run, until, worker_of
+from tests.scripted import deaf_server
 
 SWEEP = ("perf", "--parallel", "4", "--number", "4000", "--max-tokens", "40")
 BENCH = ("bench", "demo", "--parallel", "4", "--repeats", "50")
@@ -156,3 +162,49 @@ def test_grace_is_seconds(oss_eval: Command) -> None:
     done = oss_eval("perf", "--grace", "-1", "--url", "sim://instant")
     assert done.returncode == 2
     assert "--grace -1: must be seconds, at least 0" in done.stderr
+
+
+def test_a_stop_while_connections_are_being_opened(tmp_path: Path) -> None:
+    """Ctrl-C must not wait for a server that takes no connection."""
+    with deaf_server() as port:
+        what = ("perf", "--url", f"http://127.0.0.1:{port}", "--model", "m", "--connect-timeout", "60")
+        with launched(tmp_path, *what, "--parallel", "4") as process:
+            assert process.stderr is not None
+            assert any(
+                line.startswith("number 16") for line in process.stderr
+            )  # the last thing before it connects
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            code, _, err = ended(process)
+    assert code == 130
+    assert err.splitlines()[-1] == "oss-eval: interrupted"
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_stop_right_behind_what_it_stops(tmp_path: Path) -> None:
+    """Ctrl-C while a worker process is still starting: it finds the point and its end in the same moment."""
+    write_deck(tmp_path / "deck", [b"{}"] * 4)
+    Budget(tmp_path / "budget").close()
+    with deaf_server() as port:
+        target = Target("127.0.0.1", port, False, "/v1", (), resolve("127.0.0.1", port))
+        worker = WorkerProcess(0, Setup(0, (target,), "r", 60.0, 60.0, 60.0))
+        try:
+            worker.send(Prepare("p", 4, 4, tmp_path / "deck", tmp_path / "budget"))
+            worker.send(Stop(abort=True))
+            worker.socket.settimeout(20)
+            said: list[Any] = []
+            while not said:
+                said += worker.inbox.feed(worker.socket.recv(1 << 20))
+            assert [type(message) for message in said] == [Ready], "the main process looks for Done after its Go"
+            worker.send(Go())
+            while not any(isinstance(message, Done) for message in said):
+                said += worker.inbox.feed(worker.socket.recv(1 << 20))
+            worker.send(Ask(7, "r/s/7", b"{}"))
+            worker.send(Stop(abort=True))
+            while not any(isinstance(message, Batch) for message in said):
+                said += worker.inbox.feed(worker.socket.recv(1 << 20))
+        finally:
+            worker.close()
+    assert [type(message) for message in said] == [Ready, Done, Batch]
+    assert said[1].connections == 0
+    assert [(ended[0], ended[4]) for ended in said[2].ended] == [(7, "cancelled")]

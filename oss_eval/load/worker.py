@@ -156,7 +156,10 @@ class Worker:
             self._inbound.put_nowait(None)
             return
         for message in self._inbox.feed(data):
-            if isinstance(message, Stop):
+            if isinstance(message, Prepare):
+                # Here and not where the point begins: a stop may lie in the queue behind it.
+                self._stopping = False
+            elif isinstance(message, Stop):
                 self._halt(message.abort, message.why)
             elif isinstance(message, GiveUp):
                 if message.tag in self._asking_with:
@@ -176,7 +179,6 @@ class Worker:
 
     async def _point(self, point: Prepare) -> None:
         self._opened = self._unopened = self._reconnects = 0
-        self._stopping = False
         servers = range(len(self.setup.targets))
         slots = [[self._connection(server) for server in servers] for _ in range(point.slots)]
         self._connections = [connection for slot in slots for connection in slot]
@@ -187,9 +189,7 @@ class Worker:
         while not isinstance(message := await self._inbound.get(), Go):
             if message is None:
                 self._inbound.put_nowait(None)  # for `run`, which ends on it
-                return
-            if isinstance(message, Stop):
-                break  # every slot will find that it is over
+                return  # a stop needs no answer here: Go follows, and every slot will find that it is over
         deck, budget = Deck(point.deck), Budget(point.budget)
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
@@ -244,6 +244,8 @@ class Worker:
             await asyncio.sleep(CLIENT_PAUSE)
 
     async def _try_connect(self, connection: Connection) -> tuple[str, str] | None:
+        if self._stopping:  # it came before this attempt, so nobody would end it
+            return "cancelled", STOPPED
         task = asyncio.current_task()
         assert task is not None
         again = connection.dropped
