@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.errors import OssEvalError, TaskError, UsageError
 from oss_eval.flags import parse
+from oss_eval.interrupts import handled, insist
 
 if TYPE_CHECKING:
     from oss_eval.session import Made, Order
@@ -98,7 +99,12 @@ def _ended(made: Made, arguments: argparse.Namespace) -> int:
 
     given = vars(arguments)
     if not made.hurried:
-        _show(made.path, given.get("json", False), given.get("grid", False))
+        try:
+            _show(made.path, given.get("json", False), given.get("grid", False))
+        except KeyboardInterrupt:
+            if made.status == "finished":
+                raise
+            # Stopped once more: how to go on is said all the same.
     if made.status != "finished":
         # A sweep without a success has nothing left to ask: resuming it would change nothing.
         reason = made.reason or "every request failed"
@@ -434,6 +440,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
     # A job manager's polite stop keeps what was finished, like Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    insist()
     try:
         return _carry_out(argv)
     except BrokenPipeError:
@@ -446,3 +453,4 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None:  # all that is left is to leave, which another Ctrl-C would only tear apart
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
+            handled()

@@ -3,8 +3,39 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from typing import Any
+
+AGAIN_SECONDS = 0.01
+
+
+def insist() -> None:
+    """From here on no KeyboardInterrupt is lost that was raised in a finalizer or in a weak reference's callback.
+
+    Python prints such an exception and goes on (sys.unraisablehook). Here it comes again a moment later, as
+    SIGTERM, which is not ignored where SIGINT is, in a shell's background jobs.
+    """
+    otherwise, main = sys.unraisablehook, threading.main_thread().ident
+
+    def hook(lost: Any) -> None:
+        if lost.exc_type is not KeyboardInterrupt or main is None:
+            otherwise(lost)
+            return
+        timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = hook
+
+
+def handled() -> None:
+    """Leave by exit code, not as killed by SIGINT, whatever was interrupted before.
+
+    CPython (Python/pythonrun.c) notes a KeyboardInterrupt that comes out of code given as text, as dataclasses are
+    made of, as unhandled although somebody handles it later; other such code takes the note away.
+    """
+    eval("None")
 
 
 class Interrupts:

@@ -119,12 +119,23 @@ def go_on(path: Path) -> str:
     return f"finished work is stored; go on with: oss-eval resume {path.name}{where}"
 
 
-def close(writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
-    """End a run: `store` computes and writes its figures; how it ended. Raises BrokenOff when the disk refuses.
+def close(
+    writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made], held: contextlib.ExitStack
+) -> Made:
+    """End a run: `store` computes and writes its figures, what it `held` is let go; how it ended. Raises BrokenOff
+    when the disk refuses.
 
     Ctrl-C, of which there were `interrupts` before, is not heeded here unless it is the second one: then rows are
     stored, and that is all.
     """
+    try:
+        return _stored(writer, made, interrupts, store)
+    finally:
+        with Interrupts():  # this takes a moment, and another Ctrl-C would lose how the run ended
+            held.close()
+
+
+def _stored(writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
     try:
         with Interrupts(before=interrupts, raises_at=max(2, interrupts + 1)):
             if made.hurried:

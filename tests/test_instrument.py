@@ -147,11 +147,9 @@ def test_no_worker_idles_while_another_has_work(oss_eval: Command, tmp_path: Pat
         return answering(*([2.0, GOOD] if slow else [0.02, GOOD]))(number, request)
 
     with ScriptedServer(script) as server:
-        begun = time.monotonic()
         done = oss_eval("perf", "--url", server.url, "--parallel", "2", "--number", "40", "--prompt", "Hi",
                         "--workers", "2")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 5
     [run] = (tmp_path / "results").iterdir()
     counts = pd.Series(read_requests(run, "00-c2")["worker"].to_pylist()).value_counts().to_dict()
     assert sorted(counts.values()) == [1, 39]

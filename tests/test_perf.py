@@ -275,7 +275,7 @@ def test_timeouts_are_rows_and_end_the_run(oss_eval: Command, tmp_path: Path) ->
         begun = time.monotonic()
         done = oss_eval("perf", "--url", server.url, "--parallel", "2", "--number", "6", "--prompt", "Hi",
                         "--read-timeout", "1")  # fmt: skip
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 18, "the server says nothing for 20 s"
     assert done.returncode == 0, done.stderr
     rows = [r for r in read_requests(only_run(tmp_path)).to_pylist() if r["status"] == "timeout"]
     assert [r["error_kind"] for r in rows] == ["timeout_idle"]
@@ -332,7 +332,7 @@ def test_mistakes_are_explained(
 ) -> None:
     begun = time.monotonic()
     done = oss_eval("perf", *words)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert done.returncode == 2
     assert cause in done.stderr
     assert next_step in done.stderr.splitlines()[-1]
@@ -367,7 +367,7 @@ def test_a_server_that_accepts_and_says_nothing(oss_eval: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         begun = time.monotonic()
         done = oss_eval("perf", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert done.returncode == 2
     assert "no answer in time" in done.stderr
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe.target import Target, resolve
 from oss_eval.simulate.truth import read_truth
 from oss_eval.store import read_manifest, read_requests, read_samples, status_of
-from tests.conftest import Command, ended, launched, only_run, until, worker_of
+from tests.conftest import ROOT, Command, ended, launched, only_run, until, worker_of
 from tests.scripted import deaf_server
 
 SWEEP = ("perf", "--parallel", "4", "--number", "4000", "--max-tokens", "40")
@@ -46,7 +50,7 @@ def test_what_is_in_flight_may_finish(tmp_path: Path, number: int, oss_eval: Com
     statuses = read_requests(run, "00-c4")["status"].to_pylist()
     assert set(statuses) == {"ok"}, "nothing was given up"
     truth = read_truth(run / "truth.jsonl")
-    assert all(seen.received_ns < told + 0.2e9 for seen in truth.values()), "nothing was sent any more"
+    assert all(seen.received_ns < told + 1e9 for seen in truth.values()), "nothing was sent any more"
     assert max(seen.token_ns[-1] for seen in truth.values()) > told, "something was in flight"
     document = json.loads(out)
     assert document["status"] == "interrupted"
@@ -60,7 +64,7 @@ def test_what_is_in_flight_may_finish(tmp_path: Path, number: int, oss_eval: Com
 
 def test_grace_ends(tmp_path: Path) -> None:
     with launched(
-        tmp_path, *SWEEP, "--max-tokens", "100", "--url", "sim://paced?rate=20", "--grace", "1"
+        tmp_path, *SWEEP, "--max-tokens", "600", "--url", "sim://paced?rate=20", "--grace", "1"
     ) as process:
         until(lambda: any("00-c4" in file.read_text() for file in tmp_path.glob("results/*/manifest.json")))
         time.sleep(1)
@@ -68,7 +72,7 @@ def test_grace_ends(tmp_path: Path) -> None:
         begun = time.monotonic()
         code, _, _ = ended(process)
     assert code == 130
-    assert 0.9 < time.monotonic() - begun < 4
+    assert 0.9 < time.monotonic() - begun < 15, "not the 30 s that a response takes"
     rows = read_requests(only_run(tmp_path), "00-c4")
     assert rows["status"].to_pylist() == ["cancelled"] * 4
     assert set(rows["error_message"].to_pylist()) == {"the run was stopped"}
@@ -77,7 +81,7 @@ def test_grace_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
 def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_eval: Command) -> None:
     url = "sim://gpt-oss-20b-h20?speed=1" if what is SWEEP else "sim://gpt-oss-20b-h20?speed=4"
-    longer = ("--max-tokens", "400") if what is SWEEP else ()
+    longer = ("--max-tokens", "20000") if what is SWEEP else ()
     with launched(tmp_path, *what, *longer, "--url", url, "--grace", "60") as process:
         until(lambda: parts(tmp_path))
         time.sleep(0.5)
@@ -89,7 +93,7 @@ def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_e
         code, _, err = ended(process)
         took = time.monotonic() - begun
     assert code == 130
-    assert took < 4, "not the minute of its grace (benchmarks/stopping.py measures it)"
+    assert took < 20, "not the minute of its grace (benchmarks/stopping.py measures it)"
     run = only_run(tmp_path)
     rows = read_requests(run)
     assert finished <= set(rows["request_id"].to_pylist())
@@ -114,7 +118,7 @@ def test_a_benchmark_finishes_its_samples(tmp_path: Path) -> None:
     assert "4 requests in flight may finish within 10 s" in err
     assert f"go on with: oss-eval resume {run.name}\n" in err
     truth = read_truth(run / "truth.jsonl")
-    assert all(seen.received_ns < told + 0.2e9 for seen in truth.values()), "nothing was sent any more"
+    assert all(seen.received_ns < told + 1e9 for seen in truth.values()), "nothing was sent any more"
     samples = read_samples(run)
     assert 0 < samples.num_rows < 34 * 50
     assert set(samples["status"].to_pylist()) == {"ok"}
@@ -147,6 +151,15 @@ def test_a_dead_worker_ends_the_run_with_its_rows(
     assert clean(run)
 
 
+@pytest.fixture
+def sigint_arrives() -> Iterator[None]:
+    """A shell's background jobs, and so tests begun as one, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_arrives")
 def test_the_third_signal_is_not_counted_but_raised() -> None:
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
@@ -156,6 +169,63 @@ def test_the_third_signal_is_not_counted_but_raised() -> None:
             signal.raise_signal(signal.SIGINT)
     with Interrupts(before=1, raises_at=2), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("sigint_arrives")
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+    assert interrupts.count == 0
+
+
+LOST = """
+import signal, sys, time
+from oss_eval.interrupts import insist
+
+class Leaving:
+    def __del__(self):
+        raise ValueError("still printed") if sys.argv[1:] else signal.raise_signal(signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+insist()
+try:
+    Leaving()
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("heeded")
+"""
+
+
+def test_a_signal_that_falls_into_a_finalizer_is_heeded(tmp_path: Path) -> None:
+    """Python prints and drops what is raised there."""
+    call = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = call([sys.executable, "-c", LOST])
+    assert (done.stdout, done.stderr) == ("heeded\n", "")
+    other = call([sys.executable, "-c", LOST.replace("sleep(20)", "sleep(0)"), "x"])
+    assert "ValueError: still printed" in other.stderr
+
+
+NOTED = """
+import signal, sys
+from oss_eval.cli import COMMANDS, main
+
+def interrupted(arguments):
+    try:
+        exec("signal.raise_signal(signal.SIGTERM)")
+    except KeyboardInterrupt:
+        return 130
+
+COMMANDS["tasks"] = interrupted
+sys.argv = ["oss-eval", "tasks"]
+sys.exit(main())
+"""
+
+
+def test_the_exit_code_is_ours_wherever_the_signal_fell(tmp_path: Path) -> None:
+    """CPython ends as killed by SIGINT when code made of text was interrupted, whoever caught it."""
+    done = subprocess.run([sys.executable, "-c", NOTED], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_grace_is_seconds(oss_eval: Command) -> None:

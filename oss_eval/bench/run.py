@@ -120,10 +120,15 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 raise
             assert writer is not None
             raise BrokenOff(error.message, go_on(writer.path)) from None
+        except KeyboardInterrupt:
+            _abandon(writer, bench)
+            if writer is None or bench is None or not bench.tally.answered:
+                raise
+            made = Made(writer.path, "interrupted", "interrupted", hurried=True)
         except BaseException:
             _abandon(writer, bench)
             raise
-        return close(writer, made, bench.interrupts, bench.store)
+        return close(writer, made, bench.interrupts, bench.store, stack)
 
 
 def _abandon(writer: RunWriter | None, bench: _Bench | None) -> None:

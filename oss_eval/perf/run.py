@@ -72,8 +72,8 @@ def run(
 
     if task.prompt is not None:
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
-    cores = provenance.usable_cores()
-    check_descriptors(points or grid(task, cores), max(1, len(task.url)))
+    planned = points or grid(task, provenance.usable_cores())
+    check_descriptors(planned, max(1, len(task.url)))
     simulator, endpoints = whom_to_ask(task, order.access)
     with contextlib.ExitStack() as stack:
         if simulator:
@@ -86,7 +86,7 @@ def run(
             writer = RunWriter.reopen(resumed)  # locked from here on
         sweep: _Sweep | None = None
         try:
-            todo = whole(points or grid(task, cores)) if resumed is None else rest(resumed, missing)
+            todo = whole(planned) if resumed is None else rest(resumed, missing)
             if resumed is not None and todo.todo:
                 known = simulator
                 if not simulator:
@@ -111,7 +111,7 @@ def run(
         except BaseException:
             writer.leave()  # whatever broke, finished requests stay
             raise
-        return close(writer, made, sweep.interrupts, sweep.store)
+        return close(writer, made, sweep.interrupts, sweep.store, stack)
 
 
 class _Sweep:
@@ -134,7 +134,6 @@ class _Sweep:
         self.pulse = Pulse()
         self.clients = {name: Client(**values) for name, values in writer.manifest.get("client", {}).items()}
         self.clock = ClockWatch()
-        self.cores = provenance.usable_cores()
         self.settled = Settled()
 
     # -- listening to the fleet ------------------------------------------------------------------------
@@ -294,7 +293,8 @@ class _Sweep:
             self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")
         if task.workers == "auto" and any(point.workers > 1 for point in self.points):
             counts = " ".join(str(point.workers) for point in self.points)
-            self.progress.say(f"workers {counts} (auto: {STREAMS_A_WORKER} streams each, {self.cores} cores)")
+            cores = provenance.usable_cores()
+            self.progress.say(f"workers {counts} (auto: {STREAMS_A_WORKER} streams each, {cores} cores)")
 
     def _tokenizer(self, path: str) -> None:
         found = by_tokenizer(path, None if self.writer.session == 1 else self.writer.manifest)
