@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from scipy.stats import linregress
+from scipy.stats import t as student
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -90,6 +92,26 @@ def main() -> int:
         return report(run, truth, number, memory, seconds)
 
 
+def flatness(memory: list[tuple[float, float]], seconds: float) -> str:
+    """Memory over time, in words: 10 MB events come and go, so growth is looked for in the lowest of each minute.
+
+    The interval is that of least squares with Student's t, on the minutes after start-up and before the end.
+    """
+    at, mb = np.array([s for s in memory if min(120.0, seconds / 4) < s[0] < seconds - 15]).T
+    minute = ((at - at[0]) // 60).astype(int)
+    whole = [m for m in np.unique(minute) if np.sum(minute == m) > 30]
+    floor = [mb[minute == m].min() for m in whole]
+    words = f"memory of the client's processes: median {np.median(mb):.0f} MB, largest {mb.max():.0f} MB"
+    if len(whole) < 5:
+        return words
+    fit = linregress(whole, floor)
+    margin = float(student.ppf(0.975, len(whole) - 2)) * fit.stderr
+    return (
+        f"{words}; the lowest of a minute: {min(floor):.0f} to {max(floor):.0f} MB, {fit.slope * 60:+.0f} ± "
+        f"{margin * 60:.0f} MB an hour (95%, {len(whole)} minutes)"
+    )
+
+
 def report(run: Path, truth: Path, number: int, memory: list[tuple[float, float]], seconds: float) -> int:
     """What came of it; 1 if anything is not as it should be."""
     log: dict[str, str | None] = {}
@@ -132,11 +154,7 @@ def report(run: Path, truth: Path, number: int, memory: list[tuple[float, float]
     )
     for problem, count in wrong.most_common(10):
         print(f"  {count} x {problem}")
-    settled = [(at, mb) for at, mb in memory if at > min(120.0, seconds / 4) and at < seconds - 15]
-    at, mb = np.array(settled).T
-    slope = float(np.polyfit(at, mb, 1)[0])
-    print(f"memory of the client's processes: median {np.median(mb):.0f} MB, largest {max(mb):.0f} MB, "
-          f"{slope * 3600:+.1f} MB an hour over {at[-1] - at[0]:.0f} s")  # fmt: skip
+    print(flatness(memory, seconds))
     bad = [finding for finding in examine(run) if finding.level == BAD]
     print(f"fsck: {bad if bad else 'clean'}; status {read_manifest(run)['status']}; {seconds:.0f} s in all")
     return int(asked != number or bool(wrong) or bool(strangers) or bool(bad))

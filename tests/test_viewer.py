@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from oss_eval.comparison import benchmarks, mismatches, sweeps
 from oss_eval.errors import UsageError
 from oss_eval.metrics import Metric, PointMetrics
-from oss_eval.viewer import figures, markdown
+from oss_eval.viewer import figures, markdown, timeline
 from oss_eval.viewer.access import checked
 from oss_eval.viewer.address import LONGEST, MOST_RUNS, PAGES, Address
 from oss_eval.viewer.document import PLOTLY
@@ -267,10 +267,10 @@ def test_the_token_rate_adds_up_to_the_tokens(library: Library) -> None:
     rows = run.requests(columns, run.points[-1].point_id)
     begin = min(rows["start_ns"].to_pylist())
     edges = np.linspace(0, 60, 601)
-    rate = requests.token_rate(rows, begin, edges)
+    rate = timeline.token_rate(rows, begin, edges)
     assert rate is not None
     assert (rate * 0.1).sum() == pytest.approx(sum(rows["completion_tokens"].to_pylist()))
-    assert requests.token_rate(run.requests(columns, "probe"), begin, edges) is None  # warm-ups count nowhere
+    assert timeline.token_rate(run.requests(columns, "probe"), begin, edges) is None  # warm-ups count nowhere
 
 
 def test_cancelled_requests_are_no_failures(folder: Path) -> None:
@@ -541,13 +541,13 @@ def test_every_point_of_a_thinned_distribution_is_true(values: list[float]) -> N
 def test_thinned_requests_keep_failures_and_the_slowest() -> None:
     rng = np.random.default_rng(1)
     latency, failed = rng.random(20_000), rng.random(20_000) < 0.003
-    kept = requests.thinned(latency, failed)
-    assert len(kept) <= requests.MOST_BARS
+    kept = timeline.thinned(latency, failed)
+    assert len(kept) <= timeline.MOST_BARS
     assert set(np.flatnonzero(failed)) <= set(kept)
     assert set(np.argsort(latency)[-20:]) <= set(kept)
-    everything = requests.thinned(latency, np.ones(20_000, dtype=bool))
-    assert len(everything) <= requests.MOST_BARS
-    assert list(requests.thinned(latency[:5], failed[:5])) == [0, 1, 2, 3, 4]
+    everything = timeline.thinned(latency, np.ones(20_000, dtype=bool))
+    assert len(everything) <= timeline.MOST_BARS
+    assert list(timeline.thinned(latency[:5], failed[:5])) == [0, 1, 2, 3, 4]
 
 
 @settings(deadline=None)
@@ -555,7 +555,7 @@ def test_thinned_requests_keep_failures_and_the_slowest() -> None:
 def test_lanes_and_in_flight_agree_with_counting(spans: list[tuple[float, float]]) -> None:
     start = np.asarray([s for s, _ in spans])
     end = start + np.asarray([d for _, d in spans])
-    lane = requests.lanes(start, end)
+    lane = timeline.lanes(start, end)
     for a in range(len(spans)):
         for b in range(a):
             if lane[a] == lane[b]:  # one after the other
@@ -563,7 +563,7 @@ def test_lanes_and_in_flight_agree_with_counting(spans: list[tuple[float, float]
     most = max(int(((start <= at) & (end > at)).sum()) for at in start)
     assert lane.max() + 1 == most
     edges = np.linspace(0, end.max() + 1, 20)
-    found = requests.in_flight(start, end, edges)
+    found = timeline.in_flight(start, end, edges)
     assert found.max() == most
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from oss_eval.metrics import absolute_events, sessions
 from oss_eval.viewer import figures
 from oss_eval.viewer.address import Address
 from oss_eval.viewer.controls import Control
@@ -18,22 +15,12 @@ from oss_eval.viewer.library import Library, Run
 from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems, unfit
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, num, table, text
+from oss_eval.viewer.timeline import INSTANTS, Floats, closed_up, in_flight, lanes, left_out, thinned, token_rate
 
 CONTROLS = (Control("point", "Point", "choice"),)
-MOST_BARS = 400
-"""Requests drawn: all failures and the slowest first, the others thinned evenly."""
 MOST_PATTERNS = 120
 """Bars above which a pattern is too fine to be seen, and slow to draw."""
 BINS = 300
-INSTANTS = [
-    "start_ns",
-    "headers_ns",
-    "first_token_ns",
-    "first_answer_ns",
-    "last_token_ns",
-    "end_ns",
-    "scheduled_ns",
-]
 COLUMNS = [
     "request_id",
     "warmup",
@@ -46,7 +33,6 @@ COLUMNS = [
     *INSTANTS,
 ]
 Row = dict[str, Any]
-Floats = NDArray[np.float64]
 
 
 def draw(library: Library, address: Address, t: Words) -> Sheet:
@@ -71,7 +57,7 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         sheet.say(t("No request of this point is finished yet."))
         problems(sheet, shown, t)
         return sheet
-    breaks = gaps(rows)
+    breaks = left_out(rows)
     rows = closed_up(rows, breaks)
     begin = int(pc.min(rows["start_ns"]).as_py())
     chosen = address.get("request")
@@ -101,57 +87,9 @@ def _busiest(run: Run) -> str:
     return found.point_id if found else ""
 
 
-def gaps(rows: pa.Table) -> dict[int, int]:
-    """By session, the ns between the first one's start and its own in which nothing was measured."""
-    found: dict[int, int] = {}
-    left_out, last = 0, None
-    for sitting in sessions(rows):
-        first, end = pc.min(sitting["start_ns"]).as_py(), pc.max(sitting["end_ns"]).as_py()
-        left_out += 0 if last is None else max(0, first - last)
-        found[pc.fill_null(sitting["session"], 1)[0].as_py()] = left_out
-        last = max(last or 0, first, end or 0)
-    return found
-
-
-def closed_up(rows: pa.Table, gaps: dict[int, int]) -> pa.Table:
-    """Rows whose instants are those of one sitting."""
-    earlier = pa.array([gaps.get(session or 1, 0) for session in rows["session"].to_pylist()], pa.int64())
-    for name in set(INSTANTS) & set(rows.column_names):
-        rows = rows.set_column(rows.schema.get_field_index(name), name, pc.subtract(rows[name], earlier))
-    return rows
-
-
 def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:
     """Seconds since the first request of the point; NaN where there is no such instant."""
     return np.asarray(pc.subtract(rows[name], begin).cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e9
-
-
-def thinned(latency: Floats, failed: NDArray[np.bool_], most: int = MOST_BARS) -> NDArray[np.int64]:
-    """Which of many requests to draw: every failure up to half of them, the slowest tenth, the others evenly."""
-    n = len(latency)
-    if n <= most:
-        return np.arange(n)
-    bad = np.flatnonzero(failed)
-    if len(bad) > most // 2:
-        bad = bad[np.linspace(0, len(bad) - 1, most // 2).astype(int)]
-    slow = np.argsort(np.nan_to_num(latency, nan=-1.0))[-most // 10 :]
-    rest = np.linspace(0, n - 1, most - len(bad) - len(slow)).astype(int)
-    return np.unique(np.concatenate([bad, slow, rest]))
-
-
-def lanes(start: Floats, end: Floats) -> NDArray[np.int64]:
-    """A row for each request so that those in one row follow each other: as many rows as were in flight."""
-    free: list[tuple[float, int]] = []
-    found = np.zeros(len(start), dtype=np.int64)
-    used = 0
-    for place in np.argsort(start, kind="stable"):
-        if free and free[0][0] <= start[place]:
-            _, lane = heapq.heappop(free)
-        else:
-            lane, used = used, used + 1
-        found[place] = lane
-        heapq.heappush(free, (float(end[place]) if np.isfinite(end[place]) else float(start[place]), lane))
-    return found
 
 
 def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
@@ -308,41 +246,6 @@ def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[F
         )
         found.append(Figure(name, title, [trace], layout, table([t("mean"), "P50", t("max")], body, unit)))
     return tuple(found)
-
-
-def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
-    """Tokens per second in each slice between `edges` (seconds since `begin`); None without any token event.
-
-    An event counts for as many tokens as its request had for each of its events; where the server did not say, for
-    as many as the others' events did.
-    """
-    rows = requests.filter(pc.and_(pc.invert(requests["warmup"]), pc.is_valid(requests["start_ns"])))
-    rows = rows.filter(pc.is_valid(rows["event_ns"]))
-    instants = (absolute_events(rows) - begin) / 1e9
-    if not len(instants):
-        return None
-    lengths = pc.fill_null(pc.list_value_length(rows["event_ns"]), 0).to_numpy()
-    tokens = np.asarray(rows["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
-    known = np.isfinite(each)
-    usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
-    weights = np.repeat(np.where(known, each, usual), lengths)
-    return np.asarray(np.histogram(instants, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
-
-
-def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:
-    """The most requests under way at a time within each slice between `edges`."""
-    times = np.concatenate([start, end])
-    steps = np.concatenate([np.ones(len(start)), -np.ones(len(end))])
-    order = np.lexsort((steps, times))  # at one instant, ends come first
-    times, level = times[order], np.cumsum(steps[order])
-    first = np.searchsorted(times, edges[:-1], side="right")
-    last = np.searchsorted(times, edges[1:], side="right")
-    before = np.where(first > 0, level[np.maximum(first - 1, 0)], 0)
-    return np.asarray(
-        [max([b, *level[i:j]]) for i, j, b in zip(first, last, before, strict=True)], dtype=np.float64
-    )
 
 
 def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Words) -> None:

@@ -1,0 +1,108 @@
+"""The numbers of a time line: which requests are drawn and in which row, how many at a time, tokens a second."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from oss_eval.metrics import absolute_events, sessions
+
+MOST_BARS = 400
+"""Requests drawn: all failures and the slowest first, the others thinned evenly."""
+INSTANTS = [
+    "start_ns",
+    "headers_ns",
+    "first_token_ns",
+    "first_answer_ns",
+    "last_token_ns",
+    "end_ns",
+    "scheduled_ns",
+]
+Floats = NDArray[np.float64]
+
+
+def left_out(rows: pa.Table) -> dict[int, int]:
+    """By session, the ns between the first one's start and its own in which nothing was measured."""
+    found: dict[int, int] = {}
+    so_far, last = 0, None
+    for sitting in sessions(rows):
+        first, end = pc.min(sitting["start_ns"]).as_py(), pc.max(sitting["end_ns"]).as_py()
+        so_far += 0 if last is None else max(0, first - last)
+        found[pc.fill_null(sitting["session"], 1)[0].as_py()] = so_far
+        last = max(last or 0, first, end or 0)
+    return found
+
+
+def closed_up(rows: pa.Table, left_out: dict[int, int]) -> pa.Table:
+    """Rows whose instants are those of one sitting."""
+    earlier = pa.array([left_out.get(session or 1, 0) for session in rows["session"].to_pylist()], pa.int64())
+    for name in set(INSTANTS) & set(rows.column_names):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pc.subtract(rows[name], earlier))
+    return rows
+
+
+def thinned(latency: Floats, failed: NDArray[np.bool_], most: int = MOST_BARS) -> NDArray[np.int64]:
+    """Which of many requests to draw: every failure up to half of them, the slowest tenth, the others evenly."""
+    n = len(latency)
+    if n <= most:
+        return np.arange(n)
+    bad = np.flatnonzero(failed)
+    if len(bad) > most // 2:
+        bad = bad[np.linspace(0, len(bad) - 1, most // 2).astype(int)]
+    slow = np.argsort(np.nan_to_num(latency, nan=-1.0))[-most // 10 :]
+    rest = np.linspace(0, n - 1, most - len(bad) - len(slow)).astype(int)
+    return np.unique(np.concatenate([bad, slow, rest]))
+
+
+def lanes(start: Floats, end: Floats) -> NDArray[np.int64]:
+    """A row for each request so that those in one row follow each other: as many rows as were in flight."""
+    free: list[tuple[float, int]] = []
+    found = np.zeros(len(start), dtype=np.int64)
+    used = 0
+    for place in np.argsort(start, kind="stable"):
+        if free and free[0][0] <= start[place]:
+            _, lane = heapq.heappop(free)
+        else:
+            lane, used = used, used + 1
+        found[place] = lane
+        heapq.heappush(free, (float(end[place]) if np.isfinite(end[place]) else float(start[place]), lane))
+    return found
+
+
+def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
+    """Tokens per second in each slice between `edges` (seconds since `begin`); None without any token event.
+
+    An event counts for as many tokens as its request had for each of its events; where the server did not say, for
+    as many as the others' events did.
+    """
+    rows = requests.filter(pc.and_(pc.invert(requests["warmup"]), pc.is_valid(requests["start_ns"])))
+    rows = rows.filter(pc.is_valid(rows["event_ns"]))
+    instants = (absolute_events(rows) - begin) / 1e9
+    if not len(instants):
+        return None
+    lengths = pc.fill_null(pc.list_value_length(rows["event_ns"]), 0).to_numpy()
+    tokens = np.asarray(rows["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
+    known = np.isfinite(each)
+    usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
+    weights = np.repeat(np.where(known, each, usual), lengths)
+    return np.asarray(np.histogram(instants, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
+
+
+def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:
+    """The most requests under way at a time within each slice between `edges`."""
+    times = np.concatenate([start, end])
+    steps = np.concatenate([np.ones(len(start)), -np.ones(len(end))])
+    order = np.lexsort((steps, times))  # at one instant, ends come first
+    times, level = times[order], np.cumsum(steps[order])
+    first = np.searchsorted(times, edges[:-1], side="right")
+    last = np.searchsorted(times, edges[1:], side="right")
+    before = np.where(first > 0, level[np.maximum(first - 1, 0)], 0)
+    return np.asarray(
+        [max([b, *level[i:j]]) for i, j, b in zip(first, last, before, strict=True)], dtype=np.float64
+    )
