@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.errors import OssEvalError, TaskError, UsageError
 from oss_eval.flags import parse
-from oss_eval.interrupts import handled, insist
+from oss_eval.interrupts import Interrupts, handled, insist
+from oss_eval.pipes import drop_unread, say
 
 if TYPE_CHECKING:
     from oss_eval.session import Made, Order
@@ -94,13 +95,16 @@ def perf_command(arguments: argparse.Namespace) -> int:
 
 
 def _ended(made: Made, arguments: argparse.Namespace) -> int:
-    """Show a run that has just been made; its exit code."""
+    """Show a run that has just been made; its exit code, whoever reads it."""
     from oss_eval.session import go_on
 
     given = vars(arguments)
     if not made.hurried:
         try:
             _show(made.path, given.get("json", False), given.get("grid", False))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_unread()
         except KeyboardInterrupt:
             if made.status == "finished":
                 raise
@@ -108,9 +112,8 @@ def _ended(made: Made, arguments: argparse.Namespace) -> int:
     if made.status != "finished":
         # A sweep without a success has nothing left to ask: resuming it would change nothing.
         reason = made.reason or "every request failed"
-        sys.stderr.write(f"oss-eval: {reason}\n")
-        if made.reason:
-            sys.stderr.write(f"  → {go_on(made.path)}\n")
+        with Interrupts() as interrupts, interrupts.counted():
+            say(f"oss-eval: {reason}\n" + (f"  → {go_on(made.path)}\n" if made.reason else ""))
     return EXIT_CODES[made.status]
 
 
@@ -427,12 +430,10 @@ def _carry_out(argv: list[str] | None) -> int:
         sys.stdout.flush()
         return code
     except OssEvalError as error:
-        sys.stderr.write(f"oss-eval: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"  → {error.hint}\n")
+        say(f"oss-eval: {error.message}\n" + (f"  → {error.hint}\n" if error.hint else ""))
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("oss-eval: interrupted\n")
+        say("oss-eval: interrupted\n")
         return INTERRUPTED
 
 
@@ -444,10 +445,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _carry_out(argv)
     except BrokenPipeError:
-        # `oss-eval show last | head`: the reader has what it wanted, and what is left in buffers is for nobody.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+        drop_unread()  # `oss-eval show last | head`: the reader has what it wanted
         return 0
     finally:
         if argv is None:  # all that is left is to leave, which another Ctrl-C would only tear apart

@@ -195,7 +195,8 @@ def _add_bench(commands: Any) -> None:
         "--parallel",
         type=number_or_auto,
         metavar="N|auto",
-        help="requests in flight (default 16); auto grows while the server gains from it and shrinks on HTTP 429",
+        help="requests in flight (default 16); auto grows while the server gains from it and shrinks on HTTP 429 "
+        "and 503",
     )
     load.add_argument(
         "--retries", type=int, metavar="N", help="repetitions of a request that failed in passing (default 5)"
@@ -216,7 +217,11 @@ def _add_bench(commands: Any) -> None:
     data.add_argument(
         "--data", metavar="PATH", help="a local copy: a file, a folder, or one with a folder for each task"
     )
-    data.add_argument("--hub", choices=["auto", "modelscope", "huggingface"], help="where data comes from else")
+    data.add_argument(
+        "--hub",
+        choices=["auto", "modelscope", "huggingface"],
+        help="where data comes from without --data (default auto)",
+    )
     data.add_argument(
         "--dataset-args", metavar="JSON", help="settings of EvalScope's benchmark, e.g. '{\"few_shot_num\": 0}'"
     )
@@ -243,7 +248,8 @@ def _add_resume(commands: Any) -> None:
         help="go on with a stored run that ended too early",
         description="Go on with a run after Ctrl-C, kill -9, a crash, a full disk or a server that went away. A "
         "load sweep measures its unfinished points again, each as a whole; a benchmark asks the samples that it "
-        "lacks. Finished work is not asked again.",
+        "lacks. Finished work is not asked again. What is not given is as it was in that run, whatever default "
+        "stands below.",
         argument_default=argparse.SUPPRESS,
     )
     resume.add_argument("RUN", help="a run id, a unique part of one, a run's folder, or `last`")
@@ -263,7 +269,9 @@ def _add_resume(commands: Any) -> None:
     result.add_argument("--out", type=Path, metavar="DIR", help="where the run is (default results/)")
     result.add_argument("--private", action="store_true", help="new files that nobody else can read (0600)")
     result.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    result.add_argument("--log-every-n-query", type=int, metavar="N", help="a progress line every N of them")
+    result.add_argument(
+        "--log-every-n-query", type=int, metavar="N", help="a progress line every N requests or samples"
+    )
     resume.set_defaults(run="resume", parser=resume)
 
 
@@ -288,7 +296,9 @@ def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="what a server is and takes, and what that means for a measurement",
-        description="Look at a server with at most 20 short requests. One line a check: pass, warn or fail.",
+        description="Look at a server with at most 20 short requests. One line a check: pass, warn or fail. It "
+        "waits no longer than 30 s for a first token and between two, and 60 s for a reply, if nothing else is "
+        "given.",
         argument_default=argparse.SUPPRESS,
     )
     add_server(doctor, APIS)
@@ -399,8 +409,8 @@ def _add_simulate(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME[:P]",
-        help="be faulty, with probability P a request (default 1); docs/reliability.md lists the faults, `all` is "
-        "every one; may be repeated",
+        help="be faulty, with probability P a request (default 1); docs/reliability.md lists the faults, "
+        "`all:0.02` is every one but tls with this probability; may be repeated",
     )
     simulate.add_argument(
         "--answers",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
+STUCK_SECONDS = 3.0
+"""After the second signal all ends within a second; one that comes so much later finds something that hangs."""
 AGAIN_SECONDS = 0.01
 
 
@@ -39,15 +45,16 @@ def handled() -> None:
 
 
 class Interrupts:
-    """Counts Ctrl-C and SIGTERM: the first asks for an end, the second for a quick one, the third one raises.
+    """Counts Ctrl-C and SIGTERM: the first asks for an end, the second for a quick one. Each raises
+    KeyboardInterrupt as ever, except within `counted`.
 
-    `before` were counted elsewhere, `raises_at` is the one that raises KeyboardInterrupt. Only the main thread can
-    have it so; elsewhere signals go where they went before.
+    Only the main thread can have it so; elsewhere signals go where they went before.
     """
 
-    def __init__(self, before: int = 0, raises_at: int = 3) -> None:
-        self.count = before
-        self._raises_at = raises_at
+    def __init__(self) -> None:
+        self.count = 0
+        self._raises_at: float = 0
+        self._second = 0.0
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -58,10 +65,23 @@ class Interrupts:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        with self.counted():
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def counted(self, raises_at: float = math.inf) -> Iterator[None]:
+        """In here signals are counted, and raise from number `raises_at` on, or when something hangs."""
+        before, self._raises_at = self._raises_at, raises_at
+        try:
+            yield
+        finally:
+            self._raises_at = before
 
     def _note(self, number: int, frame: object) -> None:
         self.count += 1
-        if self.count >= self._raises_at:
+        now = time.monotonic()
+        if self.count <= 2:
+            self._second = now
+        if self.count >= self._raises_at or now - self._second > STUCK_SECONDS:
             raise KeyboardInterrupt

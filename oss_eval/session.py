@@ -120,35 +120,35 @@ def go_on(path: Path) -> str:
 
 
 def close(
-    writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made], held: contextlib.ExitStack
+    writer: RunWriter,
+    made: Made,
+    interrupts: Interrupts,
+    store: Callable[[Made], Made],
+    held: contextlib.ExitStack,
 ) -> Made:
     """End a run: `store` computes and writes its figures, what it `held` is let go; how it ended. Raises BrokenOff
     when the disk refuses.
 
-    Ctrl-C, of which there were `interrupts` before, is not heeded here unless it is the second one: then rows are
-    stored, and that is all.
+    Ctrl-C is not heeded here unless it is the second one: then rows are stored, and that is all.
     """
-    try:
-        return _stored(writer, made, interrupts, store)
-    finally:
-        with Interrupts():  # this takes a moment, and another Ctrl-C would lose how the run ended
+    with interrupts.counted():
+        try:
+            return _stored(writer, made, interrupts, store)
+        except StoreError as error:
+            with contextlib.suppress(StoreError):
+                writer.leave()
+            reason = error.message if made.reason in ("", error.message) else f"{made.reason}; {error.message}"
+            raise BrokenOff(reason, go_on(writer.path)) from None
+        finally:
             held.close()
 
 
-def _stored(writer: RunWriter, made: Made, interrupts: int, store: Callable[[Made], Made]) -> Made:
-    try:
-        with Interrupts(before=interrupts, raises_at=max(2, interrupts + 1)):
-            if made.hurried:
-                raise KeyboardInterrupt
+def _stored(writer: RunWriter, made: Made, interrupts: Interrupts, store: Callable[[Made], Made]) -> Made:
+    with contextlib.suppress(KeyboardInterrupt), interrupts.counted(raises_at=2):
+        if not made.hurried and interrupts.count < 2:
             return store(made)
-    except KeyboardInterrupt:
-        writer.leave()
-        return replace(made, status="interrupted", reason="interrupted", hurried=True)
-    except StoreError as error:
-        with contextlib.suppress(StoreError):
-            writer.leave()
-        reason = error.message if made.reason in ("", error.message) else f"{made.reason}; {error.message}"
-        raise BrokenOff(reason, go_on(writer.path)) from None
+    writer.leave()
+    return replace(made, status="interrupted", reason="interrupted", hurried=True)
 
 
 def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint, ...]]:

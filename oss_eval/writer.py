@@ -224,6 +224,7 @@ class RunWriter:
     def undo(self) -> None:
         """Nothing was measured: a new run goes, one that was reopened is again what it was. Raises StoreError."""
         if self._before is not None:
+            self._rows.clear()  # of requests that were given up
             self.manifest = {**self._before, "sessions": self.manifest["sessions"]}
             self.finish(self._before["status"])
             return

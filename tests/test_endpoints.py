@@ -19,6 +19,7 @@ from oss_eval.access import Access, header, profile
 from oss_eval.config import Task, validated
 from oss_eval.endpoints import parse_url
 from oss_eval.errors import UsageError
+from oss_eval.fsck import BAD, examine
 from oss_eval.inquiry import inquiry
 from oss_eval.load.asker import Answer
 from oss_eval.probe.dialects import DIALECTS, Delta, Generation
@@ -370,6 +371,7 @@ def test_a_server_is_asked_in_its_own_terms(oss_eval: Command, tmp_path: Path) -
         request = read_manifest(run)["request"]
         assert request["limit_field"] == "max_completion_tokens"
         assert request["left_out"] == ["temperature"]
+        assert not [finding for finding in examine(run) if finding.level == BAD]
     samples = next((tmp_path / "results").glob("*bench*/samples"))
     assert set(pd.read_parquet(samples).attempts) == {1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -22,13 +23,15 @@ import pytest
 
 from oss_eval import api
 from oss_eval.checks import Client, together
-from oss_eval.errors import StoreError
+from oss_eval.errors import BrokenOff, StoreError
 from oss_eval.fsck import BAD, examine
+from oss_eval.interrupts import Interrupts
 from oss_eval.metrics import goodput, measured_seconds, plateau_span, point_metrics
 from oss_eval.perf.resume import rest
 from oss_eval.records import RequestRecord
 from oss_eval.runs import load_run
 from oss_eval.schema import REQUESTS
+from oss_eval.session import Made, close
 from oss_eval.simulate.process import running
 from oss_eval.simulate.truth import read_truth
 from oss_eval.store import CLOSED, iter_requests, read_manifest, read_requests, read_samples, status_of
@@ -631,11 +634,53 @@ def test_what_an_outage_kept_from_being_sent_is_missing(tmp_path: Path) -> None:
     assert (found.get("requests"), found.get("failures"), found.get("success_rate")) == (3, 0, 1)
     assert found.get("duration") == 7
     point = {"point_id": "p", "index": 0, "parallel": 1, "number": 3}
-    writer = RunWriter(tmp_path, "r", {"kind": "perf", "points": [point], "broke_off": {"point_id": "p"}})
+    writer = RunWriter(tmp_path, "r", {"kind": "perf", "points": [point], "begun": ["p"]})
     for record in records:
         writer.add(record)
-    writer.finish("failed")
+    writer.finish("interrupted")  # whether the server was known to be gone by then or not
     assert rest(tmp_path / "r", missing=True).todo == {"p": [2]}
+    assert rest(tmp_path / "r", missing=False).todo == {"p-r2": range(3)}
+    writer = RunWriter.reopen(tmp_path / "r")
+    writer.finish("finished", ended=["p"])  # what was refused in a point that came to its end, the server refused
+    assert not rest(tmp_path / "r", missing=True).todo
+    assert not rest(tmp_path / "r", missing=False).todo
+
+
+def test_a_benchmark_that_is_resumed_and_asks_nothing_is_as_it_was(tmp_path: Path, oss_eval: Command) -> None:
+    with running(SIM) as url:
+        assert oss_eval("bench", "demo", "--limit", "4", "--url", url).returncode == 0
+    run = only_run(tmp_path)
+    with running("sim://gpt-oss-20b-h20?speed=0.001") as url:
+        words = ("bench", "--resume", "last", "--url", url, "--repeats", "8", "--grace", "0")
+        with launched(tmp_path, *words) as process:
+            until(lambda: '"running"' in (run / "manifest.json").read_text())
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            code, _, err = ended(process)
+    assert code == 130, err
+    assert (status_of(run, read_manifest(run)), read_samples(run).num_rows) == ("finished", 16)
+    assert not bad(run)
+
+
+def test_a_benchmark_that_never_began_says_so(tmp_path: Path, oss_eval: Command) -> None:
+    RunWriter(tmp_path / "results", "r", {"kind": "bench"}).close()
+    done = oss_eval("resume", "r")
+    assert done.returncode == 2
+    assert "r ended before anything was asked" in done.stderr
+
+
+def test_a_disk_that_fills_up_in_a_hurry_is_no_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(tmp_path, "r", {"kind": "perf"})
+    writer.add(row(0, 0, 1, 1))
+    monkeypatch.setattr("oss_eval.writer.write_part", refuse)
+    made = Made(tmp_path / "r", "interrupted", "interrupted", hurried=True)
+    with pytest.raises(BrokenOff) as error:
+        close(writer, made, Interrupts(), lambda made: made, contextlib.ExitStack())
+    assert "No space left on device" in error.value.message
+
+
+def refuse(*what: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_goodput_knows_of_sessions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,6 +33,12 @@ BENCH = ("bench", "demo", "--parallel", "4", "--repeats", "50")
 
 def parts(folder: Path) -> list[Path]:
     return list(folder.glob("results/*/requests/part-*.parquet"))
+
+
+def begun(folder: Path) -> bool:
+    """Whether a point is under way."""
+    return any('"running"' in file.read_text() and '"points": [\n' in file.read_text()
+               for file in folder.glob("results/*/manifest.json"))  # fmt: skip
 
 
 def clean(run: Path) -> bool:
@@ -105,6 +112,69 @@ def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_e
     assert oss_eval("show", "last").returncode == 0
 
 
+@pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
+def test_keys_that_are_held_down(tmp_path: Path, what: tuple[str, ...]) -> None:
+    with launched(tmp_path, *what, "--max-tokens", "20000", "--url", "sim://paced?rate=20") as process:
+        until(lambda: begun(tmp_path))
+        time.sleep(1)
+        for _ in range(40):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            time.sleep(0.03)
+        code, _, err = ended(process)
+    assert code == 130
+    if what is BENCH:
+        assert not list(tmp_path.rglob("*")), "nothing was answered, so nothing is kept"
+        return
+    run = only_run(tmp_path)
+    rows = read_requests(run).to_pylist()
+    assert [row["status"] for row in rows if not row["warmup"]] == ["cancelled"] * 4
+    assert f"oss-eval resume {run.name}" in err
+
+
+@pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
+def test_a_job_manager_tells_every_process(tmp_path: Path, what: tuple[str, ...]) -> None:
+    """systemd and Slurm send SIGTERM to all of a job's processes, not to the first one alone."""
+    with launched(tmp_path, *what, "--url", "sim://gpt-oss-20b-h20?speed=2") as process:
+        until(lambda: parts(tmp_path))
+        worker_of(process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == (2 if what is SWEEP else 3)  # worker and simulator, and who grades
+        for pid in (*map(int, children), process.pid):
+            os.kill(pid, signal.SIGTERM)
+        code, _, err = ended(process)
+    assert code == 130
+    assert "4 requests in flight may finish within 10 s" in err
+    assert "ended unexpectedly" not in err
+    run = only_run(tmp_path)
+    assert set(read_requests(run)["status"].to_pylist()) == {"ok"}
+    if what is BENCH:
+        assert read_samples(run)["unscored_reason"].null_count == read_samples(run).num_rows
+    assert clean(run)
+
+
+def test_a_reader_that_goes_with_the_same_keys(tmp_path: Path) -> None:
+    """Ctrl-C ends both sides of `oss-eval perf ... 2>&1 | tee log`."""
+    with launched(tmp_path, *SWEEP, "--url", "sim://gpt-oss-20b-h20?speed=2") as process:
+        until(lambda: parts(tmp_path))
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    run = only_run(tmp_path)
+    assert read_manifest(run)["status"] == "interrupted"
+    assert set(read_requests(run)["status"].to_pylist()) == {"ok"}
+    assert clean(run)
+
+
+def test_a_mistake_is_one_whoever_reads_of_it(tmp_path: Path) -> None:
+    line = f"set -o pipefail; {sys.executable} -m oss_eval show nonexistent 2>&1 | true"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 def test_a_benchmark_finishes_its_samples(tmp_path: Path) -> None:
     with launched(tmp_path, *BENCH, "--url", "sim://gpt-oss-20b-h20?speed=4") as process:
         until(lambda: parts(tmp_path))
@@ -160,22 +230,35 @@ def sigint_arrives() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("sigint_arrives")
-def test_the_third_signal_is_not_counted_but_raised() -> None:
+def test_signals_are_counted_where_they_must_not_tear(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with Interrupts() as interrupts:
+        with interrupts.counted():
+            for _ in range(5):  # somebody holds the keys down
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.count == 6
+            with monkeypatch.context() as hanging:
+                hanging.setattr("oss_eval.interrupts.STUCK_SECONDS", -1)
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupts.count == 8
+    assert signal.getsignal(signal.SIGTERM) == before
+    with Interrupts() as interrupts, interrupts.counted(raises_at=2):
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupts.count == 2
+        with interrupts.counted():
+            signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    with Interrupts(before=1, raises_at=2), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.usefixtures("sigint_arrives")
 def test_a_signal_that_is_ignored_stays_so() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # raises nothing
     assert interrupts.count == 0
 
 

@@ -101,13 +101,7 @@ class Grader:
         if self._closed:
             raise EOFError
         if self._process is None:
-            self._process = subprocess.Popen(
-                children.command(MODULE),
-                env=children.environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                process_group=0,  # Ctrl-C is the main process's to handle
-            )
+            self._process = children.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert self._process.stdout is not None
             try:
                 _read(self._process.stdout, START)
@@ -175,5 +169,5 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):
         _serve()

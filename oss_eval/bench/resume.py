@@ -23,8 +23,10 @@ def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
     Raises UsageError for a change that would mix unlike answers, showing it, and StoreError for a run that is no
     benchmark.
     """
-    if manifest.get("kind") != "bench" or "tasks" not in manifest:
+    if manifest.get("kind") != "bench":
         raise StoreError(f"{manifest['run_id']} is no benchmark run", "oss-eval resume goes on with load sweeps")
+    if "tasks" not in manifest:
+        raise StoreError(f"{manifest['run_id']} ended before anything was asked", "run oss-eval bench again")
     found: list[Plan] = []
     for name, stored in manifest["tasks"].items():
         before, task = resume.was_and_is(BenchTask, manifest, stored, typed, "oss-eval bench")

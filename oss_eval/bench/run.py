@@ -70,7 +70,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
 
     first = plans[0].task
     simulator, endpoints = whom_to_ask(first, order.access)
-    with contextlib.ExitStack() as stack:
+    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         if simulator:
             model = first.model or parse_sim_url(simulator).profile.model
         else:
@@ -106,7 +106,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl", key))
                 endpoints = (parse_url(url, first.api),)
             server = Server(endpoints, model, known, started=simulator is not None)
-            bench = _Bench(courses, order, server, writer, grader, found)
+            bench = _Bench(courses, order, server, writer, grader, found, interrupts)
             changes = described(courses, found, server, order, writer.manifest, writer.session)
             if not todo:  # nobody is asked, so nothing is said of who was
                 changes = {key: changes[key] for key in ("tasks", "points")}
@@ -115,31 +115,32 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             if todo:
                 made = bench.ask(todo)
         except StoreError as error:
-            _abandon(writer, bench)
+            _abandon(writer, bench, interrupts)
             if bench is None or not bench.tally.answered:
                 raise
             assert writer is not None
             raise BrokenOff(error.message, go_on(writer.path)) from None
         except KeyboardInterrupt:
-            _abandon(writer, bench)
             if writer is None or bench is None or not bench.tally.answered:
+                _abandon(writer, bench, interrupts)
                 raise
             made = Made(writer.path, "interrupted", "interrupted", hurried=True)
         except BaseException:
-            _abandon(writer, bench)
+            _abandon(writer, bench, interrupts)
             raise
-        return close(writer, made, bench.interrupts, bench.store, stack)
+        return close(writer, made, interrupts, bench.store, stack)
 
 
-def _abandon(writer: RunWriter | None, bench: _Bench | None) -> None:
+def _abandon(writer: RunWriter | None, bench: _Bench | None, interrupts: Interrupts) -> None:
     """Whatever went wrong, answers stay; a run without any goes, or is again what it was before it was resumed."""
     if writer is None:
         return
-    if bench is None or (writer.session == 1 and not bench.tally.answered):
-        writer.undo()
-    else:  # there may be rows that its summary does not know
-        with contextlib.suppress(StoreError):  # a full disk: what is stored is stored
-            writer.leave()
+    with interrupts.counted():
+        if bench is None or not bench.tally.heard or (writer.session == 1 and not bench.tally.answered):
+            writer.undo()
+        else:  # there may be rows that its summary does not know
+            with contextlib.suppress(StoreError):  # a full disk: what is stored is stored
+                writer.leave()
 
 
 def open_benchmark(plan: Plan, model: str, grader: Grader, access: Access, scratch: Path) -> Benchmark:
@@ -163,17 +164,18 @@ class _Bench:
         writer: RunWriter,
         grader: Grader,
         found: list[Point],
+        interrupts: Interrupts,
     ) -> None:
         self.courses, self.order, self.server = courses, order, server
         self.writer, self.grader, self.points = writer, grader, found
+        self.interrupts = interrupts
         self.first = courses[0].plan.task
         self.progress = Progress(order.log_every)
-        self.tally = Tally(server, writer.run_id)
+        self.tally = Tally(server, writer)
         self.clock = ClockWatch()
         self.gate = Gate(Tuner.START if self.first.parallel == "auto" else self.first.parallel)
         self.tuner: Tuner | None = None
         self._tokens_before = 0
-        self.interrupts = 0
         self._results: queue.Queue[SampleRecord | RequestRecord | BaseException] = queue.Queue()
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -208,7 +210,8 @@ class _Bench:
                 channel.refused = self.tuner.refused
             crew = Crew[Job](most + SPARE_THREADS, lambda job: self._one(job, channel))
             channel.resting = crew.resting
-            with Interrupts() as interrupts:
+            interrupts = self.interrupts
+            with interrupts.counted():
                 try:
                     for point in self.points:
                         # One after the other: efforts that shared the server would share each other's latency.
@@ -216,10 +219,10 @@ class _Bench:
                         if stretch and self.tally.fatal is None and not interrupts.count:
                             self._begin(point, len(stretch), asker.tokens)
                             crew.start(stretch)
-                            self._collect(len(stretch), asker, interrupts)
+                            self._collect(len(stretch), asker)
                             self.progress.end()
                     if interrupts.count == 1:
-                        self._drain(channel, crew, asker, interrupts)
+                        self._drain(channel, crew, asker)
                 finally:
                     channel.draining.set()
                     channel.stopping.set()
@@ -231,26 +234,25 @@ class _Bench:
                     with contextlib.suppress(queue.Empty):
                         while True:
                             self._take(self._results.get_nowait())
-                    self.interrupts = interrupts.count
                     self.progress.end()
         self._note_server(channel)
         if self.tally.fatal is not None and not self.tally.answered:
             raise self.tally.fatal
-        if self.interrupts:
+        if interrupts.count:
             if not self.tally.done:
                 raise KeyboardInterrupt
-            return Made(self.writer.path, "interrupted", "interrupted", self.interrupts > 1)
+            return Made(self.writer.path, "interrupted", "interrupted", interrupts.count > 1)
         if self.tally.fatal is not None:
             return Made(self.writer.path, "failed", self.tally.fatal.message)
         return Made(self.writer.path, "finished")
 
-    def _drain(self, channel: Channel, crew: Crew[Job], asker: Asker, interrupts: Interrupts) -> None:
+    def _drain(self, channel: Channel, crew: Crew[Job], asker: Asker) -> None:
         """The first Ctrl-C: nothing more is begun, and what is in flight may finish."""
         channel.draining.set()
         crew.clear()
         self.progress.say(stopping(self.gate.inside, self.order.grace))
         deadline = time.monotonic() + self.order.grace
-        while interrupts.count == 1 and crew.busy and time.monotonic() < deadline:
+        while self.interrupts.count == 1 and crew.busy and time.monotonic() < deadline:
             self._step(asker)
 
     def _begin(self, point: Point, number: int, tokens: int) -> None:
@@ -259,9 +261,9 @@ class _Bench:
         self.progress.note = ""
         self.progress.start(" ".join(filter(None, (point.task, point.reasoning_effort))), number)
 
-    def _collect(self, expected: int, asker: Asker, interrupts: Interrupts) -> None:
+    def _collect(self, expected: int, asker: Asker) -> None:
         left = expected
-        while left and self.tally.fatal is None and not interrupts.count:
+        while left and self.tally.fatal is None and not self.interrupts.count:
             left -= self._step(asker)
 
     def _step(self, asker: Asker) -> bool:

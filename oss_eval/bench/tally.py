@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from oss_eval.endpoints import UNREACHABLE, http_error
 from oss_eval.errors import EndpointError, OssEvalError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.session import Server
+
+if TYPE_CHECKING:
+    from oss_eval.writer import RunWriter
 
 GONE = 10
 """Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
@@ -14,12 +19,14 @@ GONE = 10
 class Tally:
     """Counts what comes in."""
 
-    def __init__(self, server: Server, run_id: str) -> None:
-        self._server, self._run_id = server, run_id
+    def __init__(self, server: Server, writer: RunWriter) -> None:
+        self._server, self._run_id, self._session = server, writer.run_id, writer.session
         self._scored = self._unreachable = 0
         self._points = 0.0
         self.done = 0
         """Samples."""
+        self.heard = False
+        """Whether any request came to an end of its own, well or badly."""
         self.answered = False
         """Whether any request was."""
         self.fatal: OssEvalError | None = None
@@ -36,6 +43,7 @@ class Tally:
 
     def request(self, record: RequestRecord) -> None:
         """A request is over."""
+        self.heard |= record.status != "cancelled"
         self.answered |= record.status == "ok"
         if not self.answered and record.http_status in (401, 403, 404):
             self.fatal = http_error(self._server.endpoint, record.http_status, record.error_message or "")
@@ -43,6 +51,7 @@ class Tally:
     def sample(self, record: SampleRecord) -> None:
         """A sample is over."""
         self.done += 1
+        self.heard = True
         if record.score is not None:
             self._scored += 1
             self._points += record.score
@@ -50,7 +59,7 @@ class Tally:
         self._unreachable = self._unreachable + 1 if gone else 0
         if self._unreachable >= GONE:
             hint = f"start it again, then: oss-eval resume {self._run_id}"
-            if not self.answered:
+            if not self.answered and self._session == 1:
                 hint = "start it and give the command again; nothing was answered, so nothing is stored"
             self.fatal = EndpointError(
                 f"{self._server.endpoint.url} can't be reached any more: {record.error_message}", hint

@@ -133,13 +133,13 @@ class Voice:
         """
         channel = self._channel
         messages, generation = self._request(body)
-        turn, attempt = len(self.answers) + 1, 0
+        turn, attempt, refused = len(self.answers) + 1, 0, 0
         while True:
             attempt += 1
             settled = channel.settled
             sending = settled.apply(generation)
             request = orjson.dumps(DIALECTS[channel.api].body(messages, sending))
-            self.attempts = max(self.attempts, attempt)
+            self.attempts = max(self.attempts, attempt - refused)
             with channel.gate.passing():
                 if channel.stopping.is_set() or (channel.draining.is_set() and not self.answers):
                     raise Stopped
@@ -161,12 +161,12 @@ class Voice:
             if record.http_status in (429, 503):
                 channel.refused()
             if record.http_status in (400, 422) and channel.give_in(settled, record, sending):
-                attempt -= 1  # the same request in the server's own terms
+                refused += 1  # the same request in the server's own terms: no retry
                 continue
-            if record.http_status in FINAL_STATUS or attempt > channel.retries:
+            if record.http_status in FINAL_STATUS or attempt - refused > channel.retries:
                 raise self._failed(record)
             with channel.resting():
-                self._wait(answer, attempt)
+                self._wait(answer, attempt - refused)
 
     def _request(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Generation]:
         """Messages, and the run's settings with what the benchmark itself wants where they say nothing."""

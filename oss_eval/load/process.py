@@ -39,12 +39,8 @@ class WorkerProcess:
         self.number = number
         self.socket = ours
         self.inbox = Inbox()
-        self.process = subprocess.Popen(
-            children.command(MODULE, str(theirs.fileno())),
-            env=children.environment(),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is the main process's to handle
+        self.process = children.start(
+            MODULE, str(theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
         )
         theirs.close()
         self.send(setup)

@@ -54,8 +54,6 @@ class PointEnd:
 
     workers: list[Done] = field(default_factory=list)
     main_cpu_seconds: float = 0.0
-    interrupts: int = 0
-    """How often Ctrl-C or SIGTERM came."""
     broken: str | None = None
     """Why it could not go on."""
     server: str | None = None
@@ -106,8 +104,11 @@ class Fleet:
         limits: Limits,
         workers: int = 1,
         reading: Reading | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
+        """`interrupts`: those of the whole run."""
         self.run_id = run_id
+        self._interrupts = interrupts or Interrupts()
         self._limits = limits
         self._reading = reading or Reading()
         self._workers = [
@@ -118,7 +119,6 @@ class Fleet:
         for worker in self._workers:
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
-        self._hurry = False
 
     def __enter__(self) -> Fleet:
         return self
@@ -126,7 +126,7 @@ class Fleet:
     def __exit__(self, *exc: object) -> None:
         self._selector.close()
         for worker in self._workers:
-            worker.close(ABORT_SECONDS / len(self._workers) if self._hurry else 3.0)
+            worker.close(ABORT_SECONDS / len(self._workers) if self._interrupts.count > 1 else 3.0)
         self._scratch.cleanup()
 
     def run_point(
@@ -162,8 +162,8 @@ class Fleet:
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, number, deck, budget, chosen))
-        with Interrupts() as interrupts:
-            state = _PointState(self.run_id, point, model, listener, self._reading, interrupts)
+        with self._interrupts.counted():
+            state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
             for _ in self._collect(used, Ready, state):
                 pass
             state.begun = True
@@ -172,8 +172,6 @@ class Fleet:
             end = PointEnd(workers=[done for _, done in self._collect(used, Done, state)])
             if state.aborted:
                 state.replies.lose("cancelled", state.broken or STOPPED)
-            end.interrupts = interrupts.count
-        self._hurry = end.interrupts > 1
         deck.unlink()
         budget.unlink()
         end.server, end.broken = state.server, state.broken

@@ -402,5 +402,4 @@ async def _main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(_main(int(sys.argv[1])))
+    uvloop.run(_main(int(sys.argv[1])))

@@ -55,14 +55,14 @@ def rest(path: Path, missing: bool) -> Rest:
     """What the sweep in `path` lacks. `missing`: only the requests that an unfinished point lacks, instead of the
     point as a whole. Raises StoreError.
 
-    A point is unfinished when requests are missing, or when the run broke off because of its server at it; then
-    what could not even be sent is missing too.
+    A point is unfinished when requests are missing, or when the run broke off because of its server at it. Of one
+    that did not come to its end, what could not even be sent is missing too: the server may have been away.
     """
     manifest = read_manifest(path)
     broke_off = (manifest.get("broke_off") or {}).get("point_id")
     found = Rest([], {}, list(manifest.get("set_aside") or []))
     taken = {point["point_id"] for point in [*manifest["points"], *found.set_aside]}
-    finished = _finished(path, broke_off)
+    finished = _finished(path, set(manifest.get("begun", [])) - set(manifest.get("ended", [])))
     begun = {*manifest.get("begun", []), *finished}
     for planned in manifest["points"]:
         point = Point(**{key: planned[key] for key in Point.model_fields if key in planned})
@@ -89,16 +89,16 @@ def rest(path: Path, missing: bool) -> Rest:
     return found
 
 
-def _finished(path: Path, broke_off: str | None) -> dict[str, set[int]]:
+def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:
     """Numbers of the requests that came to an end of their own, well or badly, by point.
 
-    Of the point at which the server went away, what could not be sent is none.
+    Of points that were under way when the run ended, what could not be sent is none.
     """
     found: dict[str, set[int]] = defaultdict(set)
     names = ["point_id", "request_id", "status", "warmup", "start_ns"]
     for table in iter_requests(path, columns=names):
         for point, name, status, warmup, start in zip(*(table[key].to_pylist() for key in names), strict=True):
-            if status != "cancelled" and not warmup and (start is not None or point != broke_off):
+            if status != "cancelled" and not warmup and (start is not None or point not in under_way):
                 found[point].add(int(name.rpartition("/")[2]))
     return found
 

@@ -17,6 +17,7 @@ from oss_eval.checks import Client, ClockWatch, check_point, together
 from oss_eval.config import STREAMS_A_WORKER, PerfTask, Point, grid
 from oss_eval.endpoints import choose_model, in_words, parse_url, reach
 from oss_eval.errors import BrokenOff, OssEvalError
+from oss_eval.interrupts import Interrupts
 from oss_eval.load.runner import Fleet, PointEnd, check_descriptors
 from oss_eval.load.workload import Source, body, generation, read_prompt, source
 from oss_eval.perf.lengths import UNCOUNTED, Lengths, by_counts, by_tokenizer, probes
@@ -75,7 +76,7 @@ def run(
     planned = points or grid(task, provenance.usable_cores())
     check_descriptors(planned, max(1, len(task.url)))
     simulator, endpoints = whom_to_ask(task, order.access)
-    with contextlib.ExitStack() as stack:
+    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         if simulator:
             model = task.model or parse_sim_url(simulator).profile.model
         else:
@@ -97,28 +98,37 @@ def run(
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
                 endpoints = (parse_url(url, task.api),)
             server = Server(endpoints, model, simulator, started=simulator is not None)
-            sweep = _Sweep(task, order, todo, server, writer)
+            sweep = _Sweep(task, order, todo, server, writer, interrupts)
             sweep.run()
             made = Made(writer.path, "finished")
         except (KeyboardInterrupt, OssEvalError) as error:
             if sweep is None or not sweep.measured:
-                writer.undo()
+                with interrupts.counted():
+                    writer.undo()
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
-            sweep.interrupts = max(sweep.interrupts, interrupted)  # it may have come between two points
             reason = "interrupted" if interrupted else str(error)
-            made = Made(writer.path, "interrupted" if interrupted else "failed", reason, sweep.interrupts > 1)
+            made = Made(writer.path, "interrupted" if interrupted else "failed", reason, interrupts.count > 1)
         except BaseException:
             writer.leave()  # whatever broke, finished requests stay
             raise
-        return close(writer, made, sweep.interrupts, sweep.store, stack)
+        return close(writer, made, interrupts, sweep.store, stack)
 
 
 class _Sweep:
     """One run under way: what its steps share."""
 
-    def __init__(self, task: PerfTask, order: Order, todo: Rest, server: Server, writer: RunWriter) -> None:
+    def __init__(
+        self,
+        task: PerfTask,
+        order: Order,
+        todo: Rest,
+        server: Server,
+        writer: RunWriter,
+        interrupts: Interrupts,
+    ) -> None:
         self.task, self.order, self.server, self.writer = task, order, server, writer
+        self.interrupts = interrupts
         self.points, self.todo = todo.points, todo
         self.progress = Progress(order.log_every)
         stored = writer.manifest.get("seed")
@@ -128,7 +138,6 @@ class _Sweep:
         self.lengths = Lengths()
         self.last: list[RequestRecord] = []
         self.measured = 0
-        self.interrupts = 0
         self.point: Point | None = None
         """The one under way."""
         self.pulse = Pulse()
@@ -182,7 +191,7 @@ class _Sweep:
         self.settled = settle(server, task)
         with Fleet(
             self.writer.run_id, server.targets(), limits(task, self.order.grace), workers,
-            server.reading(task, self.lengths.count),
+            server.reading(task, self.lengths.count), self.interrupts,
         ) as fleet:  # fmt: skip
             self._probe(fleet)
             lengths = self.lengths
@@ -226,6 +235,7 @@ class _Sweep:
         lost = self.pulse.came_to_nothing(self.server.endpoint, self.task.connect_timeout)
         if lost:
             raise BrokenOff(lost)
+        self.writer.write_manifest(ended=[*self.writer.manifest.get("ended", []), point.point_id])
         self.point = None
 
     def _own(self, name: str) -> str:
@@ -240,8 +250,7 @@ class _Sweep:
         return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
 
     def _check(self, end: PointEnd) -> None:
-        self.interrupts = end.interrupts
-        if end.interrupts:
+        if self.interrupts.count:
             raise KeyboardInterrupt
         if end.broken:
             raise BrokenOff(end.broken)

@@ -118,5 +118,6 @@ def parse_faults(text: str) -> dict[str, float]:
         chances |= {name: chance} if name != "all" else {each: chance for each in FAULTS if each != "tls"}
     total = sum(chance for name, chance in chances.items() if not FAULTS[name].server)
     if total > 1 + 1e-9:
-        raise UsageError(f"fault={text}: the probabilities of a request add up to {total:g}", "at most 1 in all")
+        words = f"fault={text}: the probabilities of a request add up to {total:g}"
+        raise UsageError(words, "at most 1 in all, for example all:0.02")
     return chances

@@ -27,6 +27,8 @@ from oss_eval.simulate.faults import Faults, parse_faults
 from oss_eval.simulate.profiles import Paced, Profile, get_profile
 
 MODULE = "oss_eval.simulate.process"
+NOBODY_ASKS = signal.SIGUSR1
+"""To itself, when its starter is gone: the signals that end programs do not reach a child process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,7 @@ def parse_sim_url(url: str) -> Simulated:
 @contextlib.contextmanager
 def running(url: str, truth: Path | None = None, answers: Path | None = None) -> Iterator[str]:
     """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
-    process = subprocess.Popen(
-        children.command(MODULE),
-        env=children.environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        process_group=0,  # Ctrl-C is the starter's to handle
-    )
+    process = children.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -125,7 +121,7 @@ def serve(
     async def until_told() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, NOBODY_ASKS):
             loop.add_signal_handler(number, task.cancel)
         announce(listener.getsockname()[1])
         with contextlib.suppress(asyncio.CancelledError):
@@ -144,7 +140,7 @@ def _child() -> None:
 
         def leave_with_parent() -> None:
             sys.stdin.read()
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), NOBODY_ASKS)
 
         threading.Thread(target=leave_with_parent, daemon=True).start()
 

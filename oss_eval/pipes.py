@@ -1,0 +1,26 @@
+"""Standard output and error, whose reader may have gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def say(text: str) -> None:
+    """On standard error, if anybody still reads it."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        drop_unread()
+
+
+def drop_unread() -> None:
+    """What is left in the buffer of a pipe without a reader is for nobody, and would fail again at the exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
