@@ -98,23 +98,29 @@ def _ended(made: Made, arguments: argparse.Namespace) -> int:
     """Show a run that has just been made; its exit code, whoever reads it."""
     from oss_eval.session import go_on
 
-    given = vars(arguments)
-    if not made.hurried:
-        try:
-            _show(made.path, given.get("json", False), given.get("grid", False))
-            sys.stdout.flush()
-        except BrokenPipeError:
-            drop_unread()
-        except KeyboardInterrupt:
-            if made.status == "finished":
-                raise
-            # Stopped once more: how to go on is said all the same.
+    _shown(made, arguments)
     if made.status != "finished":
         # A sweep without a success has nothing left to ask: resuming it would change nothing.
         reason = made.reason or "every request failed"
         with Interrupts() as interrupts, interrupts.counted():
             say(f"oss-eval: {reason}\n" + (f"  → {go_on(made.path)}\n" if made.reason else ""))
     return EXIT_CODES[made.status]
+
+
+def _shown(made: Made, arguments: argparse.Namespace) -> None:
+    """The tables of a run that has just been made, unless somebody is in a hurry."""
+    given = vars(arguments)
+    if made.hurried:
+        return
+    try:
+        _show(made.path, given.get("json", False), given.get("grid", False))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_unread()
+    except KeyboardInterrupt:
+        if made.status == "finished":
+            raise
+        # Stopped once more: how to go on is said all the same.
 
 
 def resume_command(arguments: argparse.Namespace) -> int:
@@ -323,7 +329,9 @@ def calibrate_command(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--token-rate {arguments.token_rate:g}: must be above 0 and at most 1000")
     order = Order(out=arguments.out, name=arguments.name, labels=_labels(arguments.label or []))
     made = calibrate(tuple(arguments.parallel), arguments.token_rate, order)
-    _show(made.path, arguments.json)
+    _shown(made, arguments)
+    if made.status == "interrupted":
+        say("oss-eval: interrupted\n  → a calibration is not resumed: run oss-eval calibrate again\n")
     return EXIT_CODES[made.status]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 STUCK_SECONDS = 3.0
 """After the second signal all ends within a second; one that comes so much later finds something that hangs."""
 AGAIN_SECONDS = 0.01
+_again = threading.Event()
+"""Set while the next signal is one that was counted before."""
 
 
 def insist() -> None:
@@ -28,6 +30,7 @@ def insist() -> None:
         if lost.exc_type is not KeyboardInterrupt or main is None:
             otherwise(lost)
             return
+        _again.set()
         timer = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGTERM))
         timer.daemon = True
         timer.start()
@@ -79,7 +82,8 @@ class Interrupts:
             self._raises_at = before
 
     def _note(self, number: int, frame: object) -> None:
-        self.count += 1
+        self.count += not _again.is_set()
+        _again.clear()
         now = time.monotonic()
         if self.count <= 2:
             self._second = now

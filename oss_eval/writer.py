@@ -76,29 +76,14 @@ class RunWriter:
         read_manifest(path)  # before anything is touched
         writer = cls.__new__(cls)
         writer._begin(path)
-        writer.manifest = read_manifest(path)
-        writer.run_id = writer.manifest["run_id"]
-        writer.session = max(1, len(writer.manifest.get("sessions", []))) + 1
         try:
-            for name in SCHEMAS:
-                writer.set_aside += repair(path, name)
-                for part in parts_of(path, name):  # what follows the last joined one
-                    alone = len(set(span(part))) == 1
-                    writer._loose[name] = [*writer._loose[name], part] if alone else []
-                while len(writer._loose[name]) >= JOIN:  # before anybody is asked: it takes time
-                    writer._join(name)
+            writer._reopen(path)
         except OSError as error:
             writer.close()
             raise _refused(path, error) from None
-        writer._samples += read_journal(path)
-        writer.flush()
-        writer._before = dict(writer.manifest)
-        # From here on, whatever comes of it: a session that measures nothing has a number of its own too.
-        begun = {"started": datetime.now(UTC).isoformat()}
-        first = {"started": writer.manifest.get("created"), "command": writer.manifest.get("command")}
-        writer.write_manifest(sessions=[*(writer.manifest.get("sessions") or [first]), begun])
-        if (path / JOURNAL).exists():
-            os.truncate(path / JOURNAL, 0)  # half a line would swallow the next one
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     def _begin(self, path: Path) -> None:
@@ -117,6 +102,27 @@ class RunWriter:
         self._loose: dict[str, list[Path]] = {name: [] for name in SCHEMAS}
         """The last parts, which are not joined yet."""
         self._lock = lock.hold(path)
+
+    def _reopen(self, path: Path) -> None:
+        self.manifest = read_manifest(path)
+        self.run_id = self.manifest["run_id"]
+        self.session = max(1, len(self.manifest.get("sessions", []))) + 1
+        for name in SCHEMAS:
+            self.set_aside += repair(path, name)
+            for part in parts_of(path, name):  # what follows the last joined one
+                alone = len(set(span(part))) == 1
+                self._loose[name] = [*self._loose[name], part] if alone else []
+            while len(self._loose[name]) >= JOIN:  # before anybody is asked: it takes time
+                self._join(name)
+        self._samples += read_journal(path)
+        self.flush()
+        self._before = dict(self.manifest)
+        # From here on, whatever comes of it: a session that measures nothing has a number of its own too.
+        begun = {"started": datetime.now(UTC).isoformat()}
+        first = {"started": self.manifest.get("created"), "command": self.manifest.get("command")}
+        self.write_manifest(sessions=[*(self.manifest.get("sessions") or [first]), begun])
+        if (path / JOURNAL).exists():
+            os.truncate(path / JOURNAL, 0)  # half a line would swallow the next one
 
     def write_manifest(self, **changes: Any) -> None:
         """Merge changes into the manifest and write it whole. Raises StoreError."""

@@ -644,6 +644,28 @@ def test_what_an_outage_kept_from_being_sent_is_missing(tmp_path: Path) -> None:
     writer.finish("finished", ended=["p"])  # what was refused in a point that came to its end, the server refused
     assert not rest(tmp_path / "r", missing=True).todo
     assert not rest(tmp_path / "r", missing=False).todo
+    manifest = read_manifest(tmp_path / "r")
+    del manifest["ended"]  # of a run of before: only what was begun last can have been under way
+    for begun_ones, todo in ((["p", "q"], {}), (["q", "p"], {"p": [2]})):
+        (tmp_path / "r" / "manifest.json").write_text(json.dumps({**manifest, "begun": begun_ones}))
+        assert rest(tmp_path / "r", missing=True).todo == todo
+
+
+def test_a_run_that_could_not_be_reopened_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunWriter(tmp_path, "r", {"kind": "perf"}).close()
+    with monkeypatch.context() as broken_disk:
+        broken_disk.setattr("oss_eval.writer.repair", refuse)
+        with pytest.raises(StoreError, match="No space left"):
+            RunWriter.reopen(tmp_path / "r")
+    with monkeypatch.context() as stopped:
+        stopped.setattr("oss_eval.writer.read_journal", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            RunWriter.reopen(tmp_path / "r")
+    RunWriter.reopen(tmp_path / "r").close()
+
+
+def interrupt(*what: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_benchmark_that_is_resumed_and_asks_nothing_is_as_it_was(tmp_path: Path, oss_eval: Command) -> None:

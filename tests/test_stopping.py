@@ -264,7 +264,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 LOST = """
 import signal, sys, time
-from oss_eval.interrupts import insist
+from oss_eval.interrupts import Interrupts, insist
 
 class Leaving:
     def __del__(self):
@@ -272,11 +272,12 @@ class Leaving:
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 insist()
-try:
-    Leaving()
-    time.sleep(20)
-except KeyboardInterrupt:
-    print("heeded")
+with Interrupts() as interrupts:
+    try:
+        Leaving()
+        time.sleep(20)
+    except KeyboardInterrupt:
+        print("heeded", interrupts.count)
 """
 
 
@@ -284,7 +285,7 @@ def test_a_signal_that_falls_into_a_finalizer_is_heeded(tmp_path: Path) -> None:
     """Python prints and drops what is raised there."""
     call = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=60)
     done = call([sys.executable, "-c", LOST])
-    assert (done.stdout, done.stderr) == ("heeded\n", "")
+    assert (done.stdout, done.stderr) == ("heeded 1\n", "")
     other = call([sys.executable, "-c", LOST.replace("sleep(20)", "sleep(0)"), "x"])
     assert "ValueError: still printed" in other.stderr
 

@@ -64,7 +64,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     """Carry out benchmarks and store them as one run; with `resumed`, add what that stored run lacks.
 
     Raises OssEvalError for what the user can put right before anything is asked. Ctrl-C ends the run early with
-    every finished sample stored, or is raised on when there is none.
+    every finished sample stored, or is raised on when nothing was answered.
     """
     from oss_eval.writer import RunWriter, new_run_id
 
@@ -124,7 +124,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             if writer is None or bench is None or not bench.tally.answered:
                 _abandon(writer, bench, interrupts)
                 raise
-            made = Made(writer.path, "interrupted", "interrupted", hurried=True)
+            made = Made(writer.path, "interrupted", "interrupted", hurried=interrupts.count > 1)
         except BaseException:
             _abandon(writer, bench, interrupts)
             raise

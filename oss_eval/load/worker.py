@@ -120,7 +120,10 @@ class Worker:
     async def run(self) -> None:
         """Serve points until the main process closes its end."""
         self._loop.add_reader(self._control.fileno(), self._on_control)
-        self.setup = await self._inbound.get()
+        setup = await self._inbound.get()
+        if setup is None:
+            return  # the main process was stopped just then
+        self.setup = setup
         self._contexts = [target.tls_context() for target in self.setup.targets]
         self._heads = [target.head() for target in self.setup.targets]
         ticker = self._loop.create_task(self._tick())

@@ -62,7 +62,9 @@ def rest(path: Path, missing: bool) -> Rest:
     broke_off = (manifest.get("broke_off") or {}).get("point_id")
     found = Rest([], {}, list(manifest.get("set_aside") or []))
     taken = {point["point_id"] for point in [*manifest["points"], *found.set_aside]}
-    finished = _finished(path, set(manifest.get("begun", [])) - set(manifest.get("ended", [])))
+    # Runs of before points were noted at their end: at most the last one that was begun was under way.
+    under_way = [name for name in manifest.get("begun", []) if name not in manifest.get("ended", ())]
+    finished = _finished(path, set(under_way if "ended" in manifest else under_way[-1:]))
     begun = {*manifest.get("begun", []), *finished}
     for planned in manifest["points"]:
         point = Point(**{key: planned[key] for key in Point.model_fields if key in planned})

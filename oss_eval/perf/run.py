@@ -110,7 +110,8 @@ def run(
             reason = "interrupted" if interrupted else str(error)
             made = Made(writer.path, "interrupted" if interrupted else "failed", reason, interrupts.count > 1)
         except BaseException:
-            writer.leave()  # whatever broke, finished requests stay
+            with interrupts.counted():
+                writer.leave()  # whatever broke, finished requests stay
             raise
         return close(writer, made, interrupts, sweep.store, stack)
 
@@ -215,8 +216,9 @@ class _Sweep:
         tags = self.todo.todo[point.point_id]
         self.point = point
         self.pulse.start()
-        begun = dict.fromkeys([*self.writer.manifest.get("begun", []), point.point_id])
-        self.writer.write_manifest(begun=list(begun))
+        begun, ended = (self.writer.manifest.get(key, []) for key in ("begun", "ended"))
+        before = [name for name in ended if name != point.point_id]
+        self.writer.write_manifest(begun=[*dict.fromkeys([*begun, point.point_id])], ended=before)
         self.progress.start(self._title(point), len(tags))
         end = fleet.run_point(
             point,
@@ -225,18 +227,25 @@ class _Sweep:
             self,
             tags if len(tags) < point.number else None,
         )
-        self.progress.end()
-        client = end.client(point.parallel)
-        before = self.clients.get(point.point_id)
-        self.clients[point.point_id] = client if before is None else together(before, client)
-        self.writer.flush()
-        self.writer.write_manifest(client={name: asdict(client) for name, client in self.clients.items()})
+        with self.interrupts.counted():
+            self.progress.end()
+            self._client(point.point_id, end.client(point.parallel))
+            self.writer.flush()
+            lost = self.pulse.came_to_nothing(self.server.endpoint, self.task.connect_timeout)
+            whole = not (lost or end.broken or self.interrupts.count)
+            self.writer.write_manifest(
+                client={name: asdict(client) for name, client in self.clients.items()},
+                ended=[*before, point.point_id] if whole else before,
+            )
         self._check(end)
-        lost = self.pulse.came_to_nothing(self.server.endpoint, self.task.connect_timeout)
         if lost:
             raise BrokenOff(lost)
-        self.writer.write_manifest(ended=[*self.writer.manifest.get("ended", []), point.point_id])
         self.point = None
+
+    def _client(self, point_id: str, client: Client) -> None:
+        """How the client itself did at a point, in all sessions that measured it."""
+        before = self.clients.get(point_id)
+        self.clients[point_id] = client if before is None else together(before, client)
 
     def _own(self, name: str) -> str:
         """The name of a point beside the plan: each session has its own."""

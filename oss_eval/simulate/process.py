@@ -131,7 +131,10 @@ def serve(
 
 
 def _child() -> None:
-    settings = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # its starter was stopped just then
+    settings = json.loads(line)
     truth, answers = (Path(settings[key]) if settings[key] else None for key in ("truth", "answers"))
 
     def announce(port: int) -> None:
