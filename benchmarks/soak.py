@@ -107,8 +107,8 @@ def flatness(memory: list[tuple[float, float]], seconds: float) -> str:
     fit = linregress(whole, floor)
     margin = float(student.ppf(0.975, len(whole) - 2)) * fit.stderr
     return (
-        f"{words}; the lowest of a minute: {min(floor):.0f} to {max(floor):.0f} MB, {fit.slope * 60:+.0f} ± "
-        f"{margin * 60:.0f} MB an hour (95%, {len(whole)} minutes)"
+        f"{words}\nthe lowest of each minute: {' '.join(f'{mb:.0f}' for mb in floor)} MB; {fit.slope * 60:+.0f} ± "
+        f"{margin * 60:.0f} MB an hour (95%)"
     )
 
 

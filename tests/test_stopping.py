@@ -112,7 +112,7 @@ def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_e
     assert oss_eval("show", "last").returncode == 0
 
 
-@pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
+@pytest.mark.parametrize("what", [SWEEP, pytest.param(BENCH, marks=pytest.mark.slow)], ids=["perf", "bench"])
 def test_keys_that_are_held_down(tmp_path: Path, what: tuple[str, ...]) -> None:
     with launched(tmp_path, *what, "--max-tokens", "20000", "--url", "sim://paced?rate=20") as process:
         until(lambda: begun(tmp_path))
