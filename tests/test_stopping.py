@@ -116,7 +116,7 @@ def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_e
 def test_keys_that_are_held_down(tmp_path: Path, what: tuple[str, ...]) -> None:
     with launched(tmp_path, *what, "--max-tokens", "20000", "--url", "sim://paced?rate=20") as process:
         until(lambda: begun(tmp_path))
-        time.sleep(1)
+        time.sleep(2)
         for _ in range(40):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
