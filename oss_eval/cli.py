@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from oss_eval.errors import OssEvalError, TaskError, UsageError
 from oss_eval.flags import parse
 from oss_eval.interrupts import Interrupts, handled, insist
-from oss_eval.pipes import drop_unread, say
+from oss_eval.pipes import complain, drop_unread
 
 if TYPE_CHECKING:
     from oss_eval.session import Made, Order
@@ -103,7 +103,7 @@ def _ended(made: Made, arguments: argparse.Namespace) -> int:
         # A sweep without a success has nothing left to ask: resuming it would change nothing.
         reason = made.reason or "every request failed"
         with Interrupts() as interrupts, interrupts.counted():
-            say(f"oss-eval: {reason}\n" + (f"  → {go_on(made.path)}\n" if made.reason else ""))
+            complain(reason, go_on(made.path) if made.reason else "")
     return EXIT_CODES[made.status]
 
 
@@ -331,7 +331,7 @@ def calibrate_command(arguments: argparse.Namespace) -> int:
     made = calibrate(tuple(arguments.parallel), arguments.token_rate, order)
     _shown(made, arguments)
     if made.status == "interrupted":
-        say("oss-eval: interrupted\n  → a calibration is not resumed: run oss-eval calibrate again\n")
+        complain("interrupted", "a calibration is not resumed: run oss-eval calibrate again")
     return EXIT_CODES[made.status]
 
 
@@ -438,10 +438,10 @@ def _carry_out(argv: list[str] | None) -> int:
         sys.stdout.flush()
         return code
     except OssEvalError as error:
-        say(f"oss-eval: {error.message}\n" + (f"  → {error.hint}\n" if error.hint else ""))
+        complain(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        say("oss-eval: interrupted\n")
+        complain("interrupted")
         return INTERRUPTED
 
 

@@ -6,10 +6,10 @@ import os
 import sys
 
 
-def say(text: str) -> None:
-    """On standard error, if anybody still reads it."""
+def complain(message: str, hint: str = "") -> None:
+    """What went wrong and what to do about it, on standard error, if anybody still reads it."""
     try:
-        sys.stderr.write(text)
+        sys.stderr.write(f"oss-eval: {message}\n" + (f"  → {hint}\n" if hint else ""))
         sys.stderr.flush()
     except BrokenPipeError:
         drop_unread()

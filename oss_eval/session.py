@@ -145,7 +145,7 @@ def close(
 
 def _stored(writer: RunWriter, made: Made, interrupts: Interrupts, store: Callable[[Made], Made]) -> Made:
     with contextlib.suppress(KeyboardInterrupt), interrupts.counted(raises_at=2):
-        if not made.hurried and interrupts.count < 2:
+        if interrupts.count < 2:
             return store(made)
     writer.leave()
     return replace(made, status="interrupted", reason="interrupted", hurried=True)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from oss_eval.fsck import BAD, examine
 from oss_eval.probe.connection import Connection, Outcome
 from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.poller import Poller
@@ -152,6 +153,11 @@ def launched(folder: Path, *words: str, **env: str) -> Iterator[subprocess.Popen
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def bad(run: Path) -> list[str]:
+    """What fsck finds wrong with a run."""
+    return [f"{finding.where}: {finding.message}" for finding in examine(run) if finding.level == BAD]
 
 
 def ended(process: subprocess.Popen[str], timeout: float = 30) -> tuple[int, str, str]:

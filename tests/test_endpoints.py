@@ -19,7 +19,6 @@ from oss_eval.access import Access, header, profile
 from oss_eval.config import Task, validated
 from oss_eval.endpoints import parse_url
 from oss_eval.errors import UsageError
-from oss_eval.fsck import BAD, examine
 from oss_eval.inquiry import inquiry
 from oss_eval.load.asker import Answer
 from oss_eval.probe.dialects import DIALECTS, Delta, Generation
@@ -27,7 +26,7 @@ from oss_eval.probe.thinking import ThinkSplitter
 from oss_eval.provenance import public_url
 from oss_eval.settle import Settled, identify
 from oss_eval.store import read_manifest
-from tests.conftest import Command
+from tests.conftest import Command, bad
 from tests.scripted import (
     LAST_CHUNK,
     MODELS,
@@ -371,7 +370,7 @@ def test_a_server_is_asked_in_its_own_terms(oss_eval: Command, tmp_path: Path) -
         request = read_manifest(run)["request"]
         assert request["limit_field"] == "max_completion_tokens"
         assert request["left_out"] == ["temperature"]
-        assert not [finding for finding in examine(run) if finding.level == BAD]
+        assert not bad(run)
     samples = next((tmp_path / "results").glob("*bench*/samples"))
     assert set(pd.read_parquet(samples).attempts) == {1}
 
@@ -561,9 +560,9 @@ def test_keys_and_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEAM", "blue")
     assert header("X-Team: $TEAM") == ("X-Team", "blue")
     assert parse_url("http://h", "chat", own).hide("no k-1234 for red") == "no *** for red"
-    for bad in ("X-Team", "X Team: red", ": red", "X: $NOT_SET_AT_ALL"):
+    for wrong in ("X-Team", "X Team: red", ": red", "X: $NOT_SET_AT_ALL"):
         with pytest.raises(UsageError, match="--header"):
-            header(bad)
+            header(wrong)
 
 
 def test_keys_stay_with_their_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

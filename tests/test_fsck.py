@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from oss_eval.fsck import BAD, NOTE, examine
-from tests.conftest import ROOT, Command
+from oss_eval.fsck import NOTE, examine
+from tests.conftest import ROOT, Command, bad
 
 EXAMPLES = ROOT / "results" / "examples"
 
@@ -26,10 +26,6 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def copied(part: str, folder: Path) -> Path:
     [source] = [path for path in EXAMPLES.iterdir() if part in path.name]
     return Path(shutil.copytree(source, folder / "results" / source.name))
-
-
-def bad(path: Path) -> list[str]:
-    return [f"{finding.where}: {finding.message}" for finding in examine(path) if finding.level == BAD]
 
 
 def notes(path: Path) -> list[str]:

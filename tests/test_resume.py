@@ -24,7 +24,6 @@ import pytest
 from oss_eval import api
 from oss_eval.checks import Client, together
 from oss_eval.errors import BrokenOff, StoreError
-from oss_eval.fsck import BAD, examine
 from oss_eval.interrupts import Interrupts
 from oss_eval.metrics import goodput, measured_seconds, plateau_span, point_metrics
 from oss_eval.perf.resume import rest
@@ -37,17 +36,13 @@ from oss_eval.simulate.truth import read_truth
 from oss_eval.store import CLOSED, iter_requests, read_manifest, read_requests, read_samples, status_of
 from oss_eval.tables import requests_table
 from oss_eval.writer import RunWriter
-from tests.conftest import ROOT, Command, ended, launched, only_run, until
+from tests.conftest import ROOT, Command, bad, ended, launched, only_run, until
 
 SIM = "sim://gpt-oss-20b-h20?speed=10"
 SLOW = "sim://gpt-oss-20b-h20?speed=2"
 """A sweep takes seconds, so that there is time to break it off."""
 FAST = ("--url", "sim://gpt-oss-20b-h20?speed=40")
 SWEEP = ("perf", "--parallel", "2", "8", "--number", "6", "240", "--max-tokens", "30")
-
-
-def bad(run: Path) -> list[str]:
-    return [f"{finding.where}: {finding.message}" for finding in examine(run) if finding.level == BAD]
 
 
 def begun(folder: Path, point: str, rows: int) -> bool:
@@ -695,9 +690,10 @@ def test_a_disk_that_fills_up_in_a_hurry_is_no_misuse(tmp_path: Path, monkeypatc
     writer = RunWriter(tmp_path, "r", {"kind": "perf"})
     writer.add(row(0, 0, 1, 1))
     monkeypatch.setattr("oss_eval.writer.write_part", refuse)
-    made = Made(tmp_path / "r", "interrupted", "interrupted", hurried=True)
+    made, interrupts = Made(tmp_path / "r", "interrupted", "interrupted"), Interrupts()
+    interrupts.count = 2
     with pytest.raises(BrokenOff) as error:
-        close(writer, made, Interrupts(), lambda made: made, contextlib.ExitStack())
+        close(writer, made, interrupts, lambda made: made, contextlib.ExitStack())
     assert "No space left on device" in error.value.message
 
 

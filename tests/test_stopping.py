@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from oss_eval.fsck import BAD, examine
 from oss_eval.interrupts import Interrupts
 from oss_eval.load.messages import Ask, Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.process import WorkerProcess
@@ -24,7 +23,7 @@ from oss_eval.load.shared import Budget, write_deck
 from oss_eval.probe.target import Target, resolve
 from oss_eval.simulate.truth import read_truth
 from oss_eval.store import read_manifest, read_requests, read_samples, status_of
-from tests.conftest import ROOT, Command, ended, launched, only_run, until, worker_of
+from tests.conftest import ROOT, Command, bad, ended, launched, only_run, until, worker_of
 from tests.scripted import deaf_server
 
 SWEEP = ("perf", "--parallel", "4", "--number", "4000", "--max-tokens", "40")
@@ -39,10 +38,6 @@ def begun(folder: Path) -> bool:
     """Whether a point is under way."""
     return any('"running"' in file.read_text() and '"points": [\n' in file.read_text()
                for file in folder.glob("results/*/manifest.json"))  # fmt: skip
-
-
-def clean(run: Path) -> bool:
-    return not [finding for finding in examine(run) if finding.level == BAD]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -66,7 +61,7 @@ def test_what_is_in_flight_may_finish(tmp_path: Path, number: int, oss_eval: Com
     assert "4 requests in flight may finish within 10 s" in err
     assert "fewer requests were finished than planned" in err
     assert f"go on with: oss-eval resume {run.name}\n" in err
-    assert clean(run)
+    assert not bad(run)
 
 
 def test_grace_ends(tmp_path: Path) -> None:
@@ -108,7 +103,7 @@ def test_a_second_time_ends_at_once(tmp_path: Path, what: tuple[str, ...], oss_e
         assert rows["status"].to_pylist().count("cancelled") == 4, "what was given up is a row too"
     assert status_of(run, read_manifest(run)) == "broken off"
     assert f"oss-eval resume {run.name}" in err
-    assert clean(run)
+    assert not bad(run)
     assert oss_eval("show", "last").returncode == 0
 
 
@@ -150,7 +145,7 @@ def test_a_job_manager_tells_every_process(tmp_path: Path, what: tuple[str, ...]
     assert set(read_requests(run)["status"].to_pylist()) == {"ok"}
     if what is BENCH:
         assert read_samples(run)["unscored_reason"].null_count == read_samples(run).num_rows
-    assert clean(run)
+    assert not bad(run)
 
 
 def test_a_reader_that_goes_with_the_same_keys(tmp_path: Path) -> None:
@@ -166,7 +161,7 @@ def test_a_reader_that_goes_with_the_same_keys(tmp_path: Path) -> None:
     run = only_run(tmp_path)
     assert read_manifest(run)["status"] == "interrupted"
     assert set(read_requests(run)["status"].to_pylist()) == {"ok"}
-    assert clean(run)
+    assert not bad(run)
 
 
 def test_a_mistake_is_one_whoever_reads_of_it(tmp_path: Path) -> None:
@@ -192,7 +187,7 @@ def test_a_benchmark_finishes_its_samples(tmp_path: Path) -> None:
     samples = read_samples(run)
     assert 0 < samples.num_rows < 34 * 50
     assert set(samples["status"].to_pylist()) == {"ok"}
-    assert clean(run)
+    assert not bad(run)
 
 
 @pytest.mark.parametrize("what", [SWEEP, BENCH], ids=["perf", "bench"])
@@ -218,7 +213,7 @@ def test_a_dead_worker_ends_the_run_with_its_rows(
         lost = [row for row in rows.to_pylist() if row["status"] == "cancelled"]
         assert len(lost) == 4
         assert all("worker process 0 ended unexpectedly (exit code -9)" in row["error_message"] for row in lost)
-    assert clean(run)
+    assert not bad(run)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
             if writer is None or bench is None or not bench.tally.answered:
                 _abandon(writer, bench, interrupts)
                 raise
-            made = Made(writer.path, "interrupted", "interrupted", hurried=interrupts.count > 1)
+            made = Made(writer.path, "interrupted", "interrupted")
         except BaseException:
             _abandon(writer, bench, interrupts)
             raise
@@ -241,7 +241,7 @@ class _Bench:
         if interrupts.count:
             if not self.tally.done:
                 raise KeyboardInterrupt
-            return Made(self.writer.path, "interrupted", "interrupted", interrupts.count > 1)
+            return Made(self.writer.path, "interrupted", "interrupted")
         if self.tally.fatal is not None:
             return Made(self.writer.path, "failed", self.tally.fatal.message)
         return Made(self.writer.path, "finished")

@@ -133,13 +133,14 @@ class Voice:
         """
         channel = self._channel
         messages, generation = self._request(body)
-        turn, attempt, refused = len(self.answers) + 1, 0, 0
+        turn, attempt, tries = len(self.answers) + 1, 0, 0
         while True:
             attempt += 1
+            tries += 1
             settled = channel.settled
             sending = settled.apply(generation)
             request = orjson.dumps(DIALECTS[channel.api].body(messages, sending))
-            self.attempts = max(self.attempts, attempt - refused)
+            self.attempts = max(self.attempts, tries)
             with channel.gate.passing():
                 if channel.stopping.is_set() or (channel.draining.is_set() and not self.answers):
                     raise Stopped
@@ -161,12 +162,12 @@ class Voice:
             if record.http_status in (429, 503):
                 channel.refused()
             if record.http_status in (400, 422) and channel.give_in(settled, record, sending):
-                refused += 1  # the same request in the server's own terms: no retry
+                tries -= 1  # the same request in the server's own terms is no retry
                 continue
-            if record.http_status in FINAL_STATUS or attempt - refused > channel.retries:
+            if record.http_status in FINAL_STATUS or tries > channel.retries:
                 raise self._failed(record)
             with channel.resting():
-                self._wait(answer, attempt - refused)
+                self._wait(answer, tries)
 
     def _request(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Generation]:
         """Messages, and the run's settings with what the benchmark itself wants where they say nothing."""

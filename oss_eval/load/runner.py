@@ -102,13 +102,13 @@ class Fleet:
         run_id: str,
         targets: tuple[Target, ...],
         limits: Limits,
+        interrupts: Interrupts,
         workers: int = 1,
         reading: Reading | None = None,
-        interrupts: Interrupts | None = None,
     ) -> None:
         """`interrupts`: those of the whole run."""
         self.run_id = run_id
-        self._interrupts = interrupts or Interrupts()
+        self._interrupts = interrupts
         self._limits = limits
         self._reading = reading or Reading()
         self._workers = [

@@ -108,7 +108,7 @@ def run(
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "interrupted" if interrupted else str(error)
-            made = Made(writer.path, "interrupted" if interrupted else "failed", reason, interrupts.count > 1)
+            made = Made(writer.path, "interrupted" if interrupted else "failed", reason)
         except BaseException:
             with interrupts.counted():
                 writer.leave()  # whatever broke, finished requests stay
@@ -191,8 +191,8 @@ class _Sweep:
         workers = max(point.workers for point in self.points)
         self.settled = settle(server, task)
         with Fleet(
-            self.writer.run_id, server.targets(), limits(task, self.order.grace), workers,
-            server.reading(task, self.lengths.count), self.interrupts,
+            self.writer.run_id, server.targets(), limits(task, self.order.grace), self.interrupts, workers,
+            server.reading(task, self.lengths.count),
         ) as fleet:  # fmt: skip
             self._probe(fleet)
             lengths = self.lengths
