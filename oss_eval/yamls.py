@@ -1,7 +1,8 @@
-"""YAML that somebody else may have written: data and nothing else, of a size that a person can have meant."""
+"""YAML files that somebody else may have written: plain data only, and of a bounded size."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,77 +10,82 @@ import yaml
 
 from oss_eval.errors import OssEvalError
 
-MOST_BYTES = 1_000_000
-MOST_VALUES = 20_000
-"""With every alias written out: a file of a few lines can stand for more values than there are atoms."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's data types, counted while they are read: what expands is refused before it has."""
-
-    count = 0
-
-    def _counted(self, more: int) -> None:
-        self.count += more
-        if self.count > MOST_VALUES:
-            raise yaml.YAMLError(f"more than {MOST_VALUES:,} values, aliases written out")
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """PyYAML: one value, or an alias of one."""
-        self._counted(1)
-        return super().compose_node(parent, index)
-
-    def flatten_mapping(self, node: Any) -> None:
-        """PyYAML: a mapping with what `<<` brings in."""
-        super().flatten_mapping(node)
-        self._counted(len(node.value))
-
-    def construct_yaml_int(self, node: Any) -> Any:
-        """PyYAML: an integer; 1:1:1:... is one to it too, of as many digits as somebody likes."""
-        if len(node.value) > 100:
-            raise ValueError("an integer of more than 100 digits")
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+MAX_BYTES = 1_000_000
+MAX_VALUES = 20_000
+"""Counted with every alias expanded: a file of a few lines can stand for billions of values."""
+MAX_DEPTH = 100
+"""Of nested lists and mappings: the parser's time grows with the square of the depth."""
+MAX_INTEGER_CHARACTERS = 100
+_INTEGER = re.compile(r"[-+]?[0-9][0-9a-fA-F_xob:]*")
 
 
 def read_yaml(path: Path, error: type[OssEvalError], what: str) -> Any:
-    """What a YAML file holds; `what` is what it is called. Raises `error`, whatever is wrong with it."""
+    """The content of a YAML file as plain data; `what` names the file's purpose in messages.
+
+    Raises `error` when the file can't be read, is not YAML, or is larger than the limits of this module.
+    """
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8")
     except OSError as problem:
         raise error(f"can't read {what} {path}: {problem.strerror}") from None
     except UnicodeDecodeError:
         raise error(f"{what} {path} is not UTF-8 text") from None
-    if len(content) > MOST_BYTES:
-        raise error(f"{what} {path} is larger than {MOST_BYTES:,} bytes")
+    if len(content) > MAX_BYTES:
+        raise error(f"{what} {path} is larger than {MAX_BYTES:,} bytes")
     try:
-        values = yaml.load(text, _Loader)  # a SafeLoader: nothing but data
+        _check_size(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        words = getattr(problem, "problem", None) or str(problem).partition("\n")[0]
-        raise error(f"{what} {path} is not valid YAML{where}: {words}") from None
+        position = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(problem, "problem", None) or str(problem).partition("\n")[0]
+        raise error(f"{what} {path} is not valid YAML{position}: {reason}") from None
     except RecursionError:
         raise error(f"{what} {path} is nested too deeply") from None
-    except (ValueError, OverflowError) as problem:  # dates and numbers that are none
+    except (ValueError, OverflowError) as problem:  # dates and numbers outside their range
         raise error(f"{what} {path} holds a value that can't be read: {problem}") from None
-    if _values(values) > MOST_VALUES:
-        raise error(f"{what} {path} holds more than {MOST_VALUES:,} values, its aliases written out")
-    return values
 
 
-def _values(value: Any) -> int:
-    """How many values there are in all, counted up to MOST_VALUES."""
-    count, left = 0, [value]
-    while left and count <= MOST_VALUES:
-        count += 1
-        one = left.pop()
-        if isinstance(one, dict):
-            left += [*one, *one.values()]
-        elif isinstance(one, (list, tuple, set)):
-            left += one
-    return count
+def _check_size(text: str) -> None:
+    """Refuse what is small as a file and large as data, before any of it is built.
+
+    Counts the parser's events: an alias, also one that a `<<` merge uses, counts as all values of its anchor.
+    Raises yaml.YAMLError or ValueError.
+    """
+    count = 0
+    anchored: dict[str, int] = {}  # values under each anchor that is complete
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the count when the collection began
+    open_anchors: set[str | None] = set()
+    for event in yaml.parse(text, yaml.SafeLoader):
+        match event:
+            case yaml.AliasEvent():
+                if event.anchor in open_anchors:
+                    raise yaml.YAMLError(f"the alias *{event.anchor} stands inside the value that it names")
+                count += anchored.get(str(event.anchor), 1)
+            case yaml.ScalarEvent():
+                _check_integer(event)
+                count += 1
+                if event.anchor:
+                    anchored[event.anchor] = 1
+            case yaml.CollectionStartEvent():
+                open_nodes.append((event.anchor, count))
+                open_anchors |= {event.anchor} - {None}
+                count += 1
+                if len(open_nodes) > MAX_DEPTH:
+                    raise RecursionError
+            case yaml.CollectionEndEvent():
+                anchor, before = open_nodes.pop()
+                if anchor:
+                    open_anchors.discard(anchor)
+                    anchored[anchor] = count - before
+        if count > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values with all aliases expanded")
+
+
+def _check_integer(event: yaml.ScalarEvent) -> None:
+    """Refuse an integer whose conversion takes quadratic time; 1:1:1 is one in YAML 1.1 too."""
+    plain = event.implicit[0] or (event.tag or "").endswith(":int")
+    if plain and len(event.value) > MAX_INTEGER_CHARACTERS and _INTEGER.fullmatch(event.value):
+        raise ValueError(f"an integer of more than {MAX_INTEGER_CHARACTERS} digits")

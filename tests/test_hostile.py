@@ -203,6 +203,8 @@ def test_text_that_is_no_utf8_is_found_in_plain_events_too() -> None:
         ), "more than 20,000 values"),
         ("parallel: " + "1:" * 200_000 + "1", "more than 100 digits"),
         ("- 1\n" * 200_000, "more than 20,000 values"),
+        ("parallel: &p [1, *p]", "inside the value that it names"),
+        ("parallel: !!int '" + "9" * 5000 + "'", "more than 100 digits"),
         ("parallel: '" + "1" * 1_000_001 + "'", "larger than 1,000,000 bytes"),
     ],
 )  # fmt: skip
