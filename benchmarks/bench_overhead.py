@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 from oss_eval.bench import answer_key
-from oss_eval.bench.custom import CustomBenchmark
-from oss_eval.bench.grader import Grader
-from oss_eval.config import BenchTask
-from oss_eval.simulate.process import running
-from oss_eval.tasks import shipped_dir
+from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.sources.custom import CustomBenchmark
+from oss_eval.config.task import BenchTask
+from oss_eval.config.task_files import shipped_dir
+from oss_eval.simulator.process import running
 
 SAMPLES, EPOCHS, PARALLEL = 30, 64, 64
 PROMPT = (

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from limits import server
 
-from oss_eval.probe import stamps
+from oss_eval.probe import timestamps
 
 TOKENS = 256
 BODY = (
@@ -39,7 +39,7 @@ def main(streams: int) -> None:
         sockets = {}
         for _ in range(streams):
             sock = socket.create_connection((place.hostname, place.port))
-            stamps.enable(sock)
+            timestamps.enable(sock)
             sock.setblocking(False)
             poll.register(sock.fileno(), select.EPOLLIN)
             sockets[sock.fileno()] = sock

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from side_by_side import pinned, timed
 
-from oss_eval.provenance import environment
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_requests
+from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.simulator.truth_log import read_truth
+from oss_eval.system.environment import environment
 
 PERF = [sys.executable, "-m", "oss_eval", "perf", "--extra-args", '{"ignore_eos": true}', "--workers", "1"]
 
@@ -32,7 +32,7 @@ PERF = [sys.executable, "-m", "oss_eval", "perf", "--extra-args", '{"ignore_eos"
 def server(folder: Path, url: str, core: int) -> tuple[subprocess.Popen[bytes], str]:
     """A truth server on its own core, and its base URL."""
     code = (
-        "import sys; from pathlib import Path; from oss_eval.simulate.process import parse_sim_url, serve\n"
+        "import sys; from pathlib import Path; from oss_eval.simulator.process import parse_sim_url, serve\n"
         "serve(parse_sim_url(sys.argv[1]), Path(sys.argv[2]), '127.0.0.1', 0, lambda port: print(port, flush=True))"
     )
     command = [sys.executable, "-c", code, url, str(folder / "truth.jsonl")]

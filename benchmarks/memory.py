@@ -24,16 +24,16 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from oss_eval.provenance import environment  # noqa: E402
-from oss_eval.simulate.process import running  # noqa: E402
-from oss_eval.store import iter_requests  # noqa: E402
-from oss_eval.writer import RunWriter  # noqa: E402
+from oss_eval.results.reader import iter_requests  # noqa: E402
+from oss_eval.results.writer import RunWriter  # noqa: E402
+from oss_eval.simulator.process import running  # noqa: E402
+from oss_eval.system.environment import environment  # noqa: E402
 
 HOURS, RATE, TOKENS = 8, 50_000, 512
 STREAMS = 760
 
 LOAD = (
-    "import resource, sys; from pathlib import Path; from oss_eval.runs import load_run; "
+    "import resource, sys; from pathlib import Path; from oss_eval.analysis.perf_summary import load_run; "
     "report = load_run(Path(sys.argv[1])); "
     "print(int(report.points[0].metrics.get('requests')), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 )

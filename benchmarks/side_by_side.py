@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from oss_eval.provenance import environment
-from oss_eval.simulate.truth import Truth, read_truth
+from oss_eval.simulator.truth_log import Truth, read_truth
+from oss_eval.system.environment import environment
 
 METRICS = ("ttft", "latency", "tpot", "itl")
 Percentiles = dict[str, tuple[float, float]]

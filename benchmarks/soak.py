@@ -25,9 +25,9 @@ from scipy.stats import t as student
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from oss_eval.fsck import BAD, examine  # noqa: E402
-from oss_eval.simulate.process import running  # noqa: E402
-from oss_eval.store import iter_requests, read_manifest  # noqa: E402
+from oss_eval.analysis.fsck import BAD, examine  # noqa: E402
+from oss_eval.results.reader import iter_requests, read_manifest  # noqa: E402
+from oss_eval.simulator.process import running  # noqa: E402
 from tests.accounting import judge  # noqa: E402
 
 CHANCE = 0.02

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from playwright.sync_api import Page, sync_playwright
 
-from oss_eval import runs as stored
-from oss_eval.schema import REQUESTS, SCHEMA_VERSION
-from oss_eval.writer import write_summary
+from oss_eval.analysis import perf_summary as stored
+from oss_eval.results.schema import REQUESTS, SCHEMA_VERSION
+from oss_eval.results.writer import write_summary
 
 LEVELS = (16, 64, 256, 1024)
 

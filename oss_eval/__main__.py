@@ -2,6 +2,6 @@
 
 import sys
 
-from oss_eval.cli import main
+from oss_eval.cli.main import main
 
 sys.exit(main())

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oss_eval.access import Access
+from oss_eval.endpoint.auth import Access
 from oss_eval.errors import UsageError
-from oss_eval.session import Made, Order
+from oss_eval.run.lifecycle import Made
+from oss_eval.run.options import Order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +30,13 @@ class Run:
 
     def samples(self) -> pd.DataFrame:
         """One row a sample, epoch and effort; see docs/benchmarks.md for the columns."""
-        from oss_eval.store import read_samples
+        from oss_eval.results.reader import read_samples
 
         return read_samples(self.path).to_pandas()
 
     def requests(self) -> pd.DataFrame:
         """One row a request; see docs/measures.md for the columns."""
-        from oss_eval.store import read_requests
+        from oss_eval.results.reader import read_requests
 
         return read_requests(self.path).to_pandas()
 
@@ -47,7 +48,7 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """What was asked, what was in force, where, with what."""
-        from oss_eval.store import read_manifest
+        from oss_eval.results.reader import read_manifest
 
         return read_manifest(self.path)
 
@@ -62,9 +63,9 @@ def run_perf(
     **settings: Any,
 ) -> Run:
     """A load sweep: a task by name or path, and the flags of `oss-eval perf` as keywords. Raises OssEvalError."""
-    from oss_eval.config import PerfTask, validated
-    from oss_eval.perf.run import run
-    from oss_eval.tasks import overridden
+    from oss_eval.config.task import PerfTask, validated
+    from oss_eval.config.task_files import overridden
+    from oss_eval.perf.sweep import run
 
     values = overridden(task, settings)
     made = run(validated(PerfTask, values, "oss-eval perf"), _order(out, name, labels, api_key))
@@ -81,10 +82,10 @@ def run_bench(
     **settings: Any,
 ) -> Run:
     """Benchmarks by name or path, and the flags of `oss-eval bench` as keywords. Raises OssEvalError."""
-    from oss_eval.bench import resume as resuming
-    from oss_eval.bench.plans import plans
+    from oss_eval.bench import remaining as resuming
     from oss_eval.bench.run import run
-    from oss_eval.store import find_run, read_manifest
+    from oss_eval.bench.select import plans
+    from oss_eval.results.reader import find_run, read_manifest
 
     if resume is None:
         return _run(run(plans(list(tasks), settings), _order(out, name, labels, api_key)), "bench")
@@ -95,9 +96,9 @@ def run_bench(
 
 def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results", **settings: Any) -> Run:
     """Go on with a stored run, as `oss-eval resume` does. Raises OssEvalError."""
-    from oss_eval.perf.resume import sweep
-    from oss_eval.perf.run import run as run_sweep
-    from oss_eval.store import find_run, read_manifest
+    from oss_eval.perf.remaining import sweep
+    from oss_eval.perf.sweep import run as run_sweep
+    from oss_eval.results.reader import find_run, read_manifest
 
     stored = find_run(str(run), Path(out))
     if read_manifest(stored).get("kind") == "bench":

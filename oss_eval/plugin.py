@@ -20,16 +20,16 @@ from evalscope.api.model import GenerateConfig, ModelAPI, ModelOutput
 from evalscope.api.registry import MODEL_APIS, register_model_api
 from evalscope.api.tool import ToolChoice, ToolInfo
 
-from oss_eval.access import Access
-from oss_eval.bench.gate import Gate
-from oss_eval.bench.model_api import model_output, request_fields
-from oss_eval.bench.voice import Channel, Failed, Voice
-from oss_eval.config import MAX_RESPONSE_BYTES
-from oss_eval.endpoints import parse_url
-from oss_eval.load.asker import Asker
-from oss_eval.load.process import Limits
-from oss_eval.load.replies import Reading
-from oss_eval.probe.dialects import Generation
+from oss_eval.bench.client import Channel, Failed, Voice
+from oss_eval.bench.concurrency import Gate
+from oss_eval.bench.sources.evalscope_model import model_output, request_fields
+from oss_eval.config.task import MAX_RESPONSE_BYTES
+from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.endpoint import parse_url
+from oss_eval.load.client import Asker
+from oss_eval.load.workers.process import Limits
+from oss_eval.probe.apis import Generation
+from oss_eval.probe.decode_options import Reading
 
 UNLIMITED = 1 << 20
 """EvalScope's own pool says how many requests are in flight."""

@@ -11,8 +11,8 @@ from statistics import fmean
 import numpy as np
 from scipy.optimize import least_squares
 
-from oss_eval.simulate.engine import replay
-from oss_eval.simulate.profiles import PROFILES, Profile
+from oss_eval.simulator.engine import replay
+from oss_eval.simulator.profiles import PROFILES, Profile
 
 # parallel, number: RPS, mean latency s, output tok/s, mean TPOT s, mean TTFT s
 PUBLISHED = {

@@ -24,7 +24,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from oss_eval.simulate.process import running
+from oss_eval.simulator.process import running
 
 PORT = 18765
 KEY = "sk-loopback-only"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from oss_eval.simulate.faults import FAULTS
+from oss_eval.simulator.faults import FAULTS
 
 AROUND_NS = 1_500_000_000
 """A restart and the second in which nobody listens."""

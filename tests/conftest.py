@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from oss_eval.fsck import BAD, examine
+from oss_eval.analysis.fsck import BAD, examine
 from oss_eval.probe.connection import Connection, Outcome
 from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target, resolve
 from oss_eval.records import RequestRecord
-from oss_eval.simulate.process import running
+from oss_eval.simulator.process import running
 from tests.scripted import ScriptedServer
 
 ROOT = Path(__file__).parent.parent

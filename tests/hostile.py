@@ -15,19 +15,22 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
-from oss_eval import access, fsck, runs, store
-from oss_eval.bench.scorers import MAY_HANG, SCORERS, final_text
-from oss_eval.config import BenchTask, PerfTask, validated
+from oss_eval.analysis import fsck, perf_summary
+from oss_eval.analysis.bench_summary import groups
+from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, final_text
+from oss_eval.config.task import BenchTask, PerfTask, validated
+from oss_eval.config.task_files import read_task
+from oss_eval.endpoint import auth
 from oss_eval.errors import OssEvalError
-from oss_eval.load.messages import Batch
-from oss_eval.load.replies import Reading, Replies
+from oss_eval.load.workers.in_flight import Replies
+from oss_eval.load.workers.messages import Batch
+from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.decode import LineDecoder
-from oss_eval.probe.dialects import DIALECTS
+from oss_eval.probe.decode_options import Reading
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
-from oss_eval.scores import groups
-from oss_eval.simulate.process import parse_sim_url
-from oss_eval.tasks import read_task
+from oss_eval.results import reader
+from oss_eval.simulator.process import parse_sim_url
 
 ROOT = Path(__file__).parent.parent
 BUDGET = 5.0
@@ -108,7 +111,7 @@ def response(data: bytes) -> None:
     known = [record.start_ns, record.headers_ns, record.first_token_ns, record.last_token_ns, record.end_ns]
     instants = [instant for instant in known if instant is not None]
     assert instants == sorted(instants)
-    from oss_eval.tables import requests_table
+    from oss_eval.results.tables import requests_table
 
     requests_table([record])
 
@@ -140,11 +143,11 @@ def task_file(data: bytes) -> None:
 def endpoint_file(data: bytes) -> None:
     path = scratch() / "endpoints.yaml"
     path.write_bytes(data)
-    before, access.PROFILE_FILES = access.PROFILE_FILES, (path,)
+    before, auth.PROFILE_FILES = auth.PROFILE_FILES, (path,)
     try:
-        access.profile_access("a", access.profile("a"))
+        auth.profile_access("a", auth.profile("a"))
     finally:
-        access.PROFILE_FILES = before
+        auth.PROFILE_FILES = before
 
 
 @cache
@@ -168,13 +171,13 @@ def parquet(data: bytes) -> None:
                 # The last kilobytes are the footer, which says where everything is: half of the changes go there.
                 changed[-1 - place % 4096 if place % 2 else place * 7919 % len(changed)] = data[at + 2]
             file.write_bytes(bytes(changed[: len(changed) - (data[0] if len(data) % 5 == 1 else 0)]))
-            reads = [store.read_requests, store.read_samples, store.read_summary, fsck.examine]
-            for read in reads if name == "samples" else [*reads, runs.load_run]:
+            reads = [reader.read_requests, reader.read_samples, reader.read_summary, fsck.examine]
+            for read in reads if name == "samples" else [*reads, perf_summary.load_run]:
                 with contextlib.suppress(OssEvalError):
                     read(run)  # type: ignore[operator]
             with contextlib.suppress(OssEvalError):
-                groups(store.read_samples(run), None)
-            store.count_rows(run, "requests")
+                groups(reader.read_samples(run), None)
+            reader.count_rows(run, "requests")
         finally:
             file.write_bytes(content)
 
@@ -199,7 +202,7 @@ def simulator_url(data: bytes) -> None:
 
 @cache
 def library() -> object:
-    from oss_eval.viewer.library import Library
+    from oss_eval.viewer.run_index import Library
 
     for part in ("sweep-a", "sweep-b", "demo-a", "demo-b"):
         example(part)
@@ -211,8 +214,8 @@ PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
 
 def address(data: bytes) -> None:
     """Any query string of the viewer is a page."""
-    from oss_eval.viewer.address import Address
-    from oss_eval.viewer.words import words
+    from oss_eval.viewer.i18n import words
+    from oss_eval.viewer.query import Address
 
     text = data[1:].decode("latin-1")
     runs_named = ",".join(run.key for run in library().runs())  # type: ignore[attr-defined]

@@ -18,18 +18,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oss_eval.bench.gate import Gate, Tuner
-from oss_eval.bench.grader import Grader, GraderError
-from oss_eval.bench.voice import retry_after
+from oss_eval.bench.concurrency import Gate, Tuner
+from oss_eval.bench.retry import retry_after
+from oss_eval.bench.scoring.scorer_process import Grader, GraderError
 from oss_eval.errors import OssEvalError
 from oss_eval.records import SampleRecord
-from oss_eval.schema import SAMPLES
-from oss_eval.simulate.answers import prompt_text, solve_chance
-from oss_eval.simulate.process import running
-from oss_eval.simulate.profiles import PROFILES
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_samples
-from oss_eval.writer import RunWriter
+from oss_eval.results.reader import read_manifest, read_samples
+from oss_eval.results.schema import SAMPLES
+from oss_eval.results.writer import RunWriter
+from oss_eval.simulator.answers import prompt_text, solve_chance
+from oss_eval.simulator.process import running
+from oss_eval.simulator.profiles import PROFILES
+from oss_eval.simulator.truth_log import read_truth
 from tests.conftest import ROOT, Command
 from tests.scripted import (
     CLOSE,
@@ -788,8 +788,8 @@ def test_a_retry_after_that_says_nothing(header: str | None) -> None:
 def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A simulator that knows the demo's answers, and its truth log."""
     from oss_eval.bench import answer_key
-    from oss_eval.bench.plans import plans
     from oss_eval.bench.run import open_benchmark
+    from oss_eval.bench.select import plans
 
     [plan] = plans(["demo"], {})
     key, truth = tmp_path / "key.jsonl", tmp_path / "truth.jsonl"

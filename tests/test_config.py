@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from oss_eval import endpoints
-from oss_eval.access import Access
-from oss_eval.config import BenchTask, PerfTask, Point, grid, validated
-from oss_eval.endpoints import find_endpoint, parse_url
+from oss_eval.config.task import BenchTask, PerfTask, validated
+from oss_eval.config.task_files import find_task, read_task, shipped_dir, task_files
+from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.discovery import choose_model, find_endpoint
+from oss_eval.endpoint.endpoint import parse_url
 from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, TaskError, UsageError
-from oss_eval.load.shared import Budget, Deck, write_deck
-from oss_eval.load.workload import Counter, body, generation, load_tokenizer, random_prompts, source
-from oss_eval.provenance import command_line, public_url
-from oss_eval.tasks import find_task, read_task, shipped_dir, task_files
+from oss_eval.load.plan import Point, grid
+from oss_eval.load.prompts.prompts import body, generation, random_prompts, source
+from oss_eval.load.prompts.tokenizer import Counter, load_tokenizer
+from oss_eval.load.workers.request_file import Budget, Deck, write_deck
+from oss_eval.system.redact import command_line, public_url
 from tests.scripted import MODELS, ScriptedServer, answering, json_reply
 
 # -- tasks and grids --------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def test_messages_name_the_flag_and_the_value(values: dict[str, object], words: 
     ],
 )
 def test_spellings_of_a_url(url: str, api: str, base: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "resolve", lambda host, port: ())
+    monkeypatch.setattr("oss_eval.endpoint.endpoint.resolve", lambda host, port: ())
     endpoint = parse_url(url, "openai")
     assert (endpoint.api, endpoint.url, endpoint.target().path) == (api, base, path)
 
@@ -159,15 +161,15 @@ def test_local_servers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         ScriptedServer(lambda n, r: [b"SSH-2.0\r\n"]) as ssh,
     ):
         ports = {"vLLM": one.port, "web": web.port, "ssh": ssh.port, "Ollama": 1}
-        monkeypatch.setattr(endpoints, "LOCAL_PORTS", ports)
+        monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", ports)
         found = find_endpoint(None, "openai", Access())
         assert (found.url, found.found) == (one.url, "vLLM's usual port")
-        monkeypatch.setattr(endpoints, "LOCAL_PORTS", {**ports, "SGLang": two.port})
+        monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", {**ports, "SGLang": two.port})
         with pytest.raises(EndpointError, match="several servers") as several:
             find_endpoint(None, "openai", Access())
         assert one.url in several.value.message
         assert two.url in several.value.message
-        monkeypatch.setattr(endpoints, "LOCAL_PORTS", {"web": web.port})
+        monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", {"web": web.port})
         assert find_endpoint(None, "openai", Access()) is None
 
 
@@ -186,14 +188,14 @@ def test_local_servers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_model_listing_can_meet(reply: bytes, kind: type[EndpointError], words: str) -> None:
     with ScriptedServer(lambda n, r: [reply, "close"]) as server, pytest.raises(kind) as error:
-        endpoints.choose_model(parse_url(server.url, "openai"), None)
+        choose_model(parse_url(server.url, "openai"), None)
     assert words in error.value.message
     assert error.value.hint
 
 
 def test_the_only_model_is_taken() -> None:
     with ScriptedServer(lambda n, r: [MODELS]) as server:
-        assert endpoints.choose_model(parse_url(server.url, "openai"), None) == "m"
+        assert choose_model(parse_url(server.url, "openai"), None) == "m"
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ def test_random_prompts_are_repeatable_and_distinct() -> None:
 
 def toy_tokenizer(path: Path) -> Path:
     """One token a word, and one for each letter of a word it does not know."""
-    from oss_eval.load.workload import VOCABULARY
+    from oss_eval.load.prompts.prompts import VOCABULARY
 
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(["?", *VOCABULARY])}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai._streaming import SSEBytesDecoder, SSEDecoder
 
-from oss_eval.endpoints import parse_url
+from oss_eval.endpoint.endpoint import parse_url
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord

@@ -15,17 +15,19 @@ import pandas as pd
 import pytest
 import trustme
 
-from oss_eval.access import Access, header, profile
-from oss_eval.config import Task, validated
-from oss_eval.endpoints import parse_url
+from oss_eval.config.task import Task, validated
+from oss_eval.diagnose.connect import inquiry
+from oss_eval.endpoint.auth import Access, header
+from oss_eval.endpoint.capabilities import Settled
+from oss_eval.endpoint.endpoint import parse_url
+from oss_eval.endpoint.identify import identify
+from oss_eval.endpoint.profiles import profile
 from oss_eval.errors import UsageError
-from oss_eval.inquiry import inquiry
-from oss_eval.load.asker import Answer
-from oss_eval.probe.dialects import DIALECTS, Delta, Generation
-from oss_eval.probe.thinking import ThinkSplitter
-from oss_eval.provenance import public_url
-from oss_eval.settle import Settled, identify
-from oss_eval.store import read_manifest
+from oss_eval.load.client import Answer
+from oss_eval.probe.apis import DIALECTS, Delta, Generation
+from oss_eval.probe.think_tags import ThinkSplitter
+from oss_eval.results.reader import read_manifest
+from oss_eval.system.redact import public_url
 from tests.conftest import Command, bad
 from tests.scripted import (
     LAST_CHUNK,
@@ -544,7 +546,7 @@ def test_a_key_does_not_follow_to_another_host(oss_eval: Command) -> None:
     ],
 )  # fmt: skip
 def test_addresses(url: str, api: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oss_eval.endpoints.resolve", lambda host, port: ())
+    monkeypatch.setattr("oss_eval.endpoint.endpoint.resolve", lambda host, port: ())
     assert parse_url(url, api).target().path == path
 
 

@@ -14,12 +14,12 @@ import orjson
 import pytest
 
 from oss_eval import api
+from oss_eval.analysis.fsck import examine
 from oss_eval.errors import UsageError
-from oss_eval.fsck import examine
-from oss_eval.simulate.faults import FAULTS, Faults, parse_faults
-from oss_eval.simulate.process import running
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_requests, read_samples
+from oss_eval.results.reader import read_manifest, read_requests, read_samples
+from oss_eval.simulator.faults import FAULTS, Faults, parse_faults
+from oss_eval.simulator.process import running
+from oss_eval.simulator.truth_log import read_truth
 from tests.accounting import judge
 from tests.conftest import ROOT, Command
 from tests.scripted import DONE, SSE_HEAD, STOP, ScriptedServer, answering, chunk, delta, saying

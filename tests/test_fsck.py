@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from oss_eval.fsck import NOTE, examine
+from oss_eval.analysis.fsck import NOTE, examine
 from tests.conftest import ROOT, Command, bad
 
 EXAMPLES = ROOT / "results" / "examples"

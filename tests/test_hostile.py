@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from oss_eval.access import profile
+from oss_eval.config.task_files import read_task
+from oss_eval.endpoint.profiles import profile
 from oss_eval.errors import OssEvalError, TaskError, UsageError
-from oss_eval.tasks import read_task
 from tests import hostile
 from tests.conftest import Command, ask
 from tests.hostile import TARGETS, Hang, attempt, budget
@@ -272,7 +272,7 @@ def test_a_task_file_reads_nothing_but_what_it_names(oss_eval: Command, tmp_path
         done = oss_eval("bench", "t.yaml", "--url", "sim://instant")
         assert time.monotonic() - begun < 30
         if done.returncode == 0:
-            from oss_eval.store import find_run, read_samples
+            from oss_eval.results.reader import find_run, read_samples
 
             prompts = read_samples(find_run("last", tmp_path / "results"))["prompt"].to_pylist()
             assert "mro" not in prompts[0] or prompt in prompts[0], "left as it is, not looked up"

@@ -19,13 +19,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from oss_eval.calibrate import Comparison, compare, verdicts
-from oss_eval.checks import Client, ClockWatch, check_point
-from oss_eval.config import PerfTask, Point, auto_workers, grid
-from oss_eval.metrics import Metric, PointMetrics
-from oss_eval.probe import descriptors
+from oss_eval.analysis.checks import ClockWatch, check_point
+from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.config.task import PerfTask
+from oss_eval.diagnose.calibrate import Comparison, compare, verdicts
+from oss_eval.load.client_stats import Client
+from oss_eval.load.plan import Point, auto_workers, grid
+from oss_eval.probe import file_limits
 from oss_eval.probe.poller import FLOOD, Poller
-from oss_eval.store import read_manifest, read_requests
+from oss_eval.results.reader import read_manifest, read_requests
 from tests.conftest import ROOT, Command, ask, worker_of
 from tests.scripted import CLOSE, DONE, LAST_CHUNK, SSE_HEAD, STOP, ScriptedServer, answering, chunk, delta, usage
 
@@ -423,9 +425,9 @@ def test_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 500))
     calls = []
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: calls.append(limits))
-    descriptors.allow(10)
+    file_limits.allow(10)
     assert calls == []
-    descriptors.allow(200)
-    descriptors.allow(1000)
+    file_limits.allow(200)
+    file_limits.allow(1000)
     assert calls == [(264, 500), (500, 500)]
-    assert (descriptors.lacking(436), descriptors.lacking(437)) == (None, 500)
+    assert (file_limits.lacking(436), file_limits.lacking(437)) == (None, 500)

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from oss_eval import api, writer
-from oss_eval.config import PerfTask, grid
+from oss_eval import api
+from oss_eval.config.task import PerfTask
 from oss_eval.errors import UsageError
-from oss_eval.load.runner import check_descriptors
+from oss_eval.load.plan import grid
+from oss_eval.load.workers.pool import check_descriptors
 from oss_eval.probe.connection import Connection
 from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target, resolve
-from oss_eval.store import read_manifest, read_requests
+from oss_eval.results import writer
+from oss_eval.results.reader import read_manifest, read_requests
 from tests.conftest import ROOT, Command, only_run
 from tests.scripted import SSE_HEAD, ScriptedServer, answering, chunk, delta, saying
 
@@ -133,7 +135,7 @@ def test_a_clock_step_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     real = time.time
 
     monkeypatch.setattr(
-        "oss_eval.perf.run.time.time", lambda: real() + (0.05 if time.monotonic() - begun > 2.5 else 0)
+        "oss_eval.perf.sweep.time.time", lambda: real() + (0.05 if time.monotonic() - begun > 2.5 else 0)
     )
     run = api.run_perf(
         url="sim://paced?rate=20&ttft=20",

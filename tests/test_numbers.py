@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from oss_eval import stats
-from oss_eval.metrics import Goodput, gaps, goodput, plateau_span, point_metrics, request_durations
+from oss_eval.analysis import stats
+from oss_eval.analysis.latency import gaps, request_durations
+from oss_eval.analysis.metrics import point_metrics
+from oss_eval.analysis.slo import Goodput, goodput
+from oss_eval.analysis.steady_state import plateau_span
 from oss_eval.records import RequestRecord
-from oss_eval.tables import requests_table
+from oss_eval.results.tables import requests_table
 from tests.conftest import blank_record
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200)
@@ -192,9 +195,9 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def advice_of(*rates: float, failing: int | None = None, same: bool = False) -> str:
-    from oss_eval.advice import advise
-    from oss_eval.metrics import Metric, PointMetrics
-    from oss_eval.runs import PointReport
+    from oss_eval.analysis.advice import advise
+    from oss_eval.analysis.metrics import Metric, PointMetrics
+    from oss_eval.analysis.perf_summary import PointReport
 
     points = []
     for n, rate in enumerate(rates):

@@ -15,9 +15,9 @@ import orjson
 import pandas as pd
 import pytest
 
-from oss_eval.simulate.process import running
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_requests
+from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.simulator.process import running
+from oss_eval.simulator.truth_log import read_truth
 from tests.conftest import ROOT, Command
 from tests.scripted import (
     CLOSE,
@@ -165,7 +165,7 @@ def test_the_azure_article(oss_eval: Command, fast_simulator: str, stream: str) 
 
 def test_nobody_answers_so_the_simulator_does_and_says_so(tmp_path: Path) -> None:
     code = (
-        "import sys; from oss_eval import endpoints; from oss_eval.cli import main\n"
+        "import sys; from oss_eval import endpoints; from oss_eval.cli.main import main\n"
         "endpoints.LOCAL_PORTS = {'vLLM': 9}\n"
         "sys.exit(main(['perf', '--parallel', '2', '--max-tokens', '8']))"
     )
@@ -376,7 +376,7 @@ def test_a_table_does_not_wait_for_large_libraries() -> None:
     """They took more than half of the time of `oss-eval show`."""
     stored = next((ROOT / "results/examples").glob("*-perf-*"))
     code = (
-        "import sys; from oss_eval.cli import main; main(['show', sys.argv[1]])\n"
+        "import sys; from oss_eval.cli.main import main; main(['show', sys.argv[1]])\n"
         "print([name for name in sys.modules if name in ('scipy.stats', 'pyarrow.dataset', 'evalscope')])"
     )
     done = subprocess.run(
@@ -489,7 +489,7 @@ def test_files_of_the_user_do_not_get_into_the_workers(oss_eval: Command, tmp_pa
 
 
 def test_a_run_that_has_not_begun_to_measure_says_so(oss_eval: Command, tmp_path: Path) -> None:
-    from oss_eval.writer import RunWriter
+    from oss_eval.results.writer import RunWriter
 
     RunWriter(tmp_path / "results", "r1", {"kind": "perf"})
     done = oss_eval("show", "r1")

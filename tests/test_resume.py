@@ -22,20 +22,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from oss_eval import api
-from oss_eval.checks import Client, together
+from oss_eval.analysis.metrics import point_metrics
+from oss_eval.analysis.perf_summary import load_run
+from oss_eval.analysis.request_rows import measured_seconds
+from oss_eval.analysis.slo import goodput
+from oss_eval.analysis.steady_state import plateau_span
 from oss_eval.errors import BrokenOff, StoreError
-from oss_eval.interrupts import Interrupts
-from oss_eval.metrics import goodput, measured_seconds, plateau_span, point_metrics
-from oss_eval.perf.resume import rest
+from oss_eval.load.client_stats import Client, together
+from oss_eval.perf.remaining import rest
 from oss_eval.records import RequestRecord
-from oss_eval.runs import load_run
-from oss_eval.schema import REQUESTS
-from oss_eval.session import Made, close
-from oss_eval.simulate.process import running
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import CLOSED, iter_requests, read_manifest, read_requests, read_samples, status_of
-from oss_eval.tables import requests_table
-from oss_eval.writer import RunWriter
+from oss_eval.results.reader import CLOSED, iter_requests, read_manifest, read_requests, read_samples, status_of
+from oss_eval.results.schema import REQUESTS
+from oss_eval.results.tables import requests_table
+from oss_eval.results.writer import RunWriter
+from oss_eval.run.lifecycle import Made, close
+from oss_eval.simulator.process import running
+from oss_eval.simulator.truth_log import read_truth
+from oss_eval.system.signals import Interrupts
 from tests.conftest import ROOT, Command, bad, ended, launched, only_run, until
 
 SIM = "sim://gpt-oss-20b-h20?speed=10"
@@ -522,7 +525,7 @@ def test_a_lock_is_its_files_not_its_names(tmp_path: Path, monkeypatch: pytest.M
             (tmp_path / "r1" / ".lock").unlink()
         real(lock, how)
 
-    monkeypatch.setattr("oss_eval.lock.fcntl.flock", late)
+    monkeypatch.setattr("oss_eval.results.lock.fcntl.flock", late)
     writer = RunWriter.reopen(tmp_path / "r1")
     assert calls == 2
     with pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on "):
@@ -649,11 +652,11 @@ def test_what_an_outage_kept_from_being_sent_is_missing(tmp_path: Path) -> None:
 def test_a_run_that_could_not_be_reopened_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     RunWriter(tmp_path, "r", {"kind": "perf"}).close()
     with monkeypatch.context() as broken_disk:
-        broken_disk.setattr("oss_eval.writer.repair", refuse)
+        broken_disk.setattr("oss_eval.results.writer.repair", refuse)
         with pytest.raises(StoreError, match="No space left"):
             RunWriter.reopen(tmp_path / "r")
     with monkeypatch.context() as stopped:
-        stopped.setattr("oss_eval.writer.read_journal", interrupt)
+        stopped.setattr("oss_eval.results.writer.read_journal", interrupt)
         with pytest.raises(KeyboardInterrupt):
             RunWriter.reopen(tmp_path / "r")
     RunWriter.reopen(tmp_path / "r").close()
@@ -689,7 +692,7 @@ def test_a_benchmark_that_never_began_says_so(tmp_path: Path, oss_eval: Command)
 def test_a_disk_that_fills_up_in_a_hurry_is_no_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = RunWriter(tmp_path, "r", {"kind": "perf"})
     writer.add(row(0, 0, 1, 1))
-    monkeypatch.setattr("oss_eval.writer.write_part", refuse)
+    monkeypatch.setattr("oss_eval.results.writer.write_part", refuse)
     made, interrupts = Made(tmp_path / "r", "interrupted", "interrupted"), Interrupts()
     interrupts.count = 2
     with pytest.raises(BrokenOff) as error:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oss_eval.bench.grader import Grader, GraderError
-from oss_eval.bench.scorers import (
+from oss_eval.bench.scoring.scorer_process import Grader, GraderError
+from oss_eval.bench.scoring.scorers import (
     SCORERS,
     as_integer,
     choice,

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from oss_eval import stats
+from oss_eval.analysis import stats
+from oss_eval.analysis.bench_summary import OVERALL, Group, busy_seconds, comparisons, groups, summary_rows
 from oss_eval.records import SampleRecord
-from oss_eval.scores import OVERALL, Group, busy_seconds, comparisons, groups, summary_rows
-from oss_eval.tables import samples_table
+from oss_eval.results.tables import samples_table
 
 RIGHT_OF_EIGHT = [1, 4, 7, 7, 7, 7, *[8] * 24]
 """AIME 2025's size: 30 problems, 8 answers each."""

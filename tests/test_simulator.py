@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from oss_eval.errors import UsageError
-from oss_eval.simulate.engine import Engine, Sequence, engine_for
-from oss_eval.simulate.process import Simulated, parse_sim_url, running
-from oss_eval.simulate.profiles import PROFILES, get_profile
-from oss_eval.simulate.truth import read_truth
+from oss_eval.simulator.engine import Engine, Sequence, engine_for
+from oss_eval.simulator.process import Simulated, parse_sim_url, running
+from oss_eval.simulator.profiles import PROFILES, get_profile
+from oss_eval.simulator.truth_log import read_truth
 from tests.conftest import ROOT
 
 PROFILE = get_profile("gpt-oss-20b-h20")

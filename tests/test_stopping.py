@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from oss_eval.interrupts import Interrupts
-from oss_eval.load.messages import Ask, Batch, Done, Go, Prepare, Ready, Setup, Stop
-from oss_eval.load.process import WorkerProcess
-from oss_eval.load.shared import Budget, write_deck
+from oss_eval.load.workers.messages import Ask, Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.workers.process import WorkerProcess
+from oss_eval.load.workers.request_file import Budget, write_deck
 from oss_eval.probe.target import Target, resolve
-from oss_eval.simulate.truth import read_truth
-from oss_eval.store import read_manifest, read_requests, read_samples, status_of
+from oss_eval.results.reader import read_manifest, read_requests, read_samples, status_of
+from oss_eval.simulator.truth_log import read_truth
+from oss_eval.system.signals import Interrupts
 from tests.conftest import ROOT, Command, bad, ended, launched, only_run, until, worker_of
 from tests.scripted import deaf_server
 
@@ -234,7 +234,7 @@ def test_signals_are_counted_where_they_must_not_tear(monkeypatch: pytest.Monkey
             signal.raise_signal(signal.SIGTERM)
             assert interrupts.count == 6
             with monkeypatch.context() as hanging:
-                hanging.setattr("oss_eval.interrupts.STUCK_SECONDS", -1)
+                hanging.setattr("oss_eval.system.signals.STUCK_SECONDS", -1)
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -259,7 +259,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 LOST = """
 import signal, sys, time
-from oss_eval.interrupts import Interrupts, insist
+from oss_eval.system.signals import Interrupts, insist
 
 class Leaving:
     def __del__(self):
@@ -287,7 +287,7 @@ def test_a_signal_that_falls_into_a_finalizer_is_heeded(tmp_path: Path) -> None:
 
 NOTED = """
 import signal, sys
-from oss_eval.cli import COMMANDS, main
+from oss_eval.cli.main import COMMANDS, main
 
 def interrupted(arguments):
     try:

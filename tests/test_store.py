@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oss_eval import fsck, store, writer
+from oss_eval.analysis import fsck
+from oss_eval.analysis.fsck import examine
 from oss_eval.errors import StoreError
-from oss_eval.fsck import examine
 from oss_eval.records import RequestRecord
-from oss_eval.schema import REQUESTS
-from oss_eval.store import find_run, read_manifest, read_requests
-from oss_eval.tables import requests_table
-from oss_eval.writer import RunWriter, new_run_id
+from oss_eval.results import reader, writer
+from oss_eval.results.reader import find_run, read_manifest, read_requests
+from oss_eval.results.schema import REQUESTS
+from oss_eval.results.tables import requests_table
+from oss_eval.results.writer import RunWriter, new_run_id
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -105,7 +106,7 @@ def test_datasets_reads_it_as_it_is(run: RunWriter, tmp_path: Path) -> None:
 
 
 def test_parts_are_joined_while_the_run_goes_on(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oss_eval.writer.JOIN", 5)
+    monkeypatch.setattr("oss_eval.results.writer.JOIN", 5)
     for number in range(14, 23):
         run.flush()
         assert read_requests(run.path)["start_ns"].to_pylist() == list(range(number))
@@ -127,7 +128,7 @@ def test_a_crash_while_parts_are_joined_neither_loses_nor_repeats(run: RunWriter
     for left in ("part-000001.parquet", "part-000003.parquet"):  # killed before they were removed
         shutil.copy(tmp_path / "before" / left, folder / left)
     assert read_requests(run.path) == before
-    assert store.count_rows(run.path, "requests") == 14
+    assert reader.count_rows(run.path, "requests") == 14
     assert sum("left over from joining" in finding.message for finding in examine(run.path)) == 2
     again = RunWriter.reopen(run.path)
     assert [part.name for part in folder.iterdir()] == ["part-000000-000003.parquet"]
@@ -183,18 +184,18 @@ def test_what_is_not_ours_stays(run: RunWriter) -> None:
 def test_reading_begins_again_when_parts_have_just_been_joined(
     run: RunWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = store.parts_of(run.path, "requests")
+    before = reader.parts_of(run.path, "requests")
     run.finish("finished")
-    real = store.parts_of
+    real = reader.parts_of
     for read in (
-        lambda: store.count_rows(run.path, "requests") == 14,
-        lambda: store.find_rows(run.path, "p1", "request_id", "3", ["start_ns"])["start_ns"].to_pylist() == [3],
+        lambda: reader.count_rows(run.path, "requests") == 14,
+        lambda: reader.find_rows(run.path, "p1", "request_id", "3", ["start_ns"])["start_ns"].to_pylist() == [3],
         lambda: read_requests(run.path).num_rows == 14,
         lambda: "bad" not in {f.level for f in examine(run.path) if "part-" in f.where},
     ):
         stale = iter([before])
-        monkeypatch.setattr(store, "parts_of", lambda *given, stale=stale: next(stale, None) or real(*given))
-        monkeypatch.setattr(fsck, "parts_of", store.parts_of)
+        monkeypatch.setattr(reader, "parts_of", lambda *given, stale=stale: next(stale, None) or real(*given))
+        monkeypatch.setattr(fsck, "parts_of", reader.parts_of)
         assert read()
 
 
@@ -211,9 +212,9 @@ def test_leftovers_of_thousands_of_seconds_are_joined_before_a_run_goes_on(
 
 def test_what_could_not_be_joined_is_never_joined_across(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part whose numbers spanned those of another joined one would hide its rows."""
-    monkeypatch.setattr("oss_eval.writer.JOIN", 4)
+    monkeypatch.setattr("oss_eval.results.writer.JOIN", 4)
     with monkeypatch.context() as full:
-        full.setattr("oss_eval.writer.join", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+        full.setattr("oss_eval.results.writer.join", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
         run.flush()  # the first four stay as they are
     for number in range(14, 18):
         run.add(record("r1", number))
@@ -251,7 +252,7 @@ def test_what_can_be_read_of_a_damaged_run_is_read(run: RunWriter) -> None:
     assert read_requests(run.path, damaged=damaged).num_rows == 8
     [words] = damaged
     assert words.startswith(f"{part} is damaged: ")
-    assert store.count_rows(run.path, "requests") == 8
+    assert reader.count_rows(run.path, "requests") == 8
 
 
 def test_a_request_is_found_without_reading_the_others(run: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,22 +265,22 @@ def test_a_request_is_found_without_reading_the_others(run: RunWriter, monkeypat
         return original(file, index, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", reading)
-    found = store.find_rows(run.path, "p1", "request_id", "5", ["request_id", "event_ns", "start_ns"])
+    found = reader.find_rows(run.path, "p1", "request_id", "5", ["request_id", "event_ns", "start_ns"])
     assert found.to_pylist() == [{"request_id": "5", "event_ns": [1, 2, 3], "start_ns": 5}]
     assert len(whole) == 1
-    assert store.find_rows(run.path, "p1", "request_id", "nosuch", ["request_id"]).num_rows == 0
+    assert reader.find_rows(run.path, "p1", "request_id", "nosuch", ["request_id"]).num_rows == 0
 
 
 def test_a_lock_that_may_not_be_opened_is_nobody_elses_proof(
     run: RunWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.status_of(run.path, run.manifest) == "running"
+    assert reader.status_of(run.path, run.manifest) == "running"
 
     def refused(*words: object) -> int:
         raise PermissionError
 
     monkeypatch.setattr(os, "open", refused)
-    assert store.status_of(run.path, run.manifest) == "running"
+    assert reader.status_of(run.path, run.manifest) == "running"
 
 
 def test_only_the_row_groups_of_a_point_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +352,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": store.SCHEMA_VERSION + 1}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": reader.SCHEMA_VERSION + 1}))
     with pytest.raises(StoreError, match="newer oss-eval"):
         read_manifest(tmp_path)
 

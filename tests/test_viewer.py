@@ -24,20 +24,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oss_eval.comparison import benchmarks, mismatches, sweeps
+from oss_eval.analysis.compare import benchmarks, mismatches, sweeps
+from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.errors import UsageError
-from oss_eval.metrics import Metric, PointMetrics
 from oss_eval.viewer import figures, markdown, timeline
-from oss_eval.viewer.access import checked
-from oss_eval.viewer.address import LONGEST, MOST_RUNS, PAGES, Address
-from oss_eval.viewer.document import PLOTLY
-from oss_eval.viewer.files import prepare
-from oss_eval.viewer.frame import drawn_sheet
-from oss_eval.viewer.library import Library, Run, effort_rank
-from oss_eval.viewer.pages import about, compare, grid, perf, requests, samples, scores, service
-from oss_eval.viewer.references import published
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, script_json, table
-from oss_eval.viewer.words import LANGUAGES, words
+from oss_eval.viewer.auth import checked
+from oss_eval.viewer.downloads import prepare
+from oss_eval.viewer.html_report import PLOTLY
+from oss_eval.viewer.i18n import LANGUAGES, words
+from oss_eval.viewer.layout import drawn_sheet
+from oss_eval.viewer.page import Cell, Figure, Sheet, esc, script_json, table
+from oss_eval.viewer.pages import about, compare, perf, problem_grid, requests, samples, scores, slo
+from oss_eval.viewer.published_scores import published
+from oss_eval.viewer.query import LONGEST, MOST_RUNS, PAGES, Address
+from oss_eval.viewer.run_index import Library, Run, effort_rank
 from tests.conftest import ROOT, Command
 
 MODULES = {page: import_module(f"oss_eval.viewer.pages.{page}") for page in PAGES}
@@ -366,7 +366,7 @@ def test_a_live_run_shows_its_progress(folder: Path) -> None:
 
 
 def test_what_is_written_meanwhile_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oss_eval.viewer.library.LOOK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr("oss_eval.viewer.run_index.LOOK_AGAIN_SECONDS", 0)
     library = Library([folder])
     before = library.find(named("sweep-a"))
     file = folder / named("sweep-a") / "manifest.json"
@@ -743,7 +743,7 @@ def test_every_figure_has_its_numbers(library: Library) -> None:
 def test_a_limit_gives_the_goodput(library: Library) -> None:
     run = library.find(named("sweep-a"))
     assert run is not None
-    from oss_eval.metrics import goodput
+    from oss_eval.analysis.slo import goodput
 
     address = Address("perf", (run.key,), {"ttft": "300"})
     html = "".join(perf.draw(library, address, t).parts)
@@ -791,17 +791,17 @@ def said() -> Iterator[str]:
             yield from (control.label, *(label for label, _ in control.choices), *filter(None, [control.info]))
     yield from compare.NAMES.values()
     yield from compare.SIGNS
-    yield from grid.VERDICTS.values()
+    yield from problem_grid.VERDICTS.values()
     yield from (title for title, _ in scores.COSTS.values())
-    yield from (word for _, word, _ in service.MEETING.values())
+    yield from (word for _, word, _ in slo.MEETING.values())
     yield from ("broken off", "interrupted", "failed")
-    from oss_eval.viewer.frame import TITLES
+    from oss_eval.viewer.layout import TITLES
 
     yield from TITLES.values()
 
 
 def test_every_text_is_translated_with_its_places() -> None:
-    from oss_eval.viewer.words import _table
+    from oss_eval.viewer.i18n import _table
 
     known, missing = _table(), []
     for text in sorted(set(said())):

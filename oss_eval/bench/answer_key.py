@@ -6,9 +6,9 @@ import json
 import random
 from pathlib import Path
 
-from oss_eval.bench.questions import LETTERS, Question
-from oss_eval.bench.scorers import as_integer
-from oss_eval.simulate.answers import prompt_text
+from oss_eval.bench.scoring.scorers import as_integer
+from oss_eval.bench.types import LETTERS, Question
+from oss_eval.simulator.answers import prompt_text
 
 WRONG = 6
 """Different wrong answers a question has."""

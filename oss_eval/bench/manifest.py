@@ -6,9 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from oss_eval import provenance
-from oss_eval.bench.jobs import Course, Point, samples_hash
-from oss_eval.session import Order, Server, public_task
+from oss_eval.bench.plan import Course, Point, samples_hash
+from oss_eval.endpoint.server import Server
+from oss_eval.run.manifest import endpoint_entry, public_task
+from oss_eval.run.options import Order
+from oss_eval.system import environment
+from oss_eval.system.redact import command_line
 
 
 def described(
@@ -23,7 +26,7 @@ def described(
 
     A resumed run keeps its name and its first command.
     """
-    session = {"started": datetime.now(UTC).isoformat(), "command": provenance.command_line()}
+    session = {"started": datetime.now(UTC).isoformat(), "command": command_line()}
     new: dict[str, Any] = {
         "model": server.model,
         "task": {"name": " ".join(dict.fromkeys(point.task for point in points))},
@@ -37,9 +40,9 @@ def described(
             }
             for course in courses
         },
-        "endpoint": server.described(order, before.get("endpoint")),
+        "endpoint": endpoint_entry(server, order, before.get("endpoint")),
         "points": [{**asdict(point), "number": point.number} for point in points],
-        "environment": provenance.environment(),
+        "environment": environment.environment(),
         "sessions": [*before.get("sessions", [])[: number - 1], session],
     }  # fmt: skip
     if "endpoint" not in before:

@@ -12,45 +12,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oss_eval.access import Access
-from oss_eval.bench import answer_key, resume
-from oss_eval.bench.crew import Crew
-from oss_eval.bench.custom import CustomBenchmark
-from oss_eval.bench.gate import Gate, Tuner
-from oss_eval.bench.grader import Grader
-from oss_eval.bench.grading import sample_record
-from oss_eval.bench.jobs import Course, Job, Plan, Point, generation, jobs, points
-from oss_eval.bench.judge import KEY as JUDGE_KEY
+from oss_eval.analysis.checks import ClockWatch
+from oss_eval.bench import answer_key, remaining
+from oss_eval.bench.client import Channel, Stopped, Voice
+from oss_eval.bench.concurrency import Gate, Tuner
+from oss_eval.bench.liveness import Tally
 from oss_eval.bench.manifest import described
-from oss_eval.bench.questions import Benchmark
-from oss_eval.bench.tally import Tally
-from oss_eval.bench.voice import Channel, Stopped, Voice
-from oss_eval.checks import ClockWatch
-from oss_eval.endpoints import choose_model, parse_url, reach
+from oss_eval.bench.plan import Course, Job, Plan, Point, generation, jobs, points
+from oss_eval.bench.scoring.judge import KEY as JUDGE_KEY
+from oss_eval.bench.scoring.score_sample import sample_record
+from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.sources.custom import CustomBenchmark
+from oss_eval.bench.thread_pool import Crew
+from oss_eval.bench.types import Benchmark
+from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.capabilities import settle
+from oss_eval.endpoint.discovery import choose_model, reach
+from oss_eval.endpoint.endpoint import parse_url
+from oss_eval.endpoint.server import Server, introduce, simulator_behind, whom_to_ask
 from oss_eval.errors import BrokenOff, OssEvalError, StoreError
-from oss_eval.interrupts import Interrupts
-from oss_eval.load.asker import Asker
-from oss_eval.progress import Progress
+from oss_eval.load.client import Asker
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.resume import check_server
-from oss_eval.session import (
-    Made,
-    Order,
-    Server,
-    close,
-    go_on,
-    introduce,
-    limits,
-    put_aside,
-    simulator_behind,
-    stopping,
-    whom_to_ask,
-)
-from oss_eval.settle import settle
-from oss_eval.simulate.process import parse_sim_url, running
+from oss_eval.run.lifecycle import Made, close, go_on, put_aside, stopping
+from oss_eval.run.options import Order, limits
+from oss_eval.run.progress import Progress
+from oss_eval.run.resume import check_server
+from oss_eval.simulator.process import parse_sim_url, running
+from oss_eval.system.signals import Interrupts
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
-    from oss_eval.writer import RunWriter
+    from oss_eval.results.writer import RunWriter
 
 HURRY_SECONDS = 0.3
 """The same after a second Ctrl-C."""
@@ -66,7 +57,7 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
     Raises OssEvalError for what the user can put right before anything is asked. Ctrl-C ends the run early with
     every finished sample stored, or is raised on when nothing was answered.
     """
-    from oss_eval.writer import RunWriter, new_run_id
+    from oss_eval.results.writer import RunWriter, new_run_id
 
     first = plans[0].task
     simulator, endpoints = whom_to_ask(first, order.access)
@@ -94,12 +85,12 @@ def run(plans: list[Plan], order: Order, resumed: Path | None = None) -> Made:
                 benchmark = open_benchmark(plan, model, grader, order.access, scratch)
                 stack.callback(benchmark.close)
                 courses.append(Course(plan, benchmark, benchmark.questions()))
-            found = points(courses, [] if writer is None else resume.stored_points(writer.manifest))
+            found = points(courses, [] if writer is None else remaining.stored_points(writer.manifest))
             todo = jobs(courses, found)
             if writer is None:
                 writer = RunWriter(order.out, new_run_id("bench", order.name or model), {"kind": "bench"})
             else:
-                todo = resume.missing(writer.path, todo)
+                todo = remaining.missing(writer.path, todo)
             if simulator:
                 key = writer.path / "answers.jsonl"
                 answer_key.write(key, [question for course in courses for question in course.questions])
@@ -148,7 +139,7 @@ def open_benchmark(plan: Plan, model: str, grader: Grader, access: Access, scrat
     task = plan.task
     if task.benchmark is None:
         return CustomBenchmark(task, plan.folder, grader, access)
-    from oss_eval.bench.suite import SuiteBenchmark
+    from oss_eval.bench.sources.evalscope import SuiteBenchmark
 
     return SuiteBenchmark(task, model, grader, access, scratch / task.name)
 
@@ -358,9 +349,9 @@ class _Bench:
 
     def store(self, made: Made) -> Made:
         """Close the run's files and write its summary; how the run ended. Raises StoreError."""
-        from oss_eval.scores import OVERALL, groups, summary_rows
-        from oss_eval.store import read_samples
-        from oss_eval.writer import write_summary
+        from oss_eval.analysis.bench_summary import OVERALL, groups, summary_rows
+        from oss_eval.results.reader import read_samples
+        from oss_eval.results.writer import write_summary
 
         status, reason = made.status, made.reason
         self.writer.seal()

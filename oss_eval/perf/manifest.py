@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from oss_eval import provenance
-from oss_eval.config import PerfTask
-from oss_eval.perf.lengths import Lengths
-from oss_eval.perf.resume import Rest
-from oss_eval.resume import prompt_hash
-from oss_eval.session import Order, Server, public_task
+from oss_eval.config.task import PerfTask
+from oss_eval.endpoint.server import Server
+from oss_eval.load.prompts.lengths import Lengths
+from oss_eval.perf.remaining import Rest
+from oss_eval.run.manifest import endpoint_entry, public_task
+from oss_eval.run.options import Order
+from oss_eval.run.resume import prompt_hash
+from oss_eval.system import environment
+from oss_eval.system.redact import command_line
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
-    from oss_eval.writer import RunWriter
+    from oss_eval.results.writer import RunWriter
 
 
 def described(
@@ -32,14 +35,14 @@ def described(
     before = writer.manifest
     session = {
         "started": datetime.now(UTC).isoformat(),
-        "command": provenance.command_line(),
+        "command": command_line(),
         "points": list(todo.todo),
     }
     found: dict[str, Any] = {
         "status": "running",
-        "endpoint": server.described(order, before.get("endpoint")),
+        "endpoint": endpoint_entry(server, order, before.get("endpoint")),
         "points": [point.model_dump(mode="json") for point in todo.points],
-        "environment": provenance.environment(),
+        "environment": environment.environment(),
         "sessions": [*before.get("sessions", [])[: writer.session - 1], session],
         "broke_off": None,
     }

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import httptools
 
-from oss_eval.probe import stamps
+from oss_eval.probe import timestamps
 from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
@@ -167,7 +167,7 @@ class Connection:
         sock = socket.socket(family, socket.SOCK_STREAM)
         self._sock = sock
         sock.setblocking(False)
-        stamps.enable(sock)
+        timestamps.enable(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self._loop.sock_connect(sock, address)
         if self._context is not None:
@@ -278,7 +278,7 @@ class Connection:
     def _receive(self) -> tuple[int, int, bytes] | None:
         """One read as (kernel_ns, seen_ns, bytes); None when there is nothing or the connection has ended."""
         try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, stamps.ANCILLARY_BYTES)
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, timestamps.ANCILLARY_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -288,7 +288,7 @@ class Connection:
         if not data:
             self._ended_by_server()
             return None
-        return stamps.kernel_ns(ancillary), seen_ns, data
+        return timestamps.kernel_ns(ancillary), seen_ns, data
 
     def _on_plain(self) -> None:
         read = self._receive()

@@ -13,9 +13,9 @@ from typing import Any
 import httptools
 import orjson
 
-from oss_eval.probe.dialects import DIALECTS, Template, count, error_text, learn, merge_tool_calls
+from oss_eval.probe.apis import DIALECTS, Template, count, error_text, learn, merge_tool_calls
 from oss_eval.probe.sse import SseDecoder
-from oss_eval.probe.thinking import ThinkSplitter
+from oss_eval.probe.think_tags import ThinkSplitter
 from oss_eval.records import RequestRecord
 
 MESSAGE_BYTES = 2048

@@ -13,9 +13,9 @@ import gradio as gr
 
 from oss_eval.errors import UsageError
 from oss_eval.viewer.assets import ASSETS, PLOTLY
-from oss_eval.viewer.frame import build_page
-from oss_eval.viewer.library import Library
-from oss_eval.viewer.words import LANGUAGES
+from oss_eval.viewer.i18n import LANGUAGES
+from oss_eval.viewer.layout import build_page
+from oss_eval.viewer.run_index import Library
 
 
 def serve(

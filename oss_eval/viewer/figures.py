@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oss_eval.metrics import Metric
+from oss_eval.analysis.metrics import Metric
 
 Json = dict[str, Any]
 

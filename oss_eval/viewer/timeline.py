@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from oss_eval.metrics import absolute_events, sessions
+from oss_eval.analysis.request_rows import sessions
+from oss_eval.analysis.steady_state import absolute_events
 
 MOST_BARS = 400
 """Requests drawn: all failures and the slowest first, the others thinned evenly."""

@@ -6,11 +6,11 @@ import json
 import shlex
 from typing import Any
 
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run
-from oss_eval.viewer.pages.parts import Words, command_line, introduce, nothing, problems
-from oss_eval.viewer.sheet import Cell, Sheet, badge, esc, num, table, text
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Sheet, badge, esc, num, table, text
+from oss_eval.viewer.pages.common import Words, command_line, introduce, nothing, problems
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run
 
 CONTROLS: tuple[Control, ...] = ()
 

@@ -7,14 +7,14 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.comparison import PAIRED, Contrast, benchmarks, mismatches, sweeps
-from oss_eval.stats import Difference
+from oss_eval.analysis.compare import PAIRED, Contrast, benchmarks, mismatches, sweeps
+from oss_eval.analysis.stats import Difference
 from oss_eval.viewer import figures
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run, View
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, problems
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, badge, esc, num, table, text
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, badge, esc, num, table, text
+from oss_eval.viewer.pages.common import PERF_KINDS, Words, introduce, problems
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run, View
 
 CONTROLS = (
     Control("metric", "Figure shown", "choice"),

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.advice import advise, best
-from oss_eval.metrics import Metric, request_durations
-from oss_eval.stats import P99_NEEDS
+from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.latency import request_durations
+from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.viewer import figures
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run, View
-from oss_eval.viewer.pages.parts import (
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Figure, Sheet, esc, estimate, num, share, table, text
+from oss_eval.viewer.pages.common import (
     PERF_KINDS,
     Words,
     by_series,
@@ -26,8 +26,9 @@ from oss_eval.viewer.pages.parts import (
     requests_of,
     unfit,
 )
-from oss_eval.viewer.pages.service import service
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, estimate, num, share, table, text
+from oss_eval.viewer.pages.slo import service
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run, View
 
 STATS = (("mean", "mean"), ("P50", "p50"), ("P90", "p90"), ("P99", "p99"))
 SPREAD = (("TTFT", "ttft"), ("TTFA", "ttfa"), ("TPOT", "tpot"), ("latency", "latency"))

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.viewer import figures
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, introduce, latest, nothing, problems, unfit
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, num, table, text
+from oss_eval.viewer.pages.common import PERF_KINDS, Words, introduce, latest, nothing, problems, unfit
 from oss_eval.viewer.pages.tokens import find_request, token_figure
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, num, table, text
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run
 from oss_eval.viewer.timeline import INSTANTS, Floats, closed_up, in_flight, lanes, left_out, thinned, token_rate
 
 CONTROLS = (Control("point", "Point", "choice"),)

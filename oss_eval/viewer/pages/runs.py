@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from oss_eval.advice import HEALTHY
-from oss_eval.report import number
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run
-from oss_eval.viewer.pages.parts import PERF_KINDS, Words, nothing, state_badges
-from oss_eval.viewer.sheet import Cell, Sheet, anchor, badge, esc, num, share, text
+from oss_eval.analysis.advice import HEALTHY
+from oss_eval.report.format import number
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Sheet, anchor, badge, esc, num, share, text
+from oss_eval.viewer.pages.common import PERF_KINDS, Words, nothing, state_badges
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run
 
 CONTROLS = (
     Control("q", "Search", "text", info="model, task, endpoint, label or name"),

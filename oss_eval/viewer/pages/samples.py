@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.report import NOTHING
-from oss_eval.store import KEY
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run
+from oss_eval.report.format import NOTHING
+from oss_eval.results.reader import KEY
+from oss_eval.viewer.filters import Control
 from oss_eval.viewer.markdown import safe
-from oss_eval.viewer.pages.grid import SIGNS, VERDICTS, sample_name, verdict
-from oss_eval.viewer.pages.parts import Words, introduce, latest, nothing, problems, unfit
+from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, esc, num, table, text
+from oss_eval.viewer.pages.common import Words, introduce, latest, nothing, problems, unfit
+from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, sample_name, verdict
 from oss_eval.viewer.pages.tokens import find_request, token_figure
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, anchor, esc, num, table, text
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run
 
 CONTROLS = (
     Control("point", "Task and effort", "choice"),

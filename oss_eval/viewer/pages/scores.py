@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from oss_eval.advice import advise_scores
-from oss_eval.metrics import Metric
-from oss_eval.scores import OVERALL, comparisons
+from oss_eval.analysis.advice import advise_scores
+from oss_eval.analysis.bench_summary import OVERALL, comparisons
+from oss_eval.analysis.metrics import Metric
 from oss_eval.viewer import figures
-from oss_eval.viewer.address import Address
-from oss_eval.viewer.controls import Control
-from oss_eval.viewer.library import Library, Run, View, effort_rank, mean_score
-from oss_eval.viewer.pages.grid import SIGNS, VERDICTS, grids
-from oss_eval.viewer.pages.parts import (
+from oss_eval.viewer.filters import Control
+from oss_eval.viewer.page import Cell, Figure, Sheet, esc, estimate, link, num, share, table, text
+from oss_eval.viewer.pages.common import (
     Words,
     introduce,
     latest,
@@ -24,8 +22,10 @@ from oss_eval.viewer.pages.parts import (
     state_badges,
     unfit,
 )
-from oss_eval.viewer.references import Reference, published
-from oss_eval.viewer.sheet import Cell, Figure, Sheet, esc, estimate, link, num, share, table, text
+from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, grids
+from oss_eval.viewer.published_scores import Reference, published
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run, View, effort_rank, mean_score
 
 CONTROLS = (
     Control("task", "Task", "choice"),

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from oss_eval.store import find_rows
+from oss_eval.results.reader import find_rows
 from oss_eval.viewer import figures
-from oss_eval.viewer.library import Run
-from oss_eval.viewer.pages.parts import Words
-from oss_eval.viewer.sheet import Figure, num, table
+from oss_eval.viewer.page import Figure, num, table
+from oss_eval.viewer.pages.common import Words
+from oss_eval.viewer.run_index import Run
 
 Row = dict[str, Any]
 

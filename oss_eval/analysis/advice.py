@@ -1,0 +1,168 @@
+"""What follows from the numbers, in sentences that carry the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from math import ceil
+
+from oss_eval.analysis.bench_summary import Comparison, Group
+from oss_eval.analysis.perf_summary import PointReport
+from oss_eval.analysis.stats import P99_NEEDS
+
+RISING = 1.10
+"""Throughput counts as rising when the last step up in concurrency brought this much more."""
+CLOSE = 0.05
+"""Half the width of an interval that tells models apart."""
+HEALTHY = 0.95
+"""Below this share of successes a point is no candidate for the best one, and says nothing about the limit."""
+Z = 1.96
+SHARE = 0.95
+"""The knee is the lowest concurrency with this share of the best throughput."""
+
+
+def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
+    """The best levels of a sweep: highest throughput, lowest latency, fastest for one user."""
+    working = [p for p in _healthy(points) if p.metrics.get("rps")]
+    found: list[tuple[str, str]] = []
+
+    def add(name: str, metric: str, stat: str, text: str, scale: float = 1.0, largest: bool = False) -> None:
+        having = [p for p in working if p.metrics.get(metric, stat) is not None]
+        if having:
+            chosen = (max if largest else min)(having, key=lambda p: p.metrics.get(metric, stat) or 0.0)
+            value = (chosen.metrics.get(metric, stat) or 0.0) * scale
+            found.append((name, f"{_where(chosen)} ({text.format(value)})"))
+
+    add("Highest RPS", "rps", "value", "{:.2f} req/s", largest=True)
+    add("Highest output rate", "output_tps", "value", "{:,.1f} tok/s", largest=True)
+    add("Lowest latency", "latency_ms", "mean", "{:.3f} s", 1e-3)
+    add("Lowest TTFT", "ttft_ms", "mean", "{:.3f} s", 1e-3)
+    return found
+
+
+def _healthy(points: Sequence[PointReport]) -> list[PointReport]:
+    """Points whose figures describe the server, not the requests that survived it."""
+    return [p for p in points if (p.metrics.get("success_rate") or 0.0) >= HEALTHY]
+
+
+def _where(point: PointReport) -> str:
+    effort = f"effort {point.reasoning_effort}, " if point.reasoning_effort else ""
+    return f"{effort}concurrency {point.parallel}"
+
+
+def advise(points: Sequence[PointReport]) -> list[str]:
+    """Recommendations, each from numbers of this run."""
+    lines: list[str] = []
+    for effort, group in groupby(points, key=lambda p: p.reasoning_effort):
+        lines += _throughput(sorted(group, key=lambda p: p.parallel), f"Effort {effort}: " if effort else "")
+    lines += _failures(points)
+    lines += _cut(points)
+    few = [p for p in points if 0 < (p.metrics.get("requests") or 0) < P99_NEEDS]
+    if few:
+        levels = ", ".join(dict.fromkeys(str(p.parallel) for p in few))
+        lines.append(
+            f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value seen; "
+            f"use --number {P99_NEEDS} or more where tails matter"
+        )
+    return lines or ["Nothing in these numbers calls for a change"]
+
+
+def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
+    rates = [(p, p.metrics.get("output_tps") or p.metrics.get("rps")) for p in _healthy(points)]
+    known = [(p, r) for p, r in rates if r]
+    if not known:
+        return []
+    if len(known) < 2:
+        only = known[0][0].parallel
+        return [
+            f"{prefix}one level shows no trend; add levels around it, "
+            f"e.g. --parallel {' '.join(map(str, sorted({1, only, 2 * only})))}"
+        ]
+    top = max(rate for _, rate in known)
+    (before, rate_before), (last, rate_last) = known[-2], known[-1]
+    growth = rate_last / rate_before
+    if growth >= RISING and rate_last >= top:
+        return [
+            f"{prefix}throughput still rises ({growth - 1:+.0%} from concurrency {before.parallel} to "
+            f"{last.parallel}): the limit is not reached, try --parallel {last.parallel * 2}"
+        ]
+    knee, best_rate = next((p, rate) for p, rate in known if rate >= SHARE * top)
+    if knee is last:
+        return [
+            f"{prefix}throughput levels off at concurrency {last.parallel} "
+            f"({growth - 1:+.0%} from {before.parallel})"
+        ]
+    slow, slowest = knee.metrics.get("latency_ms", "mean"), last.metrics.get("latency_ms", "mean")
+    grown = f" while mean latency grows {slowest / slow:.1f} times" if slow and slowest and slowest > slow else ""
+    after = min(rate for _, rate in known[known.index((knee, best_rate)) + 1 :])
+    held = (
+        f"throughput stays within {1 - SHARE:.0%} of its best"
+        if after >= SHARE * top
+        else f"throughput falls by up to {1 - after / best_rate:.0%}"
+    )
+    return [f"{prefix}the knee is at concurrency {knee.parallel}: beyond it, up to {last.parallel}, {held}{grown}"]
+
+
+def _failures(points: Sequence[PointReport]) -> list[str]:
+    lines = []
+    for point in points:
+        failed, total = point.metrics.get("failures") or 0, point.metrics.get("requests") or 0
+        if failed:
+            kinds = ", ".join(f"{count} {kind}" for kind, (count, _) in point.failures.items())
+            lines.append(
+                f"{_where(point)[0].upper()}{_where(point)[1:]}: {failed:.0f} of {total:.0f} requests failed "
+                f"({kinds}); its figures describe the others only"
+            )
+    return lines
+
+
+def _cut(points: Sequence[PointReport]) -> list[str]:
+    """Replies cut at max_tokens before the answer began: the latency is that of the limit, not of an answer."""
+    thinking = []
+    for p in points:
+        first, answered = p.metrics.metric("ttft_ms", "mean"), p.metrics.metric("ttfa_ms", "mean")
+        if p.metrics.get("truncated") and first and (answered.n if answered else 0) < first.n:
+            thinking.append(p)
+    if not thinking:
+        return []
+    levels = ", ".join(_where(p) for p in thinking)
+    return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA is that of the others"]
+
+
+def advise_scores(found: Sequence[Group], compared: Sequence[Comparison]) -> list[str]:
+    """What follows from a benchmark's scores. `found` has one group a task and effort."""
+    lines = [_compared(pair) for pair in compared]
+    for task, efforts in groupby(found, lambda group: group.task):
+        widest = max(efforts, key=_width)
+        if _width(widest) > 2 * CLOSE and widest.score is not None and widest.score.se:
+            name = " ".join(filter(None, (task, widest.effort)))
+            needed = ceil(widest.problems * (Z * widest.score.se / CLOSE) ** 2)
+            lines.append(
+                f"{name}: the interval is {_width(widest):.2f} wide; about {needed:,} problems would make it "
+                f"±{CLOSE:g}, more --repeats of these {widest.problems} only help in part"
+            )
+    return lines
+
+
+def _width(group: Group) -> float:
+    score = group.score
+    return 0.0 if score is None or score.low is None or score.high is None else score.high - score.low
+
+
+def _compared(pair: Comparison) -> str:
+    """Two efforts of one task side by side."""
+    less, more, gain = pair.less, pair.more, pair.difference
+    text = f"{less.task}: {more.effort} scores {gain.value:+.3f} over {less.effort}"
+    if gain.low is not None and gain.high is not None and gain.p is not None:
+        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f}, paired by problem, p {_p(gain.p)})"
+        if gain.low <= 0 <= gain.high:
+            text += ", which may be chance,"
+    if less.tokens and more.tokens and less.tokens.value:
+        text += f" for {more.tokens.value / less.tokens.value:.1f} times the tokens"
+    if less.latency_ms and more.latency_ms and less.latency_ms.value:
+        text += f" and {more.latency_ms.value / less.latency_ms.value:.1f} times the latency"
+    return text
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

@@ -1,0 +1,283 @@
+"""From stored samples to scores: one formula a figure, all from unrounded per-sample scores.
+
+A problem is a sample of a subset; its epochs are answers to it. Scores are means over problems of each problem's
+mean, errors are clustered by problem (see `stats.clustered`). Samples that failed or could not be graded have no
+score: they are counted, and `of_all` shows the score with each of them as wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from oss_eval.analysis import stats
+from oss_eval.analysis.metrics import by_kind
+from oss_eval.analysis.stats import Estimate, Score
+
+Row = dict[str, Any]
+OVERALL = "OVERALL"
+
+COLUMNS = [
+    "point_id", "task", "subset", "sample_id", "epoch", "reasoning_effort", "answer", "score", "correct",
+    "second_score", "leaked", "truncated", "attempts", "status", "error_kind", "http_status", "error_message",
+    "unscored_reason", "prompt_tokens", "completion_tokens", "reasoning_tokens", "ttft_ms", "ttfa_ms", "tpot_ms",
+    "latency_ms", "start_ns", "end_ns", "token_source",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The samples of one task and effort, of one subset or of all (OVERALL)."""
+
+    point_id: str
+    task: str
+    effort: str | None
+    subset: str
+    problems: int
+    epochs: int
+    """The most that a problem was asked."""
+    samples: int
+    """Rows: problems x epochs as far as they have been asked."""
+    scored: int
+    failed: int
+    unscored: int
+    score: Score | None
+    """avg@k over the scored samples; None when there are none."""
+    of_all: Score | None
+    """The same with every failed or unscored sample as 0."""
+    pass_at: dict[int, Score]
+    """pass@k for every k, over the problems that have k scored answers."""
+    majority: Score | None
+    """maj@k over all of a problem's answers."""
+    truncated: Estimate | None
+    """Share of the answered samples that were cut at their longest length."""
+    disagreements: int
+    """Samples that the second grader judged otherwise."""
+    second_looked: int
+    leaked: int
+    retried: int
+    token_sources: tuple[str, ...]
+    prompt_tokens: Estimate | None
+    tokens: Estimate | None
+    """Mean tokens of an answer, reasoning included."""
+    reasoning_tokens: Estimate | None
+    answer_tokens: Estimate | None
+    ttft_ms: Estimate | None
+    ttfa_ms: Estimate | None
+    tpot_ms: Estimate | None
+    latency_ms: Estimate | None
+    cost: Estimate | None
+    """Mean price of an answer, in the currency of the prices; None without prices."""
+    wall_seconds: float | None
+    """Time in which at least one sample was under way."""
+    output_tps: float | None
+    """Tokens of all answers / wall_seconds."""
+    failures: dict[str, tuple[int, str]]
+    """Failed samples by kind of error: how many, and one message."""
+    unscored_reasons: dict[str, int]
+
+
+Prices = dict[str, float]
+"""What a million tokens cost: `input` and `output`."""
+
+
+def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
+    """Every task and effort with its subsets, OVERALL last; a single subset is OVERALL alone."""
+    by_point: dict[str, list[Row]] = defaultdict(list)
+    for row in samples.select(COLUMNS).to_pylist():
+        by_point[row["point_id"]].append(row)
+    found: list[Group] = []
+    for point_id in sorted(by_point):
+        rows = by_point[point_id]
+        subsets = sorted({row["subset"] for row in rows}, key=_natural)
+        if len(subsets) > 1:
+            parts = {subset: [row for row in rows if row["subset"] == subset] for subset in subsets}
+            found += [_group(subset, part, prices) for subset, part in parts.items()]
+        found.append(_group(OVERALL, rows, prices))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two efforts of one task, paired by problem: the second one's score minus the first one's."""
+
+    less: Group
+    more: Group
+    difference: stats.Difference
+
+
+def comparisons(samples: pa.Table, found: list[Group]) -> list[Comparison]:
+    """Each effort of a task against the one before it, over the problems that both have scores of."""
+    means: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in samples.select(["point_id", "subset", "sample_id", "score"]).to_pylist():
+        if row["score"] is not None:
+            means[row["point_id"]][row["subset"], row["sample_id"]].append(row["score"])
+    whole = [group for group in found if group.subset == OVERALL]
+    pairs = [(a, b) for a, b in pairwise(whole) if a.task == b.task]
+    compared: list[Comparison] = []
+    for less, more in pairs:
+        before, after = means[less.point_id], means[more.point_id]
+        differences = [_average(after[key]) - _average(before[key]) for key in before if key in after]
+        if differences:
+            shares = all(
+                0 <= value <= 1 for side in (before, after) for values in side.values() for value in values
+            )
+            difference = stats.paired(differences, 1.0 if shares else float("inf"))
+            compared.append(Comparison(less, more, difference))
+    return compared
+
+
+def _average(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
+    first = rows[0]
+    problems: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        problems[row["subset"], row["sample_id"]].append(row)
+    answered = [row for row in rows if row["status"] == "ok"]
+    scored = [row for row in rows if row["score"] is not None]
+    epochs = max(len(answers) for answers in problems.values())
+    scores = [[r["score"] for r in answers if r["score"] is not None] for answers in problems.values()]
+    means = [_average(values) for values in scores if values]
+    all_means = [sum(r["score"] or 0.0 for r in answers) / len(answers) for answers in problems.values()]
+    binary = all(row["correct"] is not None for row in scored)
+    voting = binary and any(row["answer"] is not None for row in scored)
+    votes = [
+        stats.majority((r["answer"], r["correct"]) for r in answers if r["score"] is not None)
+        for answers in problems.values()
+        if voting and any(r["score"] is not None for r in answers)
+    ]
+    looked = [row for row in scored if row["second_score"] is not None]
+    cut = sum(bool(row["truncated"]) for row in answered)
+    wall = busy_seconds((r["start_ns"], r["end_ns"]) for r in rows)
+    tokens = [row["completion_tokens"] for row in answered if row["completion_tokens"] is not None]
+    return Group(
+        point_id=first["point_id"],
+        task=first["task"],
+        effort=first["reasoning_effort"],
+        subset=subset,
+        problems=len(problems),
+        epochs=epochs,
+        samples=len(rows),
+        scored=len(scored),
+        failed=len(rows) - len(answered),
+        unscored=len(answered) - len(scored),
+        score=stats.clustered(means, len(scored)) if means else None,
+        of_all=stats.clustered(all_means, len(rows)),
+        pass_at=_pass_at(scores, epochs) if binary else {},
+        majority=stats.clustered(votes) if votes else None,
+        truncated=stats.proportion(cut, len(answered)) if answered else None,
+        disagreements=sum((row["second_score"] >= 0.5) != (row["score"] >= 0.5) for row in looked),
+        second_looked=len(looked),
+        leaked=sum(bool(row["leaked"]) for row in answered),
+        retried=sum((row["attempts"] or 0) > 1 for row in rows),
+        token_sources=tuple(sorted({row["token_source"] for row in answered if row["token_source"]})),
+        prompt_tokens=_mean([r["prompt_tokens"] for r in answered]),
+        tokens=_mean(tokens),
+        reasoning_tokens=_mean([r["reasoning_tokens"] for r in answered]),
+        answer_tokens=_mean([_minus(r["completion_tokens"], r["reasoning_tokens"]) for r in answered]),
+        ttft_ms=_mean([r["ttft_ms"] for r in answered]),
+        ttfa_ms=_mean([r["ttfa_ms"] for r in answered]),
+        tpot_ms=_mean([r["tpot_ms"] for r in answered]),
+        latency_ms=_mean([r["latency_ms"] for r in answered]),
+        cost=_mean([_cost(r, prices) for r in answered]) if prices else None,
+        wall_seconds=wall,
+        output_tps=sum(tokens) / wall if wall and tokens else None,
+        failures=by_kind((r["error_kind"], r["error_message"]) for r in rows if r["status"] != "ok"),
+        unscored_reasons=dict(Counter(r["unscored_reason"] or "" for r in answered if r["score"] is None)),
+    )
+
+
+def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, Score]:
+    found: dict[int, Score] = {}
+    for k in range(1, epochs + 1):
+        chances = [stats.pass_at_k(sum(v >= 1.0 for v in values), len(values), k) for values in scores]
+        present = [chance for chance in chances if chance is not None]
+        if present:
+            found[k] = stats.clustered(present, sum(map(len, scores)))
+    return found
+
+
+def _mean(values: list[float | None]) -> Estimate | None:
+    present = [value for value in values if value is not None]
+    return stats.mean(present) if present else None
+
+
+def _cost(row: Row, prices: Prices) -> float | None:
+    """prompt tokens x input price + completion tokens x output price, prices a million tokens."""
+    if row["prompt_tokens"] is None or row["completion_tokens"] is None:
+        return None
+    asked, said = (
+        row["prompt_tokens"] * prices.get("input", 0.0),
+        row["completion_tokens"] * prices.get("output", 0.0),
+    )
+    return float(asked + said) / 1e6
+
+
+def _minus(total: int | None, part: int | None) -> int | None:
+    return None if total is None or part is None else total - part
+
+
+def busy_seconds(spans: Iterable[tuple[int | None, int | None]]) -> float | None:
+    """Length of the union of (start_ns, end_ns) spans: pauses between a stop and a resume don't count."""
+    total, reached = 0, None
+    for start, end in sorted((s, e) for s, e in spans if s is not None and e is not None):
+        if reached is None or start > reached:
+            total += end - start
+            reached = end
+        elif end > reached:
+            total += end - reached
+            reached = end
+    return total / 1e9 if total else None
+
+
+def summary_rows(manifest: dict[str, Any], found: list[Group]) -> list[Row]:
+    """Rows of summary.parquet for a benchmark run."""
+    rows: list[Row] = []
+    for group in found:
+        base = {
+            "run_id": manifest["run_id"], "point_id": group.point_id, "kind": "bench", "task": group.task,
+            "model": manifest["model"], "subset": None if group.subset == OVERALL else group.subset,
+            "reasoning_effort": group.effort, "parallel": None, "rate": None, "number": group.samples,
+        }  # fmt: skip
+
+        def put(metric: str, stat: str, value: Any, n: int, unit: str = "", base: Row = base) -> None:
+            if value is None:
+                return
+            low, high, number = None, None, value
+            if isinstance(value, Estimate | Score):
+                low, high, number = value.low, value.high, value.value
+            rows.append(
+                {**base, "metric": metric, "stat": stat, "value": float(number), "ci_low": low, "ci_high": high,
+                 "n": n, "unit": unit}
+            )  # fmt: skip
+
+        put("score", f"avg@{group.epochs}", group.score, group.scored)
+        put("score", "se", group.score and group.score.se, group.problems)
+        put("score", "of_all", group.of_all, group.samples)
+        for k, estimate in group.pass_at.items():
+            put("score", f"pass@{k}", estimate, estimate.problems)
+        put("score", f"maj@{group.epochs}", group.majority, group.majority.problems if group.majority else 0)
+        answered = group.samples - group.failed
+        put("truncated", "value", group.truncated, answered)
+        for name in ("failed", "unscored", "disagreements", "leaked", "retried"):
+            put(name, "value", getattr(group, name), group.samples)
+        for name in ("prompt_tokens", "tokens", "reasoning_tokens", "answer_tokens"):
+            put(name, "mean", getattr(group, name), answered, "tokens")
+        put("cost", "mean", group.cost, answered)
+        for name in ("ttft_ms", "ttfa_ms", "tpot_ms", "latency_ms"):
+            put(name, "mean", getattr(group, name), answered, "ms")
+        put("duration", "value", group.wall_seconds, group.samples, "s")
+        put("output_tps", "value", group.output_tps, answered, "tokens/s")
+    return rows

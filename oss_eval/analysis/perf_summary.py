@@ -1,0 +1,174 @@
+"""A stored run with its figures, computed from the Parquet: what tables, JSON, advice and viewer start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metrics
+from oss_eval.errors import StoreError
+from oss_eval.results.reader import iter_requests, read_manifest, read_requests, read_summary, status_of
+
+_SCALARS = [
+    "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_answer_ns",
+    "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
+    "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
+    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",
+]  # fmt: skip
+"""What figures are computed from: of a point, this much is in memory at a time."""
+_EVENTS = ["warmup", "status", "start_ns", "event_ns"]
+_BRIEF = ["warmup", "status", "error_kind", "error_message", "token_source", "clock_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class PointReport:
+    """One point: its coordinates, its figures, and its failures by kind with one message each."""
+
+    point_id: str
+    parallel: int
+    number: int
+    reasoning_effort: str | None
+    metrics: PointMetrics
+    failures: dict[str, tuple[int, str]]
+    token_sources: tuple[str, ...]
+    clock_sources: tuple[str, ...]
+    checks: tuple[dict[str, str], ...] | None
+    """What the instrument found: (kind, level, message) each; empty is clean, None is not checked."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether as many requests were finished as planned."""
+        return self.metrics.finished >= self.number
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A run as it can be shown."""
+
+    path: Path
+    manifest: dict[str, Any]
+    points: list[PointReport]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator answered."""
+        return bool(self.manifest.get("endpoint", {}).get("simulated"))
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether any reasoning was seen."""
+        return any(
+            (p.metrics.get("ttfa_ms", "mean") or 0) > (p.metrics.get("ttft_ms", "mean") or 0) for p in self.points
+        )
+
+
+def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None) -> RunReport:
+    """Read a run and compute its figures, one point at a time. Points that have no row yet are left out.
+
+    `stored` takes the figures from the run's summary where it has them, which is much quicker. Unreadable parts
+    are named in `damaged` where that is given, and raised else.
+    """
+    manifest = read_manifest(path)
+    summary = metrics_by_point(read_summary(path)) if stored else {}
+    if "points" not in manifest:
+        raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
+    points: list[PointReport] = []
+    for planned in manifest.get("points", []):
+        point_id = planned["point_id"]
+        rows = read_requests(path, point_id, _BRIEF if (point_id, None) in summary else _SCALARS, damaged)
+        if not rows.num_rows:
+            continue
+        ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
+        bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), ended_badly))
+        points.append(
+            PointReport(
+                point_id=point_id,
+                parallel=planned["parallel"],
+                number=planned["number"],
+                reasoning_effort=planned.get("reasoning_effort"),
+                metrics=summary.get((point_id, None))
+                or point_metrics(rows, iter_requests(path, point_id, _EVENTS, damaged)),
+                failures=by_kind(
+                    zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
+                ),
+                token_sources=_distinct(
+                    rows.filter(pc.equal(rows["status"].cast("string"), "ok"))["token_source"]
+                ),
+                clock_sources=_distinct(rows["clock_source"]),
+                checks=_tuple(manifest.get("checks", {}).get(point_id)),
+            )
+        )
+    return RunReport(path, manifest, points)
+
+
+def metrics_by_point(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str | None], PointMetrics]:
+    """The figures of summary rows, by point and subset (None: all subsets together, and load sweeps)."""
+    found: dict[tuple[str, str | None], dict[tuple[str, str], Metric]] = {}
+    for row in rows:
+        found.setdefault((row["point_id"], row["subset"]), {})[row["metric"], row["stat"]] = Metric(
+            row["metric"], row["stat"], row["value"], row["ci_low"], row["ci_high"], row["n"], row["unit"]
+        )
+    return {key: PointMetrics(figures) for key, figures in found.items()}
+
+
+def _tuple(values: list[dict[str, str]] | None) -> tuple[dict[str, str], ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _distinct(column: Any) -> tuple[str, ...]:
+    return tuple(sorted(v for v in set(column.to_pylist()) if v))
+
+
+# -- summary and JSON -------------------------------------------------------------------------------------------
+
+
+def summary_rows(report: RunReport) -> list[dict[str, Any]]:
+    """Rows of summary.parquet."""
+    manifest = report.manifest
+    return [
+        {
+            "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
+            "task": manifest["task"]["name"], "model": manifest["model"],
+            "subset": None, "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
+            "number": point.number, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low,
+            "ci_high": m.high, "n": m.n, "unit": m.unit,
+        }
+        for point in report.points
+        for m in point.metrics.figures.values()
+    ]  # fmt: skip
+
+
+def as_json(report: RunReport) -> dict[str, Any]:
+    """One document for programs: a point's metrics by name, each with its statistics, n and unit."""
+    manifest = report.manifest
+    points = []
+    for point in report.points:
+        metrics: dict[str, dict[str, Any]] = {}
+        for m in point.metrics.figures.values():
+            entry = metrics.setdefault(m.metric, {"unit": m.unit})
+            entry[m.stat] = m.value
+            entry["n"] = m.n
+            if m.low is not None or m.high is not None:
+                entry.setdefault("ci95", {})[m.stat] = [m.low, m.high]
+        points.append(
+            {
+                "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
+                "reasoning_effort": point.reasoning_effort, "metrics": metrics,
+                "checks": None if point.checks is None else list(point.checks),
+                "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
+            }
+        )  # fmt: skip
+    return {
+        "run_id": manifest["run_id"],
+        "path": str(report.path),
+        "status": status_of(report.path, manifest),
+        "simulated": report.simulated,
+        "model": manifest["model"],
+        "endpoint": manifest["endpoint"]["url"],
+        "points": points,
+    }

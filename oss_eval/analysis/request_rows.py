@@ -1,0 +1,57 @@
+"""Rows of requests as arrays: which of them count, and how long a point was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+NS_PER_MS = 1e6
+
+
+def succeeded(rows: pa.Table) -> pa.Table:
+    """The rows whose request succeeded."""
+    return rows.filter(pc.equal(rows["status"].cast(pa.string()), "ok"))
+
+
+def asked_once(measured: pa.Table) -> pa.Table:
+    """Rows without those of which a resumed run has a later one.
+
+    It asks again what a stop had cancelled, and what an outage of the server had kept from being sent.
+    """
+    if "session" not in measured.column_names or len(measured["session"].unique()) < 2:
+        return measured
+    open_ = pc.or_(pc.equal(measured["status"].cast(pa.string()), "cancelled"), pc.is_null(measured["start_ns"]))
+    latest = measured.group_by("request_id").aggregate([("session", "max")])
+    last = dict(zip(latest["request_id"].to_pylist(), latest["session_max"].to_pylist(), strict=True))
+    rows = zip(
+        *(column.to_pylist() for column in (measured["request_id"], measured["session"], open_)), strict=True
+    )
+    keep = [not left or (session or 1) >= (last[name] or 1) for name, session, left in rows]
+    return measured.filter(pa.array(keep, pa.bool_()))
+
+
+def sessions(measured: pa.Table) -> list[pa.Table]:
+    """Rows of each sitting in which a point was measured: one, unless a resumed run completed it."""
+    if "session" not in measured.column_names:
+        return [measured]
+    session = pc.fill_null(measured["session"], 1)
+    return [measured.filter(pc.equal(session, one)) for one in sorted(pc.unique(session).to_pylist())]
+
+
+def measured_seconds(measured: pa.Table) -> float | None:
+    """Last end - first start of the measured requests, failed ones included; of several sessions their sum."""
+    total = 0.0
+    for rows in sessions(measured):
+        first, last = pc.min(rows["start_ns"]).as_py(), pc.max(rows["end_ns"]).as_py()
+        total += (last - first) / 1e9 if first is not None and last is not None else 0.0
+    return total if total > 0 else None
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """The values of a column that are not null."""
+    return np.asarray(column.drop_null().to_numpy(), dtype=np.float64)

@@ -1,0 +1,61 @@
+"""Service level objectives: the share and the rate of requests that meet them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oss_eval.analysis import stats
+from oss_eval.analysis.latency import request_durations
+from oss_eval.analysis.request_rows import (
+    asked_once,
+    measured_seconds,
+    succeeded,
+)
+
+OBJECTIVE = 0.99
+"""The share of requests that has to meet a service level's limits, as is usual for an objective on the P99."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """How many requests met every limit."""
+
+    attainment: stats.Estimate
+    """Share of all measured requests, failures in the denominator, with Wilson's interval."""
+    rate: float | None
+    """Requests per second that met every limit; None without a duration."""
+    n: int
+
+    @property
+    def meets(self) -> bool | None:
+        """Whether OBJECTIVE of the requests do; None where there are too few of them to tell."""
+        if self.attainment.value >= OBJECTIVE:
+            return True if self.n >= stats.P99_NEEDS else None
+        return False if self.attainment.high is not None and self.attainment.high < OBJECTIVE else None
+
+
+def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:
+    """Requests that met every limit (DistServe: Zhong et al. 2024, arXiv:2401.09670, section 2); None without any
+    request.
+
+    `limits` maps `ttft`, `ttfa`, `tpot`, `latency` to ms. A request without such a duration misses a limit on it,
+    but for tpot, which an answer of one token can't have. Requests that a stop cancelled are left out.
+    """
+    measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
+    seconds = measured_seconds(measured)
+    measured = measured.filter(pc.not_equal(measured["status"].cast(pa.string()), "cancelled"))
+    if not measured.num_rows:
+        return None
+    good = succeeded(measured)
+    met = np.ones(good.num_rows, dtype=bool)
+    values = request_durations(good)
+    short = np.asarray(pc.fill_null(pc.less_equal(good["completion_tokens"], 1), False).to_numpy(), dtype=bool)
+    for name, limit in limits.items():
+        met &= (values[name] <= limit) | (short & (name == "tpot"))
+    count = int(met.sum())
+    share = stats.proportion(count, measured.num_rows)
+    return Goodput(share, count / seconds if seconds else None, measured.num_rows)

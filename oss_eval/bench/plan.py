@@ -1,0 +1,113 @@
+"""The answers that a run is to get: points (task x effort), and in each every sample and epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from oss_eval.bench.types import Benchmark, Question
+from oss_eval.config.task import BenchTask
+from oss_eval.probe.apis import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A task, and the folder of its file."""
+
+    task: BenchTask
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One answer to get."""
+
+    point_id: str
+    task: BenchTask
+    benchmark: Benchmark
+    question: Question
+    effort: str | None
+    epoch: int
+
+
+@dataclass(slots=True)
+class Point:
+    """One task at one effort."""
+
+    point_id: str
+    index: int
+    task: str
+    reasoning_effort: str | None
+    samples: int
+    repeats: int
+
+    @property
+    def number(self) -> int:
+        """Answers to get."""
+        return self.samples * self.repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A plan with its benchmark opened and its questions loaded."""
+
+    plan: Plan
+    benchmark: Benchmark
+    questions: list[Question]
+
+
+def points(courses: list[Course], stored: list[Point]) -> list[Point]:
+    """A point for each task and effort; those of a stored run keep their ids, new ones come after them."""
+    known = {(point.task, point.reasoning_effort): point for point in stored}
+    found = list(stored)
+    for course in courses:
+        task = course.plan.task
+        for effort in task.reasoning_effort or (None,):
+            point = known.get((task.name, effort))
+            if point is None:
+                name = f"{len(found):02d}-{task.name}" + (f"-{effort}" if effort else "")
+                point = Point(name, len(found), task.name, effort, 0, 0)
+                found.append(point)
+            point.samples, point.repeats = len(course.questions), task.repeats
+    return found
+
+
+def jobs(courses: list[Course], found: list[Point]) -> list[Job]:
+    """All answers to get. Epoch by epoch, so that a run that is stopped has asked every problem about equally
+    often."""
+    by_point = {(point.task, point.reasoning_effort): point.point_id for point in found}
+    return [
+        Job(by_point[task.name, effort], task, course.benchmark, question, effort, epoch)
+        for course in courses
+        for task in [course.plan.task]
+        for effort in task.reasoning_effort or (None,)
+        for epoch in range(1, task.repeats + 1)
+        for question in course.questions
+    ]
+
+
+def generation(task: BenchTask, model: str, effort: str | None, epoch: int) -> Generation:
+    """Settings of every request of a sample. With a seed, each epoch has its own: else all would be one answer."""
+    return Generation(
+        model=model,
+        max_tokens=task.max_tokens,
+        temperature=task.temperature,
+        top_p=task.top_p,
+        seed=None if task.seed is None else task.seed + epoch - 1,
+        stream=task.stream,
+        reasoning_effort=effort,
+        extra=tuple(task.extra_args.items()),
+    )
+
+
+def samples_hash(questions: list[Question]) -> str:
+    """SHA-256 over prompts and targets, in order."""
+    digest = hashlib.sha256()
+    for question in questions:
+        line = [question.subset, question.sample_id, question.messages, question.target]
+        digest.update(
+            json.dumps(line, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass") + b"\n"
+        )
+    return digest.hexdigest()

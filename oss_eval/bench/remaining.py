@@ -1,0 +1,79 @@
+"""Going on with a stored benchmark run: what it was asked to do, what has changed, what it still lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from oss_eval.bench.plan import Job, Plan, Point
+from oss_eval.config.task import BenchTask
+from oss_eval.errors import StoreError, UsageError
+from oss_eval.run import resume
+
+MAY_CHANGE = resume.PATIENCE | frozenset(
+    "repeats limit reasoning_effort parallel retries max_failures data hub judge_url folder".split()
+)
+"""Settings that leave the answers alike: how many there are, who carries them, how long they are waited for."""
+
+
+def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
+    """The stored run's tasks with what was typed now.
+
+    Raises UsageError for a change that would mix unlike answers, showing it, and StoreError for a run that is no
+    benchmark.
+    """
+    if manifest.get("kind") != "bench":
+        raise StoreError(f"{manifest['run_id']} is no benchmark run", "oss-eval resume goes on with load sweeps")
+    if "tasks" not in manifest:
+        raise StoreError(f"{manifest['run_id']} ended before anything was asked", "run oss-eval bench again")
+    found: list[Plan] = []
+    for name, stored in manifest["tasks"].items():
+        before, task = resume.was_and_is(BenchTask, manifest, stored, typed, "oss-eval bench")
+        lines = resume.differences(before, task, MAY_CHANGE)
+        if task.repeats < before.repeats:
+            lines.append(f"  {name}: --repeats was {before.repeats}, now {task.repeats}: it can only grow")
+        if task.limit is not None and (before.limit is None or task.limit < before.limit):
+            lines.append(f"  {name}: --limit was {before.limit}, now {task.limit}: it can only grow")
+        if lines:
+            raise resume.unlike(manifest, lines)
+        efforts = tuple(dict.fromkeys([*before.reasoning_effort, *task.reasoning_effort]))
+        folder = stored.get("folder")
+        found.append(Plan(task.model_copy(update={"reasoning_effort": efforts}), folder and Path(folder)))
+    return found
+
+
+def stored_points(manifest: dict[str, Any]) -> list[Point]:
+    """The points of a stored run."""
+    names = Point.__dataclass_fields__
+    return [Point(**{key: value for key, value in point.items() if key in names}) for point in manifest["points"]]
+
+
+def missing(path: Path, jobs: list[Job]) -> list[Job]:
+    """The jobs without an answer in the stored run; failed samples are asked again.
+
+    Raises UsageError when a stored sample is not the question that would be asked now.
+    """
+    from oss_eval.results.reader import read_samples
+
+    columns = ["point_id", "subset", "sample_id", "epoch", "status", "target", "prompt", "turns"]
+    stored = {
+        (row["point_id"], row["subset"], row["sample_id"], row["epoch"]): row
+        for row in read_samples(path).select(columns).to_pylist()
+    }
+    left: list[Job] = []
+    for job in jobs:
+        question = job.question
+        row = stored.get((job.point_id, question.subset, question.sample_id, job.epoch))
+        if row is None or row["status"] != "ok":
+            left.append(job)
+            continue
+        same = row["turns"] > 1 or json.loads(row["prompt"]) == json.loads(json.dumps(question.messages))
+        if not same or row["target"] != question.target:
+            raise UsageError(
+                f"{path.name}: {job.task.name} {question.subset}/{question.sample_id} was another question:\n"
+                f"  then: {row['prompt'][:200]} -> {row['target']}\n"
+                f"  now:  {json.dumps(question.messages)[:200]} -> {question.target}",
+                "the data has changed: begin a run of its own",
+            )
+    return left

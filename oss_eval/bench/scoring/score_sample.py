@@ -1,0 +1,135 @@
+"""From what a model said to a stored sample: two graders, timings of the probe, failures as rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from oss_eval.bench.client import Failed, Voice
+from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.scoring.scorers import final_text, last_box
+from oss_eval.bench.types import Benchmark, Grade, Question, Said
+from oss_eval.config.task import BenchTask
+from oss_eval.records import RequestRecord, SampleRecord
+
+if TYPE_CHECKING:
+    from oss_eval.bench.plan import Job
+
+NS_PER_MS = 1e6
+
+
+def grade(task: BenchTask, benchmark: Benchmark, question: Question, said: Said, grader: Grader) -> Grade:
+    """The benchmark's verdict and, beside it, the second grader's. Never raises for what a grader does."""
+    if said.truncated:
+        cut = _cut_short(task, question, said)
+        if cut is not None:
+            return cut
+    try:
+        verdict = benchmark.grade(question, said)
+    except Exception as error:  # noqa: BLE001 (a grader that raises leaves the sample unscored)
+        return Grade(None, unscored=f"{type(error).__name__}: {error}"[:500])
+    if verdict.score is None or said.truncated or not _mathematical(task, question):
+        return verdict
+    second = grader.second_opinion(said.response, question.target)
+    return replace(verdict, second=second)
+
+
+def _cut_short(task: BenchTask, question: Question, said: Said) -> Grade | None:
+    """The verdict on a cut answer that holds no whole box, where something would otherwise be read out of it.
+
+    Our own scorers see to it themselves. What asks for no box and no letter (an essay with instructions) can be
+    judged by what there is.
+    """
+    if task.scorer is not None or question.form == "plain":
+        return None
+    box, cut = last_box(said.response)
+    if box is not None and not cut:
+        said.response = f"\\boxed{{{box}}}"
+        return None
+    return Grade(0.0, None, "cut box" if cut else "truncated")
+
+
+def _mathematical(task: BenchTask, question: Question) -> bool:
+    """Whether math-verify can be a second grader, because it was not the first."""
+    if task.scorer is not None:
+        return task.scorer == "integer"
+    return question.form == "box"
+
+
+def sample_record(
+    job: Job, run_id: str, model: str, voice: Voice, said: Said | None, failure: Exception | None, grader: Grader
+) -> SampleRecord:
+    """A row for a sample that was answered, or that failed for good."""
+    question = job.question
+    record = SampleRecord(
+        run_id=run_id,
+        point_id=job.point_id,
+        request_id=voice.request_id,
+        task=job.task.name,
+        subset=question.subset,
+        sample_id=question.sample_id,
+        epoch=job.epoch,
+        reasoning_effort=job.effort,
+        model=model,
+        prompt=json.dumps(question.messages if said is None else said.messages, ensure_ascii=False),
+        target=question.target,
+        attempts=voice.attempts,
+        turns=len(voice.answers),
+        waited_ms=voice.waited * 1000,
+    )
+    _timings(record, [answer.record for answer in voice.answers])
+    if said is None:
+        _failed(record, failure)
+        return record
+    text, leaked = final_text(said.response)
+    record.response, record.reasoning = said.response, said.reasoning or None
+    record.leaked = leaked
+    record.finish_reason, record.truncated = said.finish_reason, said.truncated
+    said.response = text
+    verdict = grade(job.task, job.benchmark, question, said, grader)
+    record.answer, record.route = verdict.answer, verdict.route or None
+    record.score, record.unscored_reason = verdict.score, verdict.unscored
+    record.correct = verdict.score == 1.0 if verdict.binary and verdict.score in (0.0, 1.0) else None
+    record.second_score = verdict.second
+    record.metrics = json.dumps(verdict.metrics) if verdict.metrics else None
+    return record
+
+
+def _failed(record: SampleRecord, failure: Exception | None) -> None:
+    record.status, record.error_kind = "error", "client"
+    if isinstance(failure, Failed):
+        last = failure.record
+        record.status, record.error_kind, record.http_status = last.status, last.error_kind, last.http_status
+        record.error_message = last.error_message
+        record.start_ns = record.start_ns or last.start_ns or last.end_ns
+        record.end_ns = last.end_ns
+    elif failure is not None:
+        record.error_message = f"{type(failure).__name__}: {failure}"[:2048]
+
+
+def _timings(record: SampleRecord, turns: list[RequestRecord]) -> None:
+    """Figures of the requests that were answered: tokens and latencies add up, the rest is the first turn's, as a
+    user feels it, and the last turn's pace."""
+    if not turns:
+        return
+    first, last = turns[0], turns[-1]
+    record.start_ns, record.end_ns = first.start_ns, last.end_ns
+    record.ttft_ms = _span(first.start_ns, first.first_token_ns)
+    record.ttfa_ms = _span(first.start_ns, first.first_answer_ns)
+    latencies = [_span(turn.start_ns, turn.last_token_ns or turn.end_ns) for turn in turns]
+    present = [latency for latency in latencies if latency is not None]
+    record.latency_ms = sum(present) if present else None
+    for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
+        counts = [getattr(turn, name) for turn in turns]
+        if all(count is not None for count in counts):
+            setattr(record, name, sum(counts))
+    sources = {turn.token_source for turn in turns}
+    record.token_source = "chunks" if "chunks" in sources else next(iter(sources - {None}), None)
+    if last.n_events > 1 and (last.completion_tokens or 0) > 1:
+        span = _span(last.first_token_ns, last.last_token_ns)
+        record.tpot_ms = None if span is None else span / ((last.completion_tokens or 0) - 1)
+
+
+def _span(start_ns: int | None, end_ns: int | None) -> float | None:
+    return None if start_ns is None or end_ns is None else (end_ns - start_ns) / NS_PER_MS

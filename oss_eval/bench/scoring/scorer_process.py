@@ -1,0 +1,175 @@
+"""Scorers that may take for ever, in a process of their own that can be ended.
+
+sympy on `10^{10^{10}}`, or a pattern that backtracks without end, would otherwise hold up every thread of the
+run. `python -m oss_eval.bench.scoring.scorer_process` reads pickled (scorer, arguments) from standard input and
+answers in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, equal_math, second_opinion
+from oss_eval.bench.types import Grade
+from oss_eval.system import child_process
+
+MODULE = "oss_eval.bench.scoring.scorer_process"
+PATIENCE = 15.0
+"""Seconds for one verdict; math-verify itself gives up after 5 for parsing and 5 for comparing."""
+START = 60.0
+"""Seconds until the process is ready: sympy is imported."""
+
+_SIZE = struct.Struct("=I")
+
+
+class GraderError(Exception):
+    """A scorer raised, or gave no verdict in time: the sample is unscored, and this says why."""
+
+
+class Grader:
+    """Grades answers one at a time, from any thread; the process is started when it is first needed."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def grade(self, scorer: str, response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+        """A verdict by a scorer of SCORERS. Raises GraderError."""
+        if scorer not in MAY_HANG:
+            try:
+                return SCORERS[scorer](response, target, truncated, settings)
+            except Exception as error:  # noqa: BLE001 (whatever a scorer trips over, the sample is unscored)
+                raise GraderError(f"the scorer {scorer} raised {type(error).__name__}: {error}") from None
+        verdict: Grade = self._call(scorer, response, target, truncated, settings)
+        return verdict
+
+    def second_opinion(self, response: str, target: str) -> float | None:
+        """math-verify's own verdict; None when it has none."""
+        try:
+            return float(self._call("second", response, target))
+        except GraderError:
+            return None
+
+    def warm_up(self) -> None:
+        """Start the process now, aside: the first answer should not have to wait for it."""
+
+        def start() -> None:
+            with self._lock, contextlib.suppress(OSError, EOFError, TimeoutError):
+                self._running()
+
+        threading.Thread(target=start, daemon=True).start()
+
+    def close(self) -> None:
+        """End the process, whatever it is at: whoever waits for its verdict is told, and so is who asks later."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._lock:
+            self._end()
+
+    def _call(self, *words: Any) -> Any:
+        with self._lock:
+            try:
+                process = self._running()
+                assert process.stdin is not None
+                assert process.stdout is not None
+                _write(process.stdin, words)
+                verdict, error = _read(process.stdout, self._patience)
+            except TimeoutError:
+                self._end()
+                raise GraderError(f"the scorer gave no verdict within {self._patience:g} s") from None
+            except (OSError, EOFError):
+                self._end()
+                raise GraderError("the scorer's process died") from None
+        if error is not None:
+            raise GraderError(error)
+        return verdict
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        """The process, started and ready."""
+        if self._closed:
+            raise EOFError
+        if self._process is None:
+            self._process = child_process.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert self._process.stdout is not None
+            try:
+                _read(self._process.stdout, START)
+            except BaseException:
+                self._end()  # its late answer would be taken for the next one's
+                raise
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+
+def _write(pipe: IO[bytes], value: Any) -> None:
+    body = pickle.dumps(value)
+    pipe.write(_SIZE.pack(len(body)) + body)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes], patience: float | None) -> Any:
+    """One value of our own process, joined by a pipe nobody else writes to."""
+    data = b""
+    needed = _SIZE.size
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while len(data) < needed:
+            if patience is not None and not selector.select(patience):
+                raise TimeoutError
+            piece = os.read(pipe.fileno(), 1 << 20)
+            if not piece:
+                raise EOFError
+            data += piece
+            if len(data) >= _SIZE.size:
+                needed = _SIZE.size + _SIZE.unpack_from(data)[0]
+    return pickle.loads(data[_SIZE.size :])
+
+
+def _serve() -> None:
+    """Answer until standard input ends. In the main thread, where math-verify's own timeouts work."""
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints does not speak to our parent
+    equal_math("$1$", "1")
+    _write(answers, None)
+    while True:
+        try:
+            name, *arguments = _read(sys.stdin.buffer, None)
+        except EOFError:
+            return
+        verdict: Any = None
+        error: str | None = None
+        # Should nobody be left to end it: the system does, after twice its parent's patience.
+        signal.setitimer(signal.ITIMER_PROF, 2 * PATIENCE)
+        try:
+            verdict = second_opinion(*arguments) if name == "second" else SCORERS[name](*arguments)
+        except Exception as reason:  # noqa: BLE001 (a scorer's failure is an answer)
+            error = f"the scorer {name} raised {type(reason).__name__}: {str(reason)[:200]}"
+        _write(answers, (verdict, error))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        _serve()

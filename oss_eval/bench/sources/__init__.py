@@ -1,0 +1,1 @@
+"""Where samples come from: EvalScope, dataset hubs, own files."""

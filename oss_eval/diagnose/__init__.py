@@ -1,0 +1,1 @@
+"""A few requests to a server, and what they tell about it."""

@@ -1,0 +1,110 @@
+"""`oss-eval ask`: one question, its answer as it comes, and what it took."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from oss_eval.analysis.request_rows import NS_PER_MS
+from oss_eval.config.task import Task
+from oss_eval.diagnose.connect import Inquiry, inquiry
+from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.messages import in_words
+from oss_eval.endpoint.server import introduce
+from oss_eval.load.client import Answer
+from oss_eval.records import RequestRecord
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def ask(prompt: str, task: Task, access: Access, verbose: bool) -> None:
+    """Print the answer on standard output as it streams, the rest on standard error. Raises OssEvalError.
+
+    Reasoning is dimmed on a terminal; where standard output is none it goes to standard error, so that the answer
+    alone is piped on. With `verbose`, one JSON document follows on standard output instead.
+    """
+    with inquiry(task, access) as line:
+        sys.stderr.write(introduce(line.server, bool(task.url)) + "\n")
+        printer = _Printer(silent=verbose)
+        answer = line.ask(prompt, line.generation(), printer.say)
+        for note in line.settled.notes:
+            sys.stderr.write(f"the server refuses a field: {note}\n")
+        if not answer.record.n_events:
+            printer.say(answer.reply.text, answer.reply.reasoning)
+        printer.end()
+        if answer.record.status != "ok":
+            raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
+        if verbose:
+            document = _document(line, answer)
+            sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stderr.write(summary(answer.record) + "\n")
+
+
+class _Printer:
+    """Answer and reasoning as they come."""
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._terminal = sys.stdout.isatty()
+        self._dimmed = self._answered = False
+
+    def say(self, answer: str, reasoning: str) -> None:
+        """A piece of either."""
+        if self._silent:
+            return
+        if reasoning:
+            self._dim(True)
+            (sys.stdout if self._terminal else sys.stderr).write(reasoning)
+        if answer:
+            if self._dimmed:
+                self._dim(False)
+                (sys.stdout if self._terminal else sys.stderr).write("\n\n")
+            self._answered = True
+            sys.stdout.write(answer)
+        (sys.stdout if self._terminal else sys.stderr).flush()
+        sys.stdout.flush()
+
+    def _dim(self, on: bool) -> None:
+        if on != self._dimmed and self._terminal:
+            sys.stdout.write(DIM if on else PLAIN)
+        self._dimmed = on
+
+    def end(self) -> None:
+        """A line's end after whatever was printed."""
+        if self._dimmed:
+            self._dim(False)
+        if self._answered:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def summary(record: RequestRecord) -> str:
+    """What an answer took, in a line."""
+    parts = []
+    if record.start_ns is not None and record.first_token_ns is not None:
+        parts.append(f"TTFT {(record.first_token_ns - record.start_ns) / NS_PER_MS / 1000:.3f} s")
+        if record.first_answer_ns is not None and record.first_answer_ns != record.first_token_ns:
+            parts.append(f"TTFA {(record.first_answer_ns - record.start_ns) / NS_PER_MS / 1000:.3f} s")
+    if record.completion_tokens is not None:
+        thought = f" ({record.reasoning_tokens} reasoning)" if record.reasoning_tokens else ""
+        counted = "" if record.token_source == "usage" else f", counted from {record.token_source}"
+        parts.append(f"{record.completion_tokens} tokens{thought}{counted}")
+        end = record.last_token_ns or record.end_ns
+        begin = record.first_token_ns or record.start_ns
+        if end is not None and begin is not None and end > begin and record.completion_tokens > 1:
+            parts.append(f"{(record.completion_tokens - 1) / (end - begin) * 1e9:.1f} tok/s")
+    if record.finish_reason:
+        parts.append(f"finish_reason {record.finish_reason}")
+    return ", ".join(parts) or "no figures"
+
+
+def _document(line: Inquiry, answer: Answer) -> dict[str, Any]:
+    record = asdict(answer.record)
+    for name in ("text", "reasoning_text", "event_ns"):
+        record.pop(name)
+    reply = answer.reply
+    response = {"answer": reply.text, "reasoning": reply.reasoning, "tool_calls": reply.tool_calls}
+    return {"url": line.server.endpoint.url, "request": line.last_body, "response": response, "record": record}

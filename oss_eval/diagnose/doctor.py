@@ -1,0 +1,333 @@
+"""`oss-eval doctor`: what a server is and takes, and what that means for a measurement. At most 20 requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from oss_eval.config.task import Task
+from oss_eval.diagnose.connect import Inquiry, inquiry
+from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.endpoint import Endpoint
+from oss_eval.endpoint.http import get
+from oss_eval.endpoint.identify import Identity, identify
+from oss_eval.endpoint.messages import in_words
+from oss_eval.load.client import Answer
+from oss_eval.probe.apis import DIALECTS
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+REQUESTS = 20
+"""The most that are sent."""
+TIMEOUT = 5.0
+SKEW_SECONDS = 2.0
+ENOUGH_EVENTS = 8
+"""Fewer events may well come together by chance."""
+EFFECT = 1.25
+"""More tokens at high than at low effort by this factor count as an effect."""
+THINKING = 768
+"""Longest answer to a question that shows the effort."""
+PATIENCE = {"first_token_timeout": 30.0, "read_timeout": 30.0, "total_timeout": 60.0}
+"""How long a single request may take: an examination has to come to an end."""
+SLOW_SECONDS = 15.0
+"""A server that needs this long for one is asked one question instead of three."""
+
+NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
+
+QUESTIONS = (
+    "How many prime numbers lie between 30 and 60? Answer with the number.",
+    "A rectangle has area 48 and perimeter 28. What is its longer side? Answer with the number.",
+    "How many three-digit numbers have digits that sum to 4? Answer with the number.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it stands, what was seen, and what it means or which flag to use."""
+
+    name: str
+    verdict: str
+    seen: str
+    advice: str = ""
+
+
+def examine(task: Task, access: Access, tell: Callable[[Check], None]) -> list[Check]:
+    """All checks, each told as soon as it is made. Raises OssEvalError for a server that can't be asked at all."""
+    found: list[Check] = []
+
+    def note(check: Check | None) -> None:
+        if check is not None:
+            found.append(check)
+            tell(check)
+
+    with inquiry(task, access) as line:
+        endpoint = line.server.endpoint
+        identity = identify(endpoint)
+        simulated = line.server.simulator is not None or identity.name.startswith("oss-eval")
+        note(_server(identity, simulated))
+        note(_models(endpoint, line.server.model))
+        note(_clock(endpoint))
+        note(_keep_alive(endpoint))
+        if endpoint.base.scheme == "https":
+            trusted = "any certificate is trusted" if access.insecure else "certificate trusted"
+            note(Check("TLS", WARN if access.insecure else PASS, trusted))
+        answer = line.ask("Say hello in one short sentence.", line.generation(max_tokens=256))
+        if answer.record.status != "ok":
+            raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
+        for change in line.settled.notes:
+            note(Check("request fields", WARN, change, "done by itself in every command"))
+        note(_streaming(answer, task))
+        note(_usage(answer))
+        note(_reasoning(line, answer))
+        note(_lengths(line))
+        for check in _effort(line):
+            note(check)
+        note(Check("requests", PASS, f"{line.asked} sent"))
+    return found
+
+
+def _server(identity: Identity, simulated: bool) -> Check:
+    name = f"{identity.name or 'unknown'} {identity.version}".strip()
+    seen = f"{name} ({identity.how or 'it does not say'})"
+    if simulated:
+        return Check("server", WARN, seen, "a simulator: no model is run")
+    return Check("server", PASS if identity.name else WARN, seen)
+
+
+def _models(endpoint: Endpoint, model: str) -> Check:
+    """The model asked, with what the server tells of it."""
+    try:
+        data = list(json.loads(get(endpoint, endpoint.at("/models"), TIMEOUT).body)["data"])
+    except Exception:  # noqa: BLE001 (some servers have no list)
+        return Check("model", WARN, f"{model}; the server lists none", "name it with --model")
+    entry = next((m for m in data if isinstance(m, dict) and m.get("id") == model), {})
+    meta: dict[str, Any] = entry.get("meta") or {}
+    context = (
+        entry.get("max_model_len") or entry.get("context_length") or meta.get("n_ctx") or meta.get("n_ctx_train")
+    )
+    quantization = entry.get("quantization")
+    details = _ollama_details(endpoint, model)
+    context = context or details.get("context")
+    quantization = quantization or details.get("quantization")
+    seen = f"{model}" + (f", context {context:,}" if isinstance(context, int) else ", context not told")
+    seen += f", {quantization}" if quantization else ""
+    seen += f"; {len(data)} served" if len(data) > 1 else ""
+    if not entry:
+        return Check("model", WARN, f"{seen}; it is not in the server's list", "check --model")
+    return Check("model", PASS, seen)
+
+
+def _ollama_details(endpoint: Endpoint, model: str) -> dict[str, Any]:
+    """What Ollama's /api/show says (https://github.com/ollama/ollama/blob/main/docs/api.md)."""
+    try:
+        payload = json.loads(
+            get(endpoint, f"{endpoint.root}/api/show", TIMEOUT, orjson.dumps({"model": model})).body
+        )
+        info = payload.get("model_info") or {}
+        context = next((value for key, value in info.items() if key.endswith(".context_length")), None)
+        return {"context": context, "quantization": (payload.get("details") or {}).get("quantization_level")}
+    except Exception:  # noqa: BLE001 (it is no Ollama)
+        return {}
+
+
+def _clock(endpoint: Endpoint) -> Check | None:
+    """The server's clock against ours, as far as the Date header (whole seconds) tells."""
+    try:
+        before = time.time()
+        date = get(endpoint, endpoint.at("/models"), TIMEOUT).headers.get("date")
+        middle = (before + time.time()) / 2
+        skew = parsedate_to_datetime(date).timestamp() + 0.5 - middle if date else None
+    except Exception:  # noqa: BLE001 (no list, no date)
+        return None
+    if skew is None:
+        return Check("clock", PASS, "the server sends no Date", "times are taken by this machine's clock alone")
+    if abs(skew) > SKEW_SECONDS:
+        return Check(
+            "clock", WARN, f"the server's clock is {skew:+.0f} s off ours", "its logs can't be laid beside ours"
+        )
+    return Check("clock", PASS, "the server's clock agrees within a second or two")
+
+
+def _keep_alive(endpoint: Endpoint) -> Check:
+    """Whether a connection serves more than one request."""
+    host, port = endpoint.base.hostname or "", endpoint.port
+    connection: http.client.HTTPConnection
+    if endpoint.base.scheme == "https":
+        context = endpoint.access.tls_context()
+        connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", f"{endpoint.base.path}/models{endpoint.query}", headers=dict(endpoint.headers))
+        connection.getresponse().read()
+        kept = connection.sock is not None
+    except (OSError, http.client.HTTPException) as error:
+        return Check("keep-alive", WARN, f"could not be seen: {error}")
+    finally:
+        connection.close()
+    if kept:
+        return Check("keep-alive", PASS, "connections are kept open")
+    return Check(
+        "keep-alive",
+        WARN,
+        "the server closes every connection",
+        "each request needs a new one, whose set-up is in no figure",
+    )
+
+
+def _streaming(answer: Answer, task: Task) -> Check:
+    record = answer.record
+    if not task.stream:
+        return Check("streaming", WARN, "not asked for", "TTFT and TPOT need it: leave out --no-stream")
+    if record.n_events < 2:
+        return Check("streaming", FAIL, "the answer came in one piece", "TTFT and TPOT can't be measured")
+    shared = f"{record.n_shared} of {record.n_events} token events arrived with another"
+    if record.n_events >= ENOUGH_EVENTS and record.n_shared > 0.9 * (record.n_events - 1):
+        return Check(
+            "streaming",
+            FAIL,
+            f"the stream comes in one piece: {shared}",
+            "something buffers it: TTFT and TPOT can't be measured",
+        )
+    if (
+        record.completion_tokens
+        and record.token_source == "usage"
+        and record.completion_tokens / record.n_events > 1.05
+    ):
+        per_chunk = record.completion_tokens / record.n_events
+        return Check(
+            "streaming", WARN, f"{per_chunk:.2f} tokens a chunk; {shared}", "token gaps are gaps between chunks"
+        )
+    return Check("streaming", PASS, f"a token a chunk; {shared}")
+
+
+def _usage(answer: Answer) -> Check:
+    record = answer.record
+    if record.token_source == "usage":
+        more = ", reasoning apart" if record.reasoning_tokens is not None else ", reasoning not told apart"
+        return Check("token counts", PASS, f"usage comes with the answer{more}")
+    return Check(
+        "token counts",
+        WARN,
+        "no usage in the answer: tokens are counted as chunks",
+        "--tokenizer-path counts them exactly",
+    )
+
+
+def _reasoning(line: Inquiry, answer: Answer) -> Check:
+    """Which field carries the reasoning, or that it leaks."""
+    if answer.record.leaked:
+        return Check(
+            "reasoning", WARN, f"it is part of the answer, which begins {answer.reply.text[:12]!r}",
+            "--split-think takes <think> text out; start the server with a reasoning parser",
+        )  # fmt: skip
+    if not answer.reply.reasoning:
+        return Check("reasoning", PASS, "none was sent", "TTFA equals TTFT")
+    field = _reasoning_field(line)
+    return Check("reasoning", PASS, f"it comes apart from the answer{f', in {field}' if field else ''}")
+
+
+def _reasoning_field(line: Inquiry) -> str | None:
+    """The name of the field, out of the raw events of one more short request."""
+    endpoint = line.server.endpoint
+    if endpoint.api != "chat":
+        return None
+    body = DIALECTS["chat"].body("Say hello.", line.settled.apply(line.generation(max_tokens=64)))
+    line.asked += 1
+    try:
+        got = get(endpoint, endpoint.at("/chat/completions"), PATIENCE["total_timeout"], orjson.dumps(body))
+    except (OSError, http.client.HTTPException):
+        return None
+    text = got.body.decode("utf-8", "replace")
+    return next(
+        (
+            name
+            for name in ("reasoning_content", "reasoning_details", "reasoning")
+            if f'"{name}":"' in text.replace(": ", ":")
+        ),
+        None,
+    )
+
+
+def _lengths(line: Inquiry) -> Check:
+    """Whether a reply can be made as long as a load test needs it: longer than it would be by itself."""
+    natural = line.ask("Say hello.", line.generation(max_tokens=THINKING)).record
+    if natural.status != "ok" or natural.finish_reason == "length" or natural.completion_tokens is None:
+        return Check("fixed lengths", WARN, "could not be told: the reply did not end by itself", NO_LENGTHS)
+    wanted = natural.completion_tokens + 40
+    before = line.settled
+    extra = (*line.generation().extra, ("ignore_eos", True))
+    record = line.ask("Say hello.", line.generation(max_tokens=wanted, min_tokens=wanted, extra=extra)).record
+    line.settled = before
+    if record.status != "ok":
+        words = (record.error_message or "")[:80]
+        return Check("fixed lengths", WARN, f"min_tokens and ignore_eos are refused: {words}", NO_LENGTHS)
+    if record.completion_tokens == wanted and record.finish_reason == "length":
+        flags = "--max-tokens N --min-tokens N --extra-args '{\"ignore_eos\": true}'"
+        return Check("fixed lengths", PASS, "ignore_eos and min_tokens are honoured", flags)
+    seen = f"no effect of ignore_eos and min_tokens: {record.completion_tokens} tokens instead of {wanted}"
+    return Check("fixed lengths", WARN, seen, NO_LENGTHS)
+
+
+def _effort(line: Inquiry) -> list[Check]:
+    """Which way of asking for an effort is taken, and whether it has an effect."""
+    styles = [line.settled.effort_style]
+    if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
+        styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
+    checks: list[Check] = []
+    begun = time.monotonic()
+    first = line.ask(QUESTIONS[0], line.generation(max_tokens=THINKING)).record
+    if first.status == "timeout":
+        seen = f"an answer of up to {THINKING} tokens did not end in time ({first.error_message})"
+        return [
+            Check("effort", WARN, seen, "whether it has an effect was not looked at; --total-timeout waits longer")
+        ]
+    slow = time.monotonic() - begun > SLOW_SECONDS
+    for number, style in enumerate(styles):
+        questions = QUESTIONS[:1] if slow else QUESTIONS if number == 0 else QUESTIONS[:2]
+        if line.asked + 2 * len(questions) > REQUESTS:
+            break
+        line.settled = replace(line.settled, effort_style=style)
+        low, refused = _tokens(line, "low", questions)
+        high, refused = _tokens(line, "high", questions) if refused is None else (0.0, refused)
+        flag = f"--effort-style {style}"
+        if refused is not None:
+            checks.append(Check("effort", WARN, f"{style}: refused, {refused[:80]}"))
+        elif low >= THINKING:
+            checks.append(
+                Check("effort", WARN, f"{style}: could not be told, answers were cut at {THINKING} tokens")
+            )
+            return checks
+        elif low and high / low >= EFFECT:
+            seen = f"{style}: {low:.0f} tokens at low, {high:.0f} at high ({high / low:.1f} times)"
+            checks.append(Check("effort", PASS, seen, "" if number == 0 else f"use {flag}"))
+            return checks
+        else:
+            seen = f"{style}: taken, but {low:.0f} tokens at low and {high:.0f} at high"
+            checks.append(Check("effort", WARN, seen, "the server ignores it in this form"))
+    checks.append(
+        Check("effort", WARN, "no way of asking had an effect", "efforts can't be compared on this server")
+    )
+    return checks
+
+
+def _tokens(line: Inquiry, effort: str, questions: tuple[str, ...]) -> tuple[float, str | None]:
+    """(mean tokens of short answers at an effort, the server's words if it refuses)."""
+    total = 0
+    for question in questions:
+        answer = line.ask(question, line.generation(max_tokens=THINKING, reasoning_effort=effort))
+        if answer.record.status != "ok":
+            return 0.0, answer.record.error_message or answer.record.error_kind or "failed"
+        total += answer.record.completion_tokens or 0
+    return total / len(questions), None
+
+
+def as_json(checks: list[Check]) -> list[dict[str, str]]:
+    """For programs."""
+    return [asdict(check) for check in checks]

@@ -1,0 +1,1 @@
+"""Which server: URL, authentication, discovery, identity, capabilities."""

@@ -1,0 +1,114 @@
+"""Who may ask: keys, headers and certificates, from flags, the environment or a file of named endpoints.
+
+Nothing of it is ever stored or shown; `hide` takes it out of other people's words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from oss_eval.errors import UsageError
+
+AZURE = tuple(
+    f".{service}.{cloud}"
+    for service in ("openai", "cognitiveservices", "services.ai", "models.ai")
+    for cloud in ("azure.com", "azure.us", "azure.cn")
+)
+"""Azure's AI services; anybody can have a machine under .azure.com."""
+ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a server is convinced to answer."""
+
+    key: str | None = field(default=None, repr=False)
+    key_header: str | None = None
+    """The header that carries the key; None for `api-key` on Azure and `Authorization: Bearer` elsewhere."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    entra: bool = False
+    """A token of Microsoft Entra ID instead of a key."""
+    ca_bundle: str | None = None
+    insecure: bool = False
+
+    def for_host(self, host: str) -> tuple[tuple[str, str], ...]:
+        """Headers for a server. Raises UsageError for what no header can hold."""
+        azure = host.endswith(AZURE)
+        names = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY") if azure else ("OPENAI_API_KEY",)
+        key = self.key or next((os.environ[name] for name in names if os.environ.get(name)), None)
+        key = key.strip() if key else None
+        found: list[tuple[str, str]] = []
+        if self.entra:
+            if not azure:
+                raise UsageError(
+                    f"--entra: {host} is none of Azure's AI services", "a key is sent with OPENAI_API_KEY"
+                )
+            found.append(("Authorization", f"Bearer {entra_token()}"))
+        elif key:
+            header = self.key_header or ("api-key" if azure else "Authorization")
+            found.append((header, f"Bearer {key}" if header.lower() == "authorization" else key))
+        for name, value in self.headers:  # what was given by name wins, the last one over the first
+            found = [(other, old) for other, old in found if other.lower() != name.lower()] + [(name, value)]
+        for name, value in found:
+            if not (value.isascii() and value.isprintable()):
+                raise UsageError(
+                    "the API key holds characters that no HTTP header can"
+                    if name in ("Authorization", "api-key", self.key_header)
+                    else f"the header {name} holds characters that no HTTP header can",
+                    "check the variable it comes from",
+                )
+        return tuple(found)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Certificates that are trusted. Raises UsageError for a bundle that can't be read."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"--ca-bundle {self.ca_bundle}: {error.strerror or error}") from None
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def entra_token() -> str:
+    """A token for Azure's AI services by whatever identity this machine has. Raises UsageError."""
+    try:
+        from azure.core.exceptions import ClientAuthenticationError
+        from azure.identity import DefaultAzureCredential
+    except ImportError:
+        raise UsageError("--entra needs the package azure-identity", "pip install 'oss-eval[azure]'") from None
+    try:
+        return str(DefaultAzureCredential().get_token(ENTRA_SCOPE).token)
+    except ClientAuthenticationError as error:
+        raise UsageError(f"no identity for Azure: {str(error).splitlines()[0]}", "az login signs you in") from None
+
+
+def header(text: str) -> tuple[str, str]:
+    """(name, value) of `--header 'K: V'`; a value that is $NAME comes from the environment. Raises UsageError."""
+    name, colon, value = text.partition(":")
+    name, value = name.strip(), value.strip()
+    if not colon or not name or any(character.isspace() for character in name):
+        raise UsageError("a --header is not NAME: VALUE", "for example: --header 'X-Team: $TEAM'")
+    if value.startswith("$"):
+        if value[1:] not in os.environ:
+            raise UsageError(f"--header {name}: there is no environment variable {value[1:]}")
+        value = os.environ[value[1:]]
+    return name, value
+
+
+def hide(text: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """A server's words without the values of our headers, which some repeat."""
+    for _, value in headers:
+        for secret in (value, value.removeprefix("Bearer ")):
+            for form in dict.fromkeys((secret, quote(secret, safe=""), json.dumps(secret)[1:-1])):
+                if len(form) > 3:
+                    text = text.replace(form, "***")
+    return text
+
+
+# -- named endpoints --------------------------------------------------------------------------------------------

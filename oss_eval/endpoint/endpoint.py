@@ -1,0 +1,136 @@
+"""Which server, which model: out of a URL, the environment, or what answers on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from oss_eval.endpoint.auth import AZURE, Access, hide
+from oss_eval.errors import UsageError
+from oss_eval.probe.apis import DIALECTS
+from oss_eval.probe.decode import MESSAGE_BYTES
+from oss_eval.probe.target import Target, resolve
+from oss_eval.system.redact import PUBLIC_QUERY, public_url
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server as the user meant it: where its API begins, which API is asked, and how it is convinced."""
+
+    base: SplitResult
+    """Scheme, host and path up to and including `/v1`, or what stands for it."""
+    api: str
+    """A name of `dialects.DIALECTS`."""
+    found: str = ""
+    """How the endpoint was found, when the user did not name it: `vLLM's usual port`, `OPENAI_BASE_URL`."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Keys and whatever else the user wants sent; never shown."""
+    access: Access = field(default=Access(), repr=False)
+
+    @property
+    def url(self) -> str:
+        """The base URL as it may be shown and stored: without user name and password."""
+        return f"{self.base.scheme}://{location(self.base)}{self.base.path}"
+
+    @property
+    def root(self) -> str:
+        """The server itself, where versions and properties are asked for."""
+        return f"{self.base.scheme}://{location(self.base)}{self._server_path()}"
+
+    @property
+    def port(self) -> int:
+        """The one given, or the scheme's."""
+        return self.base.port or (443 if self.base.scheme == "https" else 80)
+
+    def at(self, path: str) -> str:
+        """The address of something below the base, the user's query string kept."""
+        return f"{self.url}{path}{self.query}"
+
+    @property
+    def query(self) -> str:
+        """`?api-version=...` as the user gave it; empty without one."""
+        return f"?{self.base.query}" if self.base.query else ""
+
+    @property
+    def api_key(self) -> str | None:
+        """The key alone, for clients that make their own header of it."""
+        return next((value.removeprefix("Bearer ") for name, value in self.headers if name in KEY_HEADERS), None)
+
+    @property
+    def deployment(self) -> str | None:
+        """The model that an Azure OpenAI deployment's URL names."""
+        match = re.search(r"/openai/deployments/([^/]+)", self.base.path)
+        return match.group(1) if match else None
+
+    def hide(self, text: str) -> str:
+        """A server's words without the key, which some repeat; at most MESSAGE_BYTES of them."""
+        query = tuple(("", value) for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY)
+        shown = hide(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
+        return shown.decode("utf-8", "ignore")
+
+    def target(self) -> Target:
+        """The measured request's destination, addresses resolved."""
+        host = self.base.hostname or ""
+        below = DIALECTS[self.api].path
+        below = below.removeprefix("/v1") if below.startswith("/v1/") else below
+        path = (self.base.path if DIALECTS[self.api].path.startswith("/v1/") else self._server_path()) + below
+        where = (host, self.port, self.base.scheme == "https", path + self.query)
+        return Target(*where, self.headers, resolve(host, self.port), self.access.ca_bundle, self.access.insecure)
+
+    def _server_path(self) -> str:
+        return self.base.path.removesuffix("/v1")
+
+
+KEY_HEADERS = ("Authorization", "api-key")
+SUFFIXES = {
+    "/chat/completions": "chat", "/completions": "completions", "/responses": "responses", "/api/chat": "ollama",
+    "/api/generate": "ollama-generate",
+}  # fmt: skip
+"""How a full path to an API ends."""
+
+
+def location(parts: SplitResult) -> str:
+    """Host and port of a URL, without user and password."""
+    return parts.netloc.rpartition("@")[2]
+
+
+def parse_url(url: str, api: str, access: Access = Access(), found: str = "") -> Endpoint:  # noqa: B008 (frozen)
+    """An Endpoint out of any usual spelling: host root, `/v1`, or a full path to one of the APIs.
+
+    `api` is a dialect's name, or `openai` to follow the URL's path (chat when it names none). The query string is
+    kept, as Azure's `api-version` needs. Raises UsageError for what is no http(s) URL.
+    """
+    text = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(text.strip())
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok, parts = False, urlsplit("")
+    if not text.isascii() or not port_ok or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"--url {public_url(url)!r} is no usable address",
+            "give one like http://127.0.0.1:8000/v1, or sim://gpt-oss-20b-h20 for the simulator",
+        )
+    path = parts.path.rstrip("/")
+    suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), None)
+    named = SUFFIXES[suffix] if suffix else None
+    if suffix:
+        path = path.removesuffix(suffix)
+    if api != "openai" and named and named != api:
+        raise UsageError(
+            f"--api {api} contradicts --url {public_url(url)}, which names {suffix}",
+            f"leave out one of them, or end the URL in {next(s for s, name in SUFFIXES.items() if name == api)}",
+        )
+    azure = parts.hostname.endswith(AZURE)
+    if azure and path in ("", "/openai") and not suffix:
+        path = "/openai/v1"
+    elif (not path and not suffix) or (path == "/api" and api.startswith("ollama")):
+        path = "/v1"
+    chosen = api if api != "openai" else (named or "chat")
+    if parts.scheme == "https":
+        access.tls_context()  # a bundle that can't be read is said now
+    return Endpoint(parts._replace(path=path, fragment=""), chosen, found, access.for_host(parts.hostname), access)
+
+
+# -- what can be wrong with a server, in words: for set-up calls and for the first measured request alike -------

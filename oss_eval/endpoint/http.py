@@ -1,0 +1,70 @@
+"""One small HTTP request before anything is measured."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from oss_eval.endpoint.endpoint import Endpoint, location
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """An answer to a set-up call."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    """Names in lower case."""
+
+
+def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = None) -> Got:
+    """A set-up call (POST with a JSON body), without proxies; redirects are followed, with our headers on the same
+    host only.
+
+    Raises urllib's and http.client's errors.
+    """
+    request = urllib.request.Request(address, body)
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
+    for name, value in endpoint.headers:
+        request.add_unredirected_header(name, value)
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _SameHost(endpoint)]
+    if endpoint.base.scheme == "https":
+        handlers.append(urllib.request.HTTPSHandler(context=endpoint.access.tls_context()))
+    with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
+        body = response.read(8_000_000)
+        return Got(response.status, body, {name.lower(): value for name, value in response.headers.items()})
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Redirects keep a key as long as they stay on the host that it is meant for."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """urllib: the request that follows a redirect."""
+        again = super().redirect_request(req, fp, code, msg, headers, newurl)
+        base, new = self._endpoint.base, urlsplit(newurl)
+        if again is not None and (new.scheme, new.netloc) == (base.scheme, location(base)):
+            for name, value in self._endpoint.headers:
+                again.add_unredirected_header(name, value)
+        return again
+
+
+def failure_reason(error: BaseException) -> str:
+    """Why a connection or a request failed, in a few words."""
+    inner = getattr(error, "reason", error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {inner.verify_message}"
+    if isinstance(inner, socket.gaierror):
+        return f"the host name is unknown ({inner.strerror})"
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    return getattr(inner, "strerror", None) or str(inner)

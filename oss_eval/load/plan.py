@@ -1,0 +1,57 @@
+"""The points of a sweep's grid, and how many workers hold a point's connections."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict
+
+from oss_eval.config.task import PerfTask
+
+
+class Point(BaseModel):
+    """One cell of the grid: an effort, a concurrency and the number of requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    point_id: str
+    index: int
+    parallel: int
+    number: int
+    reasoning_effort: str | None = None
+    warmup: bool = False
+    workers: int = 1
+
+
+STREAMS_A_WORKER = 512
+"""One process takes 1,024 streams of 66 tokens/s with half of one core (benchmarks/); this leaves room."""
+
+
+def auto_workers(parallel: int, cores: int) -> int:
+    """Worker processes for a level: as many as its streams call for, one core left to the main process."""
+    return max(1, min(cores - 1, -(-parallel // STREAMS_A_WORKER)))
+
+
+def grid(task: PerfTask, cores: int) -> list[Point]:
+    """Points of a sweep in the order they run: all levels of the first effort, then the next.
+
+    `cores` is how many this machine has for `workers: auto`.
+    """
+    points: list[Point] = []
+    for effort in task.reasoning_effort or (None,):
+        for parallel, number in task.levels():
+            index = len(points)
+            name = re.sub(r"[^A-Za-z0-9._]+", "_", effort) + "-" if effort else ""
+            point_id = f"{index:02d}-{name}c{parallel}"
+            workers = auto_workers(parallel, cores) if task.workers == "auto" else min(task.workers, parallel)
+            points.append(
+                Point(
+                    point_id=point_id,
+                    index=index,
+                    parallel=parallel,
+                    number=number,
+                    reasoning_effort=effort,
+                    workers=workers,
+                )
+            )
+    return points

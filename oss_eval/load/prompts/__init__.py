@@ -1,0 +1,1 @@
+"""The prompts of a load: random text of exact lengths, files, datasets."""

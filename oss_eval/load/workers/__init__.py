@@ -1,0 +1,1 @@
+"""The processes that hold the connections, and the pool that drives them."""

@@ -1,0 +1,291 @@
+"""The calm side of a sweep: starts the worker processes, takes what they saw, decodes it into records.
+
+The main process never touches a measured socket. It may be busy decoding, writing Parquet or drawing a
+progress bar: instants were taken by the kernel, and the workers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import selectors
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from oss_eval.errors import StoreError, UsageError
+from oss_eval.load.client_stats import Client
+from oss_eval.load.plan import Point
+from oss_eval.load.workers.in_flight import Replies
+from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.workers.process import Limits, WorkerProcess
+from oss_eval.load.workers.request_file import Budget, write_deck
+from oss_eval.probe import file_limits
+from oss_eval.probe.decode import ResponseDecoder
+from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.target import Target
+from oss_eval.records import RequestRecord
+from oss_eval.system.environment import usable_cores
+from oss_eval.system.signals import Interrupts
+
+RECEIVE_BYTES = 1 << 20
+ABORT_SECONDS = 0.4
+"""Workers have so long to say what they gave up; after that nobody waits for them."""
+
+
+class Listener(Protocol):
+    """Who wants to know how a point goes; called on the main process's loop."""
+
+    def record(self, record: RequestRecord) -> None:
+        """A request is over."""
+
+    def idle(self, in_flight: int, tokens: int) -> str | None:
+        """Called several times a second: requests under way, token events of the point so far. Returns why the
+        point should not go on, None if it should."""
+
+    def stopping(self, in_flight: int) -> None:
+        """Ctrl-C: nothing more is sent, so many requests may still finish."""
+
+
+@dataclass(slots=True)
+class PointEnd:
+    """What the workers say of a point beside its records, and why it ended before its time, if it did."""
+
+    workers: list[Done] = field(default_factory=list)
+    main_cpu_seconds: float = 0.0
+    broken: str | None = None
+    """Why it could not go on."""
+    server: str | None = None
+    """The Server header of the replies."""
+
+    def client(self, slots: int) -> Client:
+        """What the workers say, summed up."""
+        done = self.workers
+        waited = [
+            w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds
+        ]
+        return Client(
+            workers=len(done),
+            cores=usable_cores(),
+            slots=slots,
+            connections=sum(w.connections for w in done),
+            reconnects=sum(w.reconnects for w in done),
+            wall_seconds=max((w.wall_seconds for w in done), default=0.0),
+            cpu_seconds=sum(w.cpu_seconds for w in done),
+            main_cpu_seconds=self.main_cpu_seconds,
+            waited_share=max(waited, default=None),
+            longest_stall_seconds=max((w.longest_stall_seconds for w in done), default=0.0),
+            longest_flush_seconds=max((w.longest_flush_seconds for w in done), default=0.0),
+            held_back_seconds=sum(w.held_back_seconds for w in done),
+        )
+
+
+def check_descriptors(points: list[Point], servers: int = 1) -> None:
+    """Raise UsageError if a point needs more connections a process than this system lets it open files."""
+    for point in points:
+        connections = -(-point.parallel // point.workers) * servers
+        hard = file_limits.lacking(connections)
+        if hard is not None:
+            raise UsageError(
+                f"{connections} connections a worker process are needed, and this system lets a process open "
+                f"{hard} files",
+                f"raise the limit (ulimit -Hn), or spread the load: --workers {2 * point.workers}",
+            )
+
+
+class Fleet:
+    """The worker processes of a run, one point at a time."""
+
+    def __init__(
+        self,
+        run_id: str,
+        targets: tuple[Target, ...],
+        limits: Limits,
+        interrupts: Interrupts,
+        workers: int = 1,
+        reading: Reading | None = None,
+    ) -> None:
+        """`interrupts`: those of the whole run."""
+        self.run_id = run_id
+        self._interrupts = interrupts
+        self._limits = limits
+        self._reading = reading or Reading()
+        self._workers = [
+            WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total))
+            for n in range(workers)
+        ]
+        self._selector = selectors.DefaultSelector()
+        for worker in self._workers:
+            self._selector.register(worker.socket, selectors.EVENT_READ, worker)
+        self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._selector.close()
+        for worker in self._workers:
+            worker.close(ABORT_SECONDS / len(self._workers) if self._interrupts.count > 1 else 3.0)
+        self._scratch.cleanup()
+
+    def run_point(
+        self,
+        point: Point,
+        model: str,
+        bodies: Iterator[bytes],
+        listener: Listener,
+        tags: Sequence[int] | None = None,
+    ) -> PointEnd:
+        """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time; with `tags`,
+        only the requests of these numbers.
+
+        On Ctrl-C or SIGTERM nothing more is sent, and what is in flight gets the grace of the limits to finish; on
+        a second one it is given up. All of it is recorded either way. The same if a worker dies, without the
+        grace.
+        """
+        folder = Path(self._scratch.name)
+        deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
+        chosen = None if tags is None else tuple(sorted(tags))
+        wanted = None if chosen is None else set(chosen)
+        numbered = islice(zip(count(), bodies), point.number)
+        try:
+            number = write_deck(deck, (body for tag, body in numbered if wanted is None or tag in wanted))
+            Budget(budget).close()
+        except OSError as error:
+            raise StoreError(
+                f"can't write the requests of a point to {folder}: {error.strerror}",
+                "set TMPDIR to another folder",
+            ) from None
+        used = self._workers[: min(point.workers, point.parallel)]
+        cpu = time.process_time()
+        for position, worker in enumerate(used):
+            slots = len(range(position, point.parallel, len(used)))
+            worker.send(Prepare(point.point_id, slots, number, deck, budget, chosen))
+        with self._interrupts.counted():
+            state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
+            for _ in self._collect(used, Ready, state):
+                pass
+            state.begun = True
+            for worker in used:
+                worker.send(Go())
+            end = PointEnd(workers=[done for _, done in self._collect(used, Done, state)])
+            if state.aborted:
+                state.replies.lose("cancelled", state.broken or STOPPED)
+        deck.unlink()
+        budget.unlink()
+        end.server, end.broken = state.server, state.broken
+        end.main_cpu_seconds = time.process_time() - cpu
+        return end
+
+    def _collect(
+        self, used: list[WorkerProcess], kind: type, state: _PointState
+    ) -> Iterator[tuple[WorkerProcess, Any]]:
+        """One message of `kind` from each worker that lives; batches that come meanwhile are decoded."""
+        waiting = {worker for worker in used if worker.number not in state.dead}
+        next_idle, known = 0.0, time.monotonic()
+        while waiting and not self._stop(used, state):
+            looked, emptied = time.monotonic(), True
+            for key, _ in self._selector.select(0.1):
+                worker = key.data
+                try:
+                    data = worker.socket.recv(RECEIVE_BYTES)
+                except ConnectionError:
+                    data = b""
+                emptied &= len(data) < RECEIVE_BYTES
+                if not data:
+                    waiting.discard(worker)
+                    self._bury(worker, state)
+                for message in worker.inbox.feed(data):
+                    if isinstance(message, Batch):
+                        state.replies.take(worker.number, message)
+                    elif isinstance(message, kind):
+                        waiting.discard(worker)
+                        yield worker, message
+            # Nobody is late whose tokens lie in a queue of ours, while the disk or a join of parts takes its time.
+            known = looked if emptied else known
+            now = time.monotonic()
+            if now >= next_idle:
+                next_idle = now + 0.1
+                reason = state.listener.idle(len(state.replies), state.replies.tokens)
+                state.broken = state.broken or reason
+                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, known):
+                    self._workers[number].send(what)
+
+    def _bury(self, worker: WorkerProcess, state: _PointState) -> None:
+        """A worker has died: what it had in flight is cancelled, and the point can't go on."""
+        self._selector.unregister(worker.socket)
+        state.dead.add(worker.number)
+        code = worker.process.wait()
+        state.broken = f"worker process {worker.number} ended unexpectedly (exit code {code})"
+        state.replies.lose("cancelled", state.broken, worker.number)
+
+    def _stop(self, used: list[WorkerProcess], state: _PointState) -> bool:
+        """Pass on that the point is to end, if it is; whether nobody is to be waited for any more."""
+        now, asked = time.monotonic(), state.interrupts.count
+        if asked and state.give_up_at is None:
+            state.give_up_at = now + (self._limits.grace if state.begun else 0.0)
+            for worker in used:
+                worker.send(Stop())
+            if asked == 1 and state.begun:
+                state.listener.stopping(len(state.replies))
+        late = state.give_up_at is not None and now >= state.give_up_at
+        if (asked > 1 or late or state.broken) and not state.aborted:
+            state.aborted, state.leave_at = True, now + (ABORT_SECONDS if asked > 1 else 10 * ABORT_SECONDS)
+            for worker in used:
+                worker.send(Stop(abort=True, why=state.broken or STOPPED))
+        elif asked > 1 and state.aborted:
+            state.leave_at = min(state.leave_at, now + ABORT_SECONDS)
+        return state.aborted and now >= state.leave_at
+
+
+class _PointState:
+    """Responses under way, and what becomes of the finished ones."""
+
+    def __init__(
+        self,
+        run_id: str,
+        point: Point,
+        model: str,
+        listener: Listener,
+        reading: Reading,
+        interrupts: Interrupts,
+    ) -> None:
+        self.run_id, self.point, self.model = run_id, point, model
+        self.listener = listener
+        self.reading = reading
+        self.replies = Replies(self._begin, self._end)
+        self.interrupts = interrupts
+        self.begun = False
+        """Whether connections are open and requests are sent."""
+        self.give_up_at: float | None = None
+        """When the grace of what is in flight is over; None while nobody asked for an end."""
+        self.aborted = False
+        self.leave_at = 0.0
+        self.broken: str | None = None
+        self.dead: set[int] = set()
+        self.server: str | None = None
+
+    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
+        point = self.point
+        record = RequestRecord(
+            run_id=self.run_id,
+            point_id=point.point_id,
+            request_id=f"{point.point_id}/{tag}",
+            worker=worker,
+            warmup=point.warmup,
+            attempt=attempt,
+            model=self.model,
+            reasoning_effort=point.reasoning_effort,
+            parallel=point.parallel,
+            rate=None,
+            scheduled_ns=None,
+            start_ns=start_ns,
+            url=self.reading.url(server),
+        )
+        return self.reading.decoder(record)
+
+    def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
+        self.server = decoder.reply.server or self.server
+        self.listener.record(record)

@@ -1,0 +1,408 @@
+"""The hot process: opens connections, sends requests when they are due, passes on what arrives.
+
+It decodes nothing, prints nothing and imports nothing large. Started by `runner` as
+`python -m oss_eval.load.workers.worker FD`, FD being its end of a socket pair; it ends when the other end closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import sys
+import time
+from array import array
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from oss_eval.load.workers.messages import (
+    STOPPED,
+    Ask,
+    Batch,
+    Done,
+    Ended,
+    GiveUp,
+    Go,
+    Inbox,
+    Prepare,
+    Ready,
+    Setup,
+    Stop,
+    encode,
+)
+from oss_eval.load.workers.request_file import Budget, Deck
+from oss_eval.probe import file_limits, timestamps
+from oss_eval.probe.connection import Connection, ConnectionFailed
+from oss_eval.probe.poller import Poller
+
+TICK_SECONDS = 0.1
+BATCH_READS = 500
+"""Reads are handed to the main process after so long, or when there are so many: seldom enough to be cheap, few
+enough at a time that a hand-over holds up the loop for well under a millisecond."""
+CLIENT_PAUSE = 0.2
+"""Seconds between attempts to open a connection for which this machine has no port or file left."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
+"""Seconds that a slot waits after a request for which there was no connection, doubled each time."""
+OPENING_AT_ONCE = 64
+"""Connections being opened at a time: below the listen backlog of any usual server."""
+BACKLOG_BYTES = 64 << 20
+"""Reads not yet taken by the main process above which no new request is sent: memory stays bounded."""
+
+
+class Outbox:
+    """Bytes to the main process, written when the socket takes them; never blocks the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop, self._sock = loop, sock
+        self._queue: list[bytes] = []
+        self._offset = 0
+        self.queued = 0
+
+    def put(self, message: Any) -> None:
+        """Queue a message."""
+        data = encode(message)
+        self._queue.append(data)
+        self.queued += len(data)
+        if len(self._queue) == 1:
+            self._loop.add_writer(self._sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            sent = self._sock.send(memoryview(self._queue[0])[self._offset :])
+        except BlockingIOError:
+            return
+        except OSError:  # the main process is gone: there is nobody left to tell
+            self._loop.remove_writer(self._sock.fileno())
+            self._queue.clear()
+            self.queued = 0
+            return
+        self.queued -= sent
+        self._offset += sent
+        if self._offset == len(self._queue[0]):
+            self._offset = 0
+            del self._queue[0]
+            if not self._queue:
+                self._loop.remove_writer(self._sock.fileno())
+
+
+class Worker:
+    """One process's share of a sweep."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
+        self._loop = loop
+        self._control = control
+        self._poller = Poller(loop, patient=timestamps.supported())
+        self._inbox = Inbox()
+        self._outbox = Outbox(loop, control)
+        self._inbound: asyncio.Queue[Any] = asyncio.Queue()
+        self._batch = Batch()
+        self._reads: list[bytes] = []
+        self._connections: list[Connection] = []
+        self._opened = self._unopened = self._reconnects = 0
+        self._stopping = False
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._idle: dict[int, list[Connection]] = defaultdict(list)
+        self._asked: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._longest_stall = self._longest_flush = self._held_back = 0.0
+        self.setup: Setup
+        self._contexts: list[ssl.SSLContext | None] = []
+        self._heads: list[bytes] = []
+        self._server_of: dict[Connection, int] = {}
+        self._asking_with: dict[int, Connection] = {}
+
+    async def run(self) -> None:
+        """Serve points until the main process closes its end."""
+        self._loop.add_reader(self._control.fileno(), self._on_control)
+        setup = await self._inbound.get()
+        if setup is None:
+            return  # the main process was stopped just then
+        self.setup = setup
+        self._contexts = [target.tls_context() for target in self.setup.targets]
+        self._heads = [target.head() for target in self.setup.targets]
+        ticker = self._loop.create_task(self._tick())
+        # Collections would stop all streams at once. The hot path makes no cycles; what start-up left behind
+        # is out of the collector's sight from here on.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while True:
+            message = await self._inbound.get()
+            if message is None:
+                break
+            if isinstance(message, Exception):
+                raise message  # the main process learns of it by this one's end
+            if isinstance(message, Ask):
+                self._ask_at_once(message)
+            elif isinstance(message, Prepare):
+                await self._point(message)
+        ticker.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _on_control(self) -> None:
+        try:
+            data = self._control.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control.fileno())
+            self._halt(abort=True)
+            self._inbound.put_nowait(None)
+            return
+        for message in self._inbox.feed(data):
+            if isinstance(message, Prepare):
+                # Here and not where the point begins: a stop may lie in the queue behind it.
+                self._stopping = False
+            elif isinstance(message, Stop):
+                self._halt(message.abort, message.why)
+            elif isinstance(message, GiveUp):
+                if message.tag in self._asking_with:
+                    self._asking_with[message.tag].give_up(message.kind, message.message)
+                continue
+            self._inbound.put_nowait(message)
+
+    def _halt(self, abort: bool, why: str = STOPPED) -> None:
+        self._stopping = True
+        if abort:
+            for connection in self._connections:
+                connection.give_up("cancelled", why)
+            for task in self._connecting:
+                task.cancel()
+
+    # -- one point -------------------------------------------------------------------------------------
+
+    async def _point(self, point: Prepare) -> None:
+        self._opened = self._unopened = self._reconnects = 0
+        servers = range(len(self.setup.targets))
+        slots = [[self._connection(server) for server in servers] for _ in range(point.slots)]
+        self._connections = [connection for slot in slots for connection in slot]
+        gate = asyncio.Semaphore(OPENING_AT_ONCE)
+        file_limits.allow(len(self._connections))
+        await asyncio.gather(*(self._open(c, gate) for c in self._connections))
+        self._outbox.put(Ready())
+        while not isinstance(message := await self._inbound.get(), Go):
+            if message is None:
+                self._inbound.put_nowait(None)  # for `run`, which ends on it
+                return  # a stop needs no answer here: Go follows, and every slot will find that it is over
+        deck, budget = Deck(point.deck), Budget(point.budget)
+        self._longest_stall = self._longest_flush = self._held_back = 0.0
+        wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
+        watch = self._loop.create_task(self._watch())
+        await asyncio.gather(*(self._slot(slot, point, deck, budget) for slot in slots))
+        watch.cancel()
+        for connection in self._connections:
+            connection.close()
+        self._connections = []
+        self._server_of.clear()
+        deck.close()
+        budget.close()
+        self._flush()
+        waited_now = _waited_seconds()
+        self._outbox.put(
+            Done(
+                connections=self._opened,
+                reconnects=self._reconnects,
+                wall_seconds=time.monotonic() - wall,
+                cpu_seconds=time.process_time() - cpu,
+                waited_seconds=None if waited_now is None or waited is None else waited_now - waited,
+                longest_stall_seconds=self._longest_stall,
+                longest_flush_seconds=self._longest_flush,
+                held_back_seconds=self._held_back,
+            )
+        )
+
+    def _connection(self, server: int) -> Connection:
+        """A connection to one of the servers."""
+        target, context = self.setup.targets[server], self._contexts[server]
+        connection = Connection(self._loop, self._poller, target, context, self._on_read)
+        self._server_of[connection] = server
+        return connection
+
+    async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> None:
+        """Open a connection before the point begins; not tried when none of the first ones could be."""
+        async with gate:
+            if self._opened or self._unopened < OPENING_AT_ONCE:
+                self._unopened += await self._try_connect(connection) is not None
+
+    async def _connect(self, connection: Connection) -> tuple[str, str] | None:
+        """Open a connection; why it could not be, as (kind, message). A stop ends the attempt.
+
+        Ports and files that this machine lacks may come back: other connections close, and a port is free again a
+        minute after. They are waited for as long as for a server.
+        """
+        deadline = self._loop.time() + self.setup.connect_timeout
+        while True:
+            failure = await self._try_connect(connection)
+            if failure is None or failure[0] != "client" or self._stopping or self._loop.time() > deadline:
+                return failure
+            await asyncio.sleep(CLIENT_PAUSE)
+
+    async def _try_connect(self, connection: Connection) -> tuple[str, str] | None:
+        if self._stopping:  # it came before this attempt, so nobody would end it
+            return "cancelled", STOPPED
+        task = asyncio.current_task()
+        assert task is not None
+        again = connection.dropped
+        self._connecting.add(task)
+        try:
+            await connection.open(self.setup.connect_timeout)
+        except ConnectionFailed as error:
+            return error.kind, str(error)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            return "cancelled", STOPPED
+        finally:
+            self._connecting.discard(task)
+        self._opened += 1
+        self._reconnects += again
+        return None
+
+    async def _slot(self, connections: list[Connection], point: Prepare, deck: Deck, budget: Budget) -> None:
+        """One of the closed loop's places: the next request starts when the last one has ended.
+
+        It has a connection to each server; requests go round them by their number.
+        """
+        pause = 0.0
+        while not self._stopping:
+            while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
+                await asyncio.sleep(TICK_SECONDS)
+                self._held_back += TICK_SECONDS
+            number = budget.take(point.number)
+            if number is None:
+                return
+            tag = number if point.tags is None else point.tags[number]
+            connection = connections[tag % len(connections)]
+            request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
+            ended = await self._ask(connection, request_id, tag, deck[number])
+            self._batch.ended.append(ended)
+            # A server that restarts, and refuses connections meanwhile, would eat the whole budget at once.
+            refused = ended[2] is None
+            pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, pause * 2)) if refused else 0.0
+            if pause:
+                await asyncio.sleep(pause)
+
+    async def _ask(self, connection: Connection, request_id: str, tag: int, body: bytes) -> Ended:
+        server = self._server_of[connection]
+        for attempt in (1, 2):
+            failure = None if connection.is_open else await self._connect(connection)
+            if failure is None and self._stopping:
+                failure = "cancelled", STOPPED
+            if failure is not None:
+                return tag, attempt, None, time.time_ns(), *failure, server
+            request = b"%sX-Client-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+                self._heads[server], request_id.encode(), len(body), body,
+            )  # fmt: skip
+            begin = partial(self._on_start, tag, attempt, server)
+            self._asking_with[tag] = connection
+            outcome = await connection.exchange(tag, request, begin)
+            del self._asking_with[tag]
+            if outcome.stale and attempt == 1:
+                continue
+            break
+        return (
+            tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message, server,
+        )  # fmt: skip
+
+    # -- single requests -------------------------------------------------------------------------------
+
+    def _ask_at_once(self, ask: Ask) -> None:
+        """A request outside of any point: how many there are at a time is the main process's to say."""
+        if self._asking is None:
+            self._asking = self._loop.create_task(self._watch())
+        server = ask.tag % len(self.setup.targets)
+        if self._idle[server]:
+            connection = self._idle[server].pop()
+        else:
+            connection = self._connection(server)
+            self._connections.append(connection)
+            file_limits.allow(len(self._connections))
+        task = self._loop.create_task(self._answer(connection, ask))
+        self._asked.add(task)
+        task.add_done_callback(self._on_answered)
+
+    def _on_answered(self, task: asyncio.Task[None]) -> None:
+        self._asked.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._inbound.put_nowait(task.exception())
+
+    async def _answer(self, connection: Connection, ask: Ask) -> None:
+        ended = await self._ask(connection, ask.request_id, ask.tag, ask.body)
+        self._batch.ended.append(ended)
+        self._idle[self._server_of[connection]].append(connection)
+        self._flush()  # someone waits for this answer before they ask the next question
+
+    # -- what arrives ----------------------------------------------------------------------------------
+
+    def _on_start(self, tag: int, attempt: int, server: int, start_ns: int) -> None:
+        self._batch.started.append((tag, attempt, start_ns, server))
+
+    def _on_read(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
+        batch = self._batch
+        batch.tags.append(tag)
+        batch.kernel_ns.append(kernel_ns)
+        batch.seen_ns.append(seen_ns)
+        self._reads.append(data)
+        if len(self._reads) >= BATCH_READS:
+            self._flush()
+
+    async def _tick(self) -> None:
+        while True:
+            due = time.monotonic() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self._longest_stall = max(self._longest_stall, time.monotonic() - due)
+            self._flush()
+
+    def _flush(self) -> None:
+        batch = self._batch
+        if not (batch.tags or batch.started or batch.ended):
+            return
+        begun = time.thread_time()
+        batch.lengths = array("q", map(len, self._reads))
+        batch.data = b"".join(self._reads)
+        self._batch, self._reads = Batch(), []
+        self._outbox.put(batch)
+        self._longest_flush = max(self._longest_flush, time.thread_time() - begun)
+
+    async def _watch(self) -> None:
+        """Give up exchanges that take too long: no byte for `read_timeout`, or `total_timeout` in all."""
+        limits = self.setup
+        while True:
+            await asyncio.sleep(min(1.0, limits.read_timeout / 4, limits.total_timeout / 4))
+            now = self._loop.time()  # not the wall clock, which somebody may set
+            for connection in self._connections:
+                if not connection.busy:
+                    continue
+                if now - connection.begun > limits.total_timeout:
+                    message = f"not finished within {limits.total_timeout:g} s"
+                    connection.give_up("timeout_total", message)
+                elif connection.silent(now) > limits.read_timeout:
+                    connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
+
+
+def _waited_seconds() -> float | None:
+    """Time this process was ready to run and waited for a core (Linux: /proc/self/schedstat, field 2)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+async def _main(descriptor: int) -> None:
+    control = socket.socket(fileno=descriptor)
+    control.setblocking(False)
+    with contextlib.closing(control):
+        await Worker(asyncio.get_running_loop(), control).run()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(int(sys.argv[1])))

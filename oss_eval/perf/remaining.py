@@ -1,0 +1,112 @@
+"""Going on with a stored sweep: what it was asked to do, and what it still lacks."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oss_eval.config.task import PerfTask
+from oss_eval.errors import StoreError
+from oss_eval.load.plan import Point
+from oss_eval.results.reader import iter_requests, read_manifest
+from oss_eval.run.resume import PATIENCE, differences, unlike, was_and_is
+
+
+def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
+    """The task of a stored sweep with what was typed now.
+
+    Raises UsageError for a change that would mix unlike figures, and StoreError for a run that is no sweep or
+    never began to measure.
+    """
+    manifest = read_manifest(path)
+    kind = manifest.get("kind")
+    if kind == "calibrate":
+        raise StoreError(f"{path.name} is a calibration: it takes a minute", "run oss-eval calibrate again")
+    if kind != "perf" or "points" not in manifest:
+        raise StoreError(f"{path.name} has measured nothing that could be gone on with", "run oss-eval perf again")
+    before, now = was_and_is(PerfTask, manifest, manifest["task"], typed, "oss-eval resume")
+    lines = differences(before, now, PATIENCE)
+    if lines:
+        raise unlike(manifest, lines)
+    return now
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a stored sweep still lacks."""
+
+    points: list[Point]
+    """All that are planned."""
+    todo: dict[str, Sequence[int]]
+    """Request numbers that are missing, by point; points that are whole are not in it."""
+    set_aside: list[dict[str, Any]] = field(default_factory=list)
+    """Points of which some requests are stored, and which are measured again as a whole under another name."""
+
+
+def whole(points: list[Point]) -> Rest:
+    """What a new sweep lacks: everything."""
+    return Rest(points, {point.point_id: range(point.number) for point in points})
+
+
+def rest(path: Path, missing: bool) -> Rest:
+    """What the sweep in `path` lacks. `missing`: only the requests that an unfinished point lacks, instead of the
+    point as a whole. Raises StoreError.
+
+    A point is unfinished when requests are missing, or when the run broke off because of its server at it. Of one
+    that did not come to its end, what could not even be sent is missing too: the server may have been away.
+    """
+    manifest = read_manifest(path)
+    broke_off = (manifest.get("broke_off") or {}).get("point_id")
+    found = Rest([], {}, list(manifest.get("set_aside") or []))
+    taken = {point["point_id"] for point in [*manifest["points"], *found.set_aside]}
+    # Runs of before points were noted at their end: at most the last one that was begun was under way.
+    under_way = [name for name in manifest.get("begun", []) if name not in manifest.get("ended", ())]
+    finished = _finished(path, set(under_way if "ended" in manifest else under_way[-1:]))
+    begun = {*manifest.get("begun", []), *finished}
+    for planned in manifest["points"]:
+        point = Point(**{key: planned[key] for key in Point.model_fields if key in planned})
+        numbers = finished[point.point_id]
+        lacking: Sequence[int] = [number for number in range(point.number) if number not in numbers]
+        if (lacking or point.point_id == broke_off) and point.point_id in begun and not missing:
+            found.set_aside.append(
+                {
+                    "point_id": point.point_id,
+                    "parallel": point.parallel,
+                    "reasoning_effort": point.reasoning_effort,
+                    "requests": len(numbers),
+                    "number": point.number,
+                }
+            )
+            # Another name gives it other random prompts: a server that has seen the first ones in this sweep would
+            # answer them out of its prefix cache.
+            point = point.model_copy(update={"point_id": _again(point.point_id, taken)})
+            taken.add(point.point_id)
+            lacking = range(point.number)
+        found.points.append(point)
+        if lacking:
+            found.todo[point.point_id] = lacking
+    return found
+
+
+def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:
+    """Numbers of the requests that came to an end of their own, well or badly, by point.
+
+    Of points that were under way when the run ended, what could not be sent is none.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    names = ["point_id", "request_id", "status", "warmup", "start_ns"]
+    for table in iter_requests(path, columns=names):
+        for point, name, status, warmup, start in zip(*(table[key].to_pylist() for key in names), strict=True):
+            if status != "cancelled" and not warmup and (start is not None or point not in under_way):
+                found[point].add(int(name.rpartition("/")[2]))
+    return found
+
+
+def _again(point_id: str, taken: set[str]) -> str:
+    """`02-c50`, then `02-c50-r2`, `02-c50-r3`: the point's next repetition."""
+    base = re.sub(r"-r\d+$", "", point_id)
+    return next(name for n in range(2, 1 << 20) if (name := f"{base}-r{n}") not in taken)

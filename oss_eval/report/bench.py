@@ -1,0 +1,361 @@
+"""A benchmark run as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from oss_eval.analysis.advice import advise_scores
+from oss_eval.analysis.bench_summary import OVERALL, Group, comparisons, groups
+from oss_eval.analysis.stats import Estimate, Score
+from oss_eval.errors import StoreError
+from oss_eval.report.format import NOTHING, number, percent
+from oss_eval.report.perf import print_run_checks
+from oss_eval.results.reader import read_manifest, read_samples, status_of
+
+
+def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
+    """Scores with intervals, what they cost, and whatever has to be known about them."""
+    manifest, samples = _manifest(path), read_samples(path)
+    simulated = manifest.get("endpoint", {}).get("simulated")
+    mark = "  SIMULATED: no model was run" if simulated else ""
+    title = Text(f"Benchmark of {manifest['model']}{mark}")
+    console.print(Panel.fit(title, border_style="yellow" if simulated else "default"))
+    found = groups(samples, manifest["endpoint"].get("prices"))
+    _print_basics(manifest, status_of(path, manifest), console)
+    if not found:
+        console.print("No sample was finished.")
+        return
+    notes: list[str] = []
+    for table in (
+        _scores(found, manifest, console.width, notes),
+        _costs([group for group in found if group.subset == OVERALL], console.width, notes),
+    ):
+        console.print()
+        console.print(table)
+    for note in dict.fromkeys(notes):
+        console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
+    if grid:
+        _print_grids(samples, manifest, console)
+    _print_troubles(found, manifest, console)
+    print_run_checks(manifest, console)
+    lines = advise_scores([group for group in found if group.subset == OVERALL], comparisons(samples, found))
+    if lines:
+        console.print("\n[bold italic]What follows from it[/]")
+        for line in lines:
+            console.print(f"• {line}", highlight=False, markup=False)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    if "tasks" not in manifest:
+        raise StoreError(f"{path.name} holds nothing yet: it has not begun to ask", "look again in a moment")
+    return manifest
+
+
+def _print_basics(manifest: dict[str, Any], status: str, console: Console) -> None:
+    endpoint = manifest["endpoint"]
+    status = "" if status == "finished" else f" ({status})"
+    rows = [("Run", manifest["run_id"] + status), ("Model", manifest["model"])]
+    rows.append(("Endpoint", endpoint["simulator"] if endpoint.get("simulated") else endpoint["url"]))
+    for name, task in manifest["tasks"].items():
+        source = task["source"]
+        where = f"{source.get('dataset') or ''}"
+        if source.get("hub") not in (None, "local"):
+            where += f" from {source['hub']}"
+        if source.get("revision"):
+            where += f" at {source['revision']}"
+        grader = task["scorer"] or "EvalScope's scoring"
+        parts = [f"{task['samples']} samples x {task['repeats']}", f"graded by {grader}", where]
+        rows.append((name, ", ".join(part for part in parts if part)))
+    parallel = manifest.get("parallel")
+    if parallel:
+        most = f", at most {parallel['most_in_flight']}" if parallel["asked"] == "auto" else ""
+        rows.append(("In flight", f"{parallel['asked']}{most}"))
+    table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
+    for name, value in rows:
+        table.add_row(name, Text(str(value)))
+    console.print(table)
+
+
+def _share(score: Score | Estimate | None) -> str:
+    """A score: as a share where it is one."""
+    if score is None:
+        return NOTHING
+    return f"{score.value:.4f}" if 0 <= score.value <= 1 else f"{score.value:.3f}"
+
+
+def _interval(score: Score | None) -> str:
+    if score is None or score.low is None or score.high is None:
+        return NOTHING
+    return f"{score.low:.3f}–{score.high:.3f}"
+
+
+def _scores(found: list[Group], manifest: dict[str, Any], width: int, notes: list[str]) -> Table:
+    """EvalScope's table - model, dataset, metric, subset, num, score - with effort and how sure it is."""
+    roomy = width >= 120
+    simulated = " (simulated)" if manifest["endpoint"].get("simulated") else ""
+    table = Table(
+        title=f"Scores{simulated}",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+    )
+    efforts = any(group.effort for group in found)
+    subsets = any(group.subset != OVERALL for group in found)
+    if roomy:
+        table.add_column("Model", no_wrap=True)
+    table.add_column("Dataset", no_wrap=True)
+    if efforts:
+        table.add_column("Effort", no_wrap=True)
+    if subsets:
+        table.add_column("Subset", no_wrap=True)
+    table.add_column("Metric", no_wrap=True)
+    for name in ("Num", "Score", "95% interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    repeated = any(group.epochs > 1 for group in found)
+    if repeated:
+        table.add_column("pass@k", justify="right", no_wrap=True)
+        table.add_column("maj@k", justify="right", no_wrap=True)
+    if roomy:
+        table.add_column("SE", justify="right", no_wrap=True)
+        table.add_column("of all", justify="right", no_wrap=True)
+    last: tuple[str, str | None] | None = None
+    for group in found:
+        stretch = group.task, group.effort if subsets else None
+        if last is not None and last != stretch:
+            table.add_section()
+        last = stretch
+        row = [escape(manifest["model"])] if roomy else []
+        row.append(escape(group.task))
+        row += [escape(group.effort or NOTHING)] if efforts else []
+        row += [escape(group.subset)] if subsets else []
+        mark = "*" if group.failed or group.unscored else ""
+        row += [f"avg@{group.epochs}", str(group.scored) + mark, _share(group.score), _interval(group.score)]
+        if repeated:
+            row += [_share(group.pass_at.get(group.epochs)), _share(group.majority)]
+        if roomy:
+            se = group.score.se if group.score else None
+            row += [NOTHING if se is None else f"{se:.4f}", _share(group.of_all)]
+        table.add_row(*row, style="bold" if group.subset == OVERALL and subsets else "")
+        if mark:
+            missing = [f"{group.failed} failed"] if group.failed else []
+            missing += [f"{group.unscored} could not be graded"] if group.unscored else []
+            notes.append(
+                f"* {_where(group)}: of {group.samples} samples {' and '.join(missing)}; "
+                f"with them as wrong the score is {_share(group.of_all)}"
+            )
+    notes.insert(0, "avg@k: mean over problems of k answers each; the interval is clustered by problem")
+    return table
+
+
+def _where(group: Group) -> str:
+    return " ".join(filter(None, (group.task, group.effort, group.subset if group.subset != OVERALL else "")))
+
+
+def _costs(found: list[Group], width: int, notes: list[str]) -> Table:
+    """What the answers took."""
+    table = Table(
+        title="What it took", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left"
+    )
+    table.add_column("Dataset", no_wrap=True)
+    efforts = any(group.effort for group in found)
+    if efforts:
+        table.add_column("Effort", no_wrap=True)
+    roomy = width >= 120
+    for name in (
+        "Cut",
+        "Unsc.",
+        "Fail.",
+        "Reas.\ntokens",
+        "Answer\ntokens",
+        "TTFT\n(s)",
+        "Lat.\n(s)",
+        "tok/s",
+        "Wall\n(s)",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    if roomy:
+        for name in ("Tokens\n(mean)", "TTFA\n(s)", "TPOT\n(ms)"):
+            table.add_column(name, justify="right", no_wrap=True)
+        notes.append("± half the width of the mean's 95% interval")
+    for group in found:
+        row = [escape(group.task), *([escape(group.effort or NOTHING)] if efforts else [])]
+        row += [
+            percent(group.truncated.value if group.truncated else None),
+            str(group.unscored),
+            str(group.failed),
+        ]
+        guessed = [source for source in group.token_sources if source != "usage"]
+        mark = "~" if guessed else ""
+        row += [
+            _mean(group.reasoning_tokens, 1, False),
+            _mean(group.answer_tokens or group.tokens, 1, False) + mark,
+        ]
+        if guessed:
+            notes.append(
+                f"~ tokens counted from {' and '.join(guessed)}: the server sent no usage for some answers"
+            )
+        row += [_mean(group.ttft_ms, 1e-3, roomy), _mean(group.latency_ms, 1e-3, roomy)]
+        row += [_short(group.output_tps), number(group.wall_seconds)]
+        if roomy:
+            row += [_mean(group.tokens, 1, True), _mean(group.ttfa_ms, 1e-3, True), _mean(group.tpot_ms, 1, True)]
+        table.add_row(*row)
+        if group.tokens and not group.answer_tokens:
+            notes.append("the server does not say which tokens were reasoning: answer tokens are all tokens")
+    notes.append("Cut: answers that reached --max-tokens; tok/s: of all requests together")
+    return table
+
+
+def _short(value: float | None) -> str:
+    """A rate in at most five signs."""
+    return number(value) if value is None or value < 10_000 else f"{value / 1000:.1f}k"
+
+
+def _mean(estimate: Estimate | None, factor: float, roomy: bool) -> str:
+    if estimate is None:
+        return NOTHING
+    whole = factor == 1 and estimate.value >= 10
+    text = f"{estimate.value:,.0f}" if whole else number(estimate.value * factor)
+    if not roomy or estimate.high is None:
+        return text
+    half = (estimate.high - estimate.value) * factor
+    return f"{text} ±{f'{half:,.0f}' if whole else number(half)}"
+
+
+# -- the grid ---------------------------------------------------------------------------------------------------
+
+
+def _print_grids(samples: pa.Table, manifest: dict[str, Any], console: Console) -> None:
+    """One line a problem, one sign an epoch."""
+    columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
+    cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    for row in samples.select(columns).to_pylist():
+        cells[row["point_id"]][row["subset"], row["sample_id"]][row["epoch"]] = row
+    for point in manifest["points"]:
+        problems = cells.get(point["point_id"], {})
+        heading = " ".join(filter(None, (point["task"], point["reasoning_effort"])))
+        console.print(f"\n[bold]{escape(heading)}[/]  problem x epoch")
+        ordered = sorted(problems, key=lambda key: (len(key[0]), key[0], len(key[1]), key[1]))
+        several = len({subset for subset, _ in ordered}) > 1
+        names = {key: " ".join(key) if several else key[1] for key in ordered}
+        width = max(map(len, names.values()), default=0)
+        for key in ordered:
+            answers = problems[key]
+            line = Text(f"  {names[key]:<{width}}  ")
+            for epoch in range(1, point["repeats"] + 1):
+                sign, style = _sign(answers.get(epoch))
+                line.append(sign + " ", style)
+            scores = [row["score"] for row in answers.values() if row["score"] is not None]
+            line.append(f" {sum(scores) / len(scores):.2f}" if scores else f" {NOTHING}", "bright_black")
+            console.print(line, soft_wrap=True)
+    signs = f"{RIGHT} right  {WRONG} wrong  {PART} in part  {CUT} cut  {UNSCORED} not graded  {FAILED} failed"
+    console.print(f"  {signs}", style="bright_black", highlight=False)
+
+
+def _sign(row: dict[str, Any] | None) -> tuple[str, str]:
+    if row is None:
+        return PENDING, ""
+    if row["status"] != "ok":
+        return FAILED, "red"
+    if row["score"] is None:
+        return UNSCORED, "magenta"
+    if row["score"] >= 1:
+        return RIGHT, "green"
+    if row["score"] > 0:
+        return PART, "yellow"
+    return (CUT, "yellow") if row["truncated"] else (WRONG, "red")
+
+
+# -- what has to be known ---------------------------------------------------------------------------------------
+
+
+def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Console) -> None:
+    def say(text: str, style: str) -> None:
+        console.print(text, style=style, highlight=False, markup=False)
+
+    for name, task in manifest["tasks"].items():
+        if task["source"].get("own_aggregation"):
+            say(
+                f"{name}: EvalScope sums this benchmark up in a way of its own; shown is the mean of its samples' "
+                "main figure (the others are in the column metrics)",
+                "yellow",
+            )
+    planned = {point["point_id"]: point for point in manifest["points"]}
+    for group in (group for group in found if group.subset == OVERALL):
+        where = _where(group)
+        point = planned.get(group.point_id, {"number": 0, "repeats": 0})
+        if group.samples < point["number"]:
+            say(
+                f"{where}: {group.samples} of {point['number']} samples so far, the quick ones first: "
+                "not yet a score to quote",
+                "yellow",
+            )
+        for kind, (count, example) in sorted(group.failures.items(), key=lambda item: -item[1][0]):
+            line = example.splitlines()[0][:200] if example else ""
+            say(f"{where}: {count} x {kind} {line}", "red")
+        limit = manifest["tasks"][group.task]["max_failures"]
+        if group.failed > group.samples * limit / 100:
+            share = group.failed / group.samples
+            say(f"{where}: {share:.1%} of the samples failed, more than --max-failures {limit:g}%", "red")
+        for reason, count in list(group.unscored_reasons.items())[:3]:
+            say(f"{where}: {count} not graded: {reason.splitlines()[0][:200] if reason else ''}", "magenta")
+        if group.disagreements:
+            say(
+                f"{where}: the second grader, math-verify, judged {group.disagreements} of {group.second_looked} "
+                "answers otherwise (column second_score)",
+                "yellow",
+            )
+        if group.leaked:
+            say(
+                f"{where}: in {group.leaked} answers reasoning had leaked into the answer; it was not graded",
+                "yellow",
+            )
+        if group.truncated and group.truncated.value > 0:
+            say(
+                f"{where}: {percent(group.truncated.value)} of the answers were cut at --max-tokens: "
+                "raise it, or the score says as much about the limit as about the model",
+                "yellow",
+            )
+        if group.retried:
+            say(f"{where}: {group.retried} samples took more than one attempt", "bright_black")
+
+
+def as_json(path: Path) -> dict[str, Any]:
+    """One document for programs."""
+    manifest = _manifest(path)
+    return {
+        "run_id": manifest["run_id"],
+        "path": str(path),
+        "kind": "bench",
+        "status": status_of(path, manifest),
+        "simulated": bool(manifest["endpoint"].get("simulated")),
+        "model": manifest["model"],
+        "endpoint": manifest["endpoint"]["url"],
+        "groups": [_document(group) for group in groups(read_samples(path), manifest["endpoint"].get("prices"))],
+    }
+
+
+def _document(group: Group) -> dict[str, Any]:
+    values = asdict(group)
+    for name in list(values):
+        original = getattr(group, name)
+        if isinstance(original, Score | Estimate):
+            values[name] = original._asdict()
+    values["pass_at"] = {str(k): score._asdict() for k, score in group.pass_at.items()}
+    values["failures"] = {k: {"count": n, "example": text} for k, (n, text) in group.failures.items()}
+    return values
+
+
+RIGHT, WRONG, CUT, FAILED, UNSCORED, PART, PENDING = "●", "·", "✂", "✗", "?", "◐", " "

@@ -1,0 +1,247 @@
+"""A run as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.perf_summary import PointReport, RunReport
+from oss_eval.analysis.stats import P99_NEEDS
+from oss_eval.report.format import NOTHING, number, scaled
+from oss_eval.results.reader import status_of
+
+
+def print_report(report: RunReport, console: Console) -> None:
+    """The blocks of EvalScope's summary, with effort, intervals and marks."""
+    mark = "  SIMULATED: no model was run" if report.simulated else ""
+    title = Text(f"Load sweep of {report.manifest['model']}{mark}")  # Text: a name may hold [brackets]
+    console.print(Panel.fit(title, border_style="yellow" if report.simulated else "default"))
+    if not report.points:
+        console.print("No request was finished.")
+        return
+    notes: list[str] = []
+    tables = [
+        _basics(report),
+        _details(report, console.width, notes),
+        _percentiles(report, console.width, notes),
+    ]
+    for table in tables:
+        console.print()
+        console.print(table)
+    for note in dict.fromkeys(notes):
+        console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
+    _print_failures(report, console)
+    for point in report.manifest.get("set_aside", []):
+        what = f"{point['point_id']}: set aside with {point['requests']} of {point['number']} requests"
+        console.print(f"{what}, measured again after the run broke off", style="bright_black", highlight=False)
+    _print_checks(report, console)
+    if len(report.points) > 1:
+        table = Table(
+            title="Best configuration", box=None, show_header=False, title_justify="left", padding=(0, 2)
+        )
+        for name, text in best(report.points):
+            table.add_row(name, text)
+        console.print()
+        console.print(table)
+    console.print("\n[bold italic]Recommendations[/]")
+    whole = [p for p in report.points if p.whole]
+    for line in advise(whole or report.points):
+        console.print(f"• {line}", highlight=False, markup=False)
+
+
+def _basics(report: RunReport) -> Table:
+    manifest, endpoint = report.manifest, report.manifest["endpoint"]
+    tokens = sum(p.metrics.get("completion_tokens", "total") or 0 for p in report.points)
+    seconds = sum(p.metrics.get("duration") or 0 for p in report.points)
+    clocks = sorted({c for p in report.points for c in p.clock_sources})
+    said = {
+        "kernel": "kernel receive stamps",
+        "user": "user-space stamps (the kernel gave none)",
+    }
+    status = status_of(report.path, manifest)
+    status = "" if status == "finished" else f" ({status})"
+    rows = [
+        ("Run", manifest["run_id"] + status),
+        ("Model", manifest["model"]),
+        ("Endpoint", f"{endpoint['url']}, {endpoint['api']} API"),
+        ("Simulator", endpoint["simulator"] if report.simulated else None),
+        ("Task", f"{manifest['task']['name']}: {manifest['workload']}"),
+        ("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s"),
+        ("Mean output rate", f"{tokens / seconds:,.1f} tokens/s" if seconds else None),
+        ("Clock", " and ".join(said.get(c, c) for c in clocks) or NOTHING),
+    ]
+    table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, Text(value))
+    return table
+
+
+# metric -> title, unit, factor from ms
+SHOWN = {
+    "latency_ms": ("Lat.", "s", 1e-3),
+    "ttft_ms": ("TTFT", "s", 1e-3),
+    "ttfa_ms": ("TTFA", "s", 1e-3),
+    "tpot_ms": ("TPOT", "ms", 1.0),
+    "itl_ms": ("Token gap", "ms", 1.0),
+}
+
+
+def _mean(point: PointReport, metric: str, roomy: bool) -> str:
+    """A mean, with half the width of its interval where there is room."""
+    figure = point.metrics.metric(metric, "mean")
+    factor = SHOWN[metric][2]
+    if figure is None or figure.high is None or not roomy:
+        return scaled(figure.value if figure else None, factor)
+    return f"{scaled(figure.value, factor)} ±{scaled(figure.high - figure.value, factor)}"
+
+
+def _tail(point: PointReport, metric: str, notes: list[str]) -> str:
+    """A 99th percentile, or the marked maximum where there are too few values for one."""
+    figure = point.metrics.metric(metric, "p99")
+    factor = SHOWN[metric][2]
+    if figure is None:
+        return NOTHING
+    if figure.n < P99_NEEDS:
+        notes.append(f"^ the largest value: a P99 needs {P99_NEEDS} values")
+        return f"{scaled(point.metrics.get(metric, 'max'), factor)}^"
+    return scaled(figure.value, factor)
+
+
+def _table(title: str, report: RunReport) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    if any(p.reasoning_effort for p in report.points):
+        table.add_column("Effort", no_wrap=True)
+    table.add_column("Conc.", justify="right", no_wrap=True)
+    return table
+
+
+def _coordinates(report: RunReport, point: PointReport) -> list[str]:
+    efforts = any(p.reasoning_effort for p in report.points)
+    return [escape(point.reasoning_effort or NOTHING), str(point.parallel)] if efforts else [str(point.parallel)]
+
+
+def _starts_group(report: RunReport, point: PointReport) -> bool:
+    index = report.points.index(point)
+    return index > 0 and report.points[index - 1].reasoning_effort != point.reasoning_effort
+
+
+def _details(report: RunReport, width: int, notes: list[str]) -> Table:
+    """The article's table; with an effort column and TTFA where there are efforts and reasoning."""
+    roomy = width >= 120
+    table = _table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
+    columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
+    columns += [("ttfa_ms", "Avg")] if report.reasoned else []
+    columns += [("tpot_ms", "Avg"), ("tpot_ms", "P99")]
+    if width < 90 and any(p.reasoning_effort for p in report.points):
+        columns.pop()  # 80 columns hold the efforts or this one; it stands among the percentiles anyway
+    table.add_column("RPS", justify="right", no_wrap=True)
+    table.add_column("Gen.\ntok/s", justify="right", no_wrap=True)
+    for metric, stat in columns:
+        name, unit, _ = SHOWN[metric]
+        table.add_column(
+            f"{stat}\n{name}({unit})" if roomy else f"{stat}\n{name}\n({unit})", justify="right", no_wrap=True
+        )
+    table.add_column("Succ.\nrate", justify="right", no_wrap=True)
+    if roomy:
+        table.add_column("n", justify="right")
+        table.add_column("Out\ntokens", justify="right")
+        notes.append("± half the width of the mean's 95% interval")
+    for point in report.points:
+        if _starts_group(report, point):
+            table.add_section()
+        m = point.metrics
+        row = _coordinates(report, point)
+        row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
+        row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy) for k, stat in columns]
+        done = int(m.get("requests") or 0)
+        if not point.whole:
+            notes.append("* fewer requests were finished than planned")
+        success = m.get("success_rate") or 0.0
+        # 99.96% is not 100%: a single failure has to show.
+        share = "100%" if success == 1 else f"{min(success, 0.999):.1%}"
+        row.append(share + ("" if point.whole else "*"))
+        if roomy:
+            row += [str(done), number(m.get("completion_tokens", "mean"))]
+        table.add_row(*row, style="red" if success == 0 else "")
+    return table
+
+
+def _token_mark(point: PointReport, notes: list[str]) -> str:
+    """Marks token counts that the server did not give."""
+    others = [source for source in point.token_sources if source != "usage"]
+    if not others:
+        return ""
+    notes.append(f"~ tokens counted from {' and '.join(others)}: the server sent no usage for at least one reply")
+    return "~"
+
+
+def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
+    """p50, p90 and p99 of latency, TTFT, TPOT and, where there is room, of the gaps between tokens."""
+    table = _table("Percentiles: P50  P90  P99", report)
+    shown = ["latency_ms", "ttft_ms", "tpot_ms"] + (["itl_ms"] if width >= 100 else [])
+    for metric in shown:
+        name, unit, _ = SHOWN[metric]
+        table.add_column(f"{name} ({unit})", justify="right", no_wrap=True)
+    for point in report.points:
+        if _starts_group(report, point):
+            table.add_section()
+        row = _coordinates(report, point)
+        for metric in shown:
+            if point.metrics.metric(metric, "p50") is None:
+                row.append(NOTHING)
+                continue
+            p50, p90 = (scaled(point.metrics.get(metric, q), SHOWN[metric][2]) for q in ("p50", "p90"))
+            row.append(f"{p50:>5} {p90:>5} {_tail(point, metric, notes):>6}")
+        table.add_row(*row)
+        per_chunk = point.metrics.get("tokens_per_chunk")
+        if per_chunk is not None and per_chunk > 1.05:
+            notes.append(
+                f"token gaps are gaps between chunks of {per_chunk:.2f} tokens (concurrency {point.parallel})"
+            )
+    if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
+        notes.append("TTFT and TPOT need streaming; this run asked for whole replies")
+    return table
+
+
+def _print_checks(report: RunReport, console: Console) -> None:
+    """The instrument's own verdict on each point."""
+    if any(point.checks is None for point in report.points):
+        console.print("Instrument: not checked, the run did not come to its end", highlight=False)
+        return
+    lines: list[tuple[str, dict[str, str]]] = []
+    for point in report.points:
+        where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+        lines += [(where, check) for check in point.checks or ()]
+    if not lines and not report.manifest.get("run_checks"):
+        console.print("Instrument: [green]clean[/] at every point", highlight=False)
+    print_run_checks(report.manifest, console)
+    for where, check in lines:
+        _print_check(where, check, console)
+
+
+def print_run_checks(manifest: dict[str, Any], console: Console) -> None:
+    """What the instrument found of a run as a whole."""
+    for check in manifest.get("run_checks", []):
+        _print_check("run", check, console)
+
+
+def _print_check(where: str, check: dict[str, str], console: Console) -> None:
+    style = "yellow" if check["level"] == "warn" else "bright_black"
+    console.print(f"Instrument, {where}: {check['message']}", style=style, highlight=False, markup=False)
+
+
+def _print_failures(report: RunReport, console: Console) -> None:
+    for point in report.points:
+        for kind, (count, example) in sorted(point.failures.items(), key=lambda item: -item[1][0]):
+            effort = f"{point.reasoning_effort} " if point.reasoning_effort else ""
+            line = example.splitlines()[0][:200] if example else ""
+            head = Text(f"{effort}c{point.parallel}: {count} × {kind}", "red")
+            console.print(head.append(f" {line}", "default"), highlight=False)

@@ -1,0 +1,1 @@
+"""Parquet parts: schema, writer, reader, lock."""

@@ -1,0 +1,1 @@
+"""What perf and bench share: options, life cycle, progress, resume, manifest."""

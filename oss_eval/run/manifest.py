@@ -1,0 +1,35 @@
+"""What perf and bench write alike into a manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oss_eval.config.task import Task
+from oss_eval.endpoint.server import Server
+from oss_eval.run.options import Order
+from oss_eval.system.redact import public_url, public_values
+
+
+def public_task(task: Task) -> dict[str, Any]:
+    """A task as the manifest holds it: URLs without what may be secret."""
+    values = {**task.model_dump(mode="json"), "url": [public_url(url) for url in task.url]}
+    for key in ("extra_args", "dataset_args"):
+        if key in values:
+            values[key] = public_values(values[key])
+    if values.get("judge_url"):
+        values["judge_url"] = public_url(values["judge_url"])
+    return values
+
+
+def endpoint_entry(server: Server, options: Order, before: dict[str, Any] | None) -> dict[str, Any]:
+    """The manifest's `endpoint`: the server, how it was found, the price of its tokens.
+
+    `before` is the entry of a resumed run: its named endpoint and prices hold when no endpoint is named now.
+    """
+    named = before if before and options.profile is None else {"name": options.profile, "prices": options.prices}
+    return {
+        "url": server.endpoint.url, "urls": [endpoint.url for endpoint in server.endpoints],
+        "name": named.get("name"), "prices": named.get("prices"), "api": server.endpoint.api,
+        "simulated": server.simulator is not None, "simulator": server.simulator,
+        "started": server.started, "server": server.header, "found": server.endpoint.found or None,
+    }  # fmt: skip

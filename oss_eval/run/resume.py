@@ -1,0 +1,117 @@
+"""Going on with a stored run of any kind: what it was asked to do, and who may be asked now."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from oss_eval.config.task import PerfTask, Task, validated
+from oss_eval.endpoint.discovery import models
+from oss_eval.endpoint.endpoint import Endpoint
+from oss_eval.errors import EndpointError, UsageError
+from oss_eval.load.prompts.prompts import read_prompt
+from oss_eval.simulator.process import parse_sim_url
+
+T = TypeVar("T", bound=Task)
+
+MASKED = ("url", "judge_url", "extra_args", "dataset_args")
+"""What is stored without its secret part."""
+PATIENCE = frozenset(
+    "url connect_timeout first_token_timeout read_timeout total_timeout max_response_bytes description".split()
+)
+"""Settings that leave the answers alike: who carries them, how long they are waited for."""
+
+
+def was_and_is(
+    kind: type[T], manifest: dict[str, Any], stored: dict[str, Any], typed: dict[str, Any], where: str
+) -> tuple[T, T]:
+    """A task as it is stored, and the same with what was typed now. Raises UsageError."""
+    values = {key: stored[key] for key in kind.model_fields if key in stored}
+    if not values.get("url"):  # it was found; looking again might find another one
+        endpoint = manifest["endpoint"]
+        started = endpoint.get("simulator") if endpoint.get("started", "started" not in endpoint) else None
+        values["url"] = [started] if started else endpoint.get("urls") or [endpoint["url"]]
+    values["model"] = manifest["model"]
+    hidden = [key for key in MASKED if "***" in str({**values, **typed}.get(key))]
+    if hidden:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in hidden)
+        raise UsageError(
+            f"{manifest['run_id']} holds {flags} without its secret part", f"give {flags} again to go on with it"
+        )
+    return validated(kind, values, where), validated(kind, {**values, **typed}, where)
+
+
+def differences(before: Task, now: Task, may_change: Iterable[str]) -> list[str]:
+    """Lines that say which settings differ, apart from those that may."""
+    return [
+        f"  {now.name}: --{key.replace('_', '-')} was {getattr(before, key)!r}, now {getattr(now, key)!r}"
+        for key in type(now).model_fields
+        if key not in may_change and getattr(before, key) != getattr(now, key)
+    ]
+
+
+def unlike(manifest: dict[str, Any], lines: list[str]) -> UsageError:
+    """What was typed would mix unlike answers."""
+    return UsageError(
+        f"{manifest['run_id']} can't go on with other settings, its answers would not be alike:\n"
+        + "\n".join(lines),
+        "leave the flag out, or begin a run of its own",
+    )
+
+
+def check_server(
+    manifest: dict[str, Any],
+    task: Task,
+    model: str,
+    simulator: str | None,
+    endpoints: tuple[Endpoint, ...],
+    simulated: bool,
+) -> None:
+    """Raise UsageError when who would be asked now is not like who answered before: a model or a simulator, the
+    API and its prompts, the model. `simulator` is the one to be started, `simulated` whether any answers."""
+    _check_simulated(manifest, simulated)
+    _check_api(manifest, task, endpoints)
+    _check_model(model, simulator, endpoints, task.connect_timeout)
+
+
+def _check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
+    """Raise UsageError rather than mix a model's answers with a simulator's."""
+    before = bool(manifest["endpoint"].get("simulated"))
+    if before != simulated:
+        raise UsageError(
+            f"the answers of {manifest['run_id']} are {'simulated' if before else 'from a real server'}, and "
+            f"{'a real server' if before else 'a simulator'} would be asked now",
+            "say who is to be asked with --url, or begin a run of its own",
+        )
+
+
+def _check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ...], timeout: float) -> None:
+    """Raise UsageError when the server lists its models and the run's is not among them."""
+    served: list[str] = []
+    if simulator is not None:
+        served = [parse_sim_url(simulator).profile.model]
+    elif endpoints[0].deployment is None:
+        with contextlib.suppress(EndpointError):
+            served = models(endpoints[0], timeout)
+    # gpt-oss-20b, openai/gpt-oss-20b and gpt-oss-20b:latest: a server may take names that it does not list.
+    if served and not any(model in name or name in model for name in served):
+        raise UsageError(
+            f"the run's answers are from {model!r}, and the server has {', '.join(map(repr, served[:5]))}",
+            "say where that model is served with --url, or begin a run of its own",
+        )
+
+
+def _check_api(manifest: dict[str, Any], task: Task, endpoints: tuple[Endpoint, ...]) -> None:
+    """Raise UsageError for another API, or a prompt file that says something else now."""
+    before = manifest["endpoint"].get("api")
+    if endpoints and before and endpoints[0].api != before:
+        raise unlike(manifest, [f"  the {before} API was asked, now the {endpoints[0].api} API (--url)"])
+    if isinstance(task, PerfTask) and manifest.get("prompt_hash") not in (None, prompt_hash(task)):
+        raise unlike(manifest, [f"  the prompt {task.prompt} is another one now"])
+
+
+def prompt_hash(task: PerfTask) -> str | None:
+    """What tells whether a prompt file is still the same one."""
+    return None if task.prompt is None else hashlib.sha256(read_prompt(task.prompt).encode()).hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""What the simulator says to questions whose answers it was given: right as often as its profile states.
+
+An answer key is a file of JSON lines {"prompt": ..., "right": ..., "wrong": [...]}: the whole text of a prompt,
+how a right answer ends, and how wrong ones may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import orjson
+
+from oss_eval.errors import UsageError
+from oss_eval.simulator.engine import WORDS
+from oss_eval.simulator.profiles import Profile
+
+SPREAD = 1.5
+"""How much problems differ in difficulty: standard deviation on the probit scale."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How answers to a question may end."""
+
+    right: str
+    wrong: tuple[str, ...]
+
+
+class AnswerKey:
+    """Endings by prompt."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Raises UsageError for a file that is no answer key."""
+        self._known: dict[bytes, Known] = {}
+        if path is None:
+            return
+        try:
+            for line in path.read_bytes().splitlines():
+                entry = orjson.loads(line)
+                self._known[_digest(entry["prompt"])] = Known(entry["right"], tuple(entry["wrong"]))
+        except OSError as error:
+            raise UsageError(f"can't read the answer key {path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path} is no answer key ({error!r})",
+                'each line: {"prompt": "...", "right": "...", "wrong": ["..."]}',
+            ) from None
+
+    def find(self, prompt: str) -> Known | None:
+        """What is known of a prompt."""
+        return self._known.get(_digest(prompt)) if self._known else None
+
+
+def _digest(prompt: str) -> bytes:
+    return hashlib.sha1(prompt.encode(), usedforsecurity=False).digest()
+
+
+def difficulty(prompt: str) -> float:
+    """A problem's own difficulty, standard normal; the same for the same prompt."""
+    return random.Random(prompt).gauss(0.0, 1.0)
+
+
+def solve_chance(profile: Profile, prompt: str, effort: str | None) -> float:
+    """Chance of a right answer: probit in ability minus difficulty.
+
+    So the mean over problems is the profile's rate (E[phi(m + s Z)] = phi(m / sqrt(1 + s^2)) for standard normal
+    Z), and more effort never hurts.
+    """
+    rate = profile.solve_rate.get(effort or "medium", profile.solve_rate["medium"])
+    ability = _NORMAL.inv_cdf(rate) * math.sqrt(1 + SPREAD**2)
+    return _NORMAL.cdf(ability - SPREAD * difficulty(prompt))
+
+
+def solution(profile: Profile, known: Known, prompt: str, effort: str | None, seed: Any) -> tuple[int, list[str]]:
+    """(reasoning tokens, the answer's words) of one attempt; the same for the same seed.
+
+    Harder problems are thought about longer.
+    """
+    rng = random.Random(f"{prompt}/{effort}/{seed}")
+    right = rng.random() < solve_chance(profile, prompt, effort)
+    ending = known.right if right or not known.wrong else rng.choice(known.wrong)
+    median = profile.reasoning_tokens.get(effort or "medium", profile.reasoning_tokens["medium"])
+    reasoning = median * rng.lognormvariate(0.3 * difficulty(prompt), 0.3)
+    end = [" " + word for word in ending.split()]
+    length = max(len(end), round(profile.solution_tokens * rng.lognormvariate(0, 0.3)))
+    start = rng.randrange(len(WORDS))
+    prose = [" " + WORDS[(start + i) % len(WORDS)] for i in range(length - len(end))]
+    return max(1, round(reasoning)), prose + end
+
+
+def prompt_text(prompt: Any) -> str:
+    """All text of a prompt or of chat messages; whitespace-separated words are the simulator's tokens."""
+    if isinstance(prompt, str):
+        return prompt
+    parts: list[str] = []
+    for item in prompt:
+        content = item.get("content") if isinstance(item, dict) else item
+        if isinstance(content, list):
+            content = " ".join(str(piece.get("text", "")) for piece in content if isinstance(piece, dict))
+        parts.append(str(content))
+    return " ".join(parts)

@@ -1,0 +1,77 @@
+"""One completion under way, and how its bytes look on the wire."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from oss_eval.simulator.http import Peer
+from oss_eval.simulator.truth_log import Truth
+
+OVER, UNDER = 50_000_000, 600
+"""A Content-Length beyond any answer's end, and one before it: the head, a few events and half of one more."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One completion under way."""
+
+    peer: Peer
+    truth: Truth
+    chat: bool
+    stream: bool
+    usage_wanted: bool
+    reasoning: int
+    """How many of the tokens are reasoning."""
+    cut: bool
+    head: bytes
+    """JSON of a chunk up to its choices."""
+    words: Iterator[str]
+    text: list[str]
+    prompt_tokens: int
+    fault: str | None = None
+    """What is going to be wrong with it."""
+    pack: Any = None
+    """What compresses it, if something does."""
+
+    def token(self, quoted: bytes, thinking: bool) -> bytes:
+        """The JSON of a token event; the text is quoted for JSON already."""
+        if self.chat:
+            key = b"reasoning_content" if thinking else b"content"
+            payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
+            return self.head + payload % (key, quoted)
+        return self.head + b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}' % quoted
+
+    def send(self, payload: bytes) -> int:
+        """Send an event of a stream; the instant just before it was written."""
+        if self.fault is not None:
+            return self.peer.send(self.frame(b"data: %s\n\n" % payload))
+        return self.peer.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
+
+    def framing(self) -> bytes:
+        """The header lines that say how a stream is framed."""
+        if self.fault in ("length-over", "length-under"):
+            return b"Content-Length: %d\r\n" % (OVER if self.fault == "length-over" else UNDER)
+        if self.fault == "gzip":
+            self.pack = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+            return b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
+        return b"Transfer-Encoding: chunked\r\n"
+
+    def frame(self, data: bytes) -> bytes:
+        """Bytes of a stream as they go over the wire."""
+        if self.pack is not None:
+            data = self.pack.compress(data) + self.pack.flush(zlib.Z_SYNC_FLUSH)
+        elif self.fault in ("length-over", "length-under"):
+            return data
+        return b"%x\r\n%s\r\n" % (len(data), data)
+
+    def end(self) -> bytes:
+        """The end of a stream."""
+        if self.fault in ("length-over", "length-under"):
+            return b""
+        if self.pack is not None:
+            rest = self.pack.flush()
+            return b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
+        return b"0\r\n\r\n"

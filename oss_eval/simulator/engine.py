@@ -1,0 +1,200 @@
+"""The service model as a pure state machine in virtual time: no clock, no sockets.
+
+The server runs it against the wall clock, `replay` against nothing, so a whole sweep of the article takes a
+second and the fit of a profile can be checked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
+
+from oss_eval.simulator.profiles import Paced, Profile
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One request inside the engine."""
+
+    prompt_tokens: int
+    output_tokens: int
+    prefilled: int = 0
+    emitted: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its tokens have been emitted."""
+        return self.emitted >= self.output_tokens
+
+
+class Engine:
+    """Continuous batching with chunked prefill. `plan` what the next step does, `commit` it when it has passed."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.running: dict[Sequence, None] = {}
+        self._chunks: list[tuple[Sequence, int]] = []
+
+    def submit(self, sequence: Sequence) -> None:
+        """A request has arrived."""
+        self.waiting.append(sequence)
+
+    def drop(self, sequence: Sequence) -> None:
+        """Its client went away."""
+        self.running.pop(sequence, None)
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        if sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+
+    def plan(self) -> float | None:
+        """Duration in ms of the next step, or None when there is nothing to do."""
+        p = self.profile
+        while self.waiting and len(self.running) + len(self.prefilling) < p.max_sequences:
+            self.prefilling.append(self.waiting.popleft())
+        if not self.running and not self.prefilling:
+            return None
+        budget = max(1, p.batch_tokens - len(self.running))
+        self._chunks, tokens = [], 0
+        for sequence in self.prefilling:
+            chunk = min(sequence.prompt_tokens - sequence.prefilled, budget - tokens)
+            if chunk <= 0 and sequence.prompt_tokens > sequence.prefilled:
+                break
+            self._chunks.append((sequence, chunk))
+            tokens += chunk
+        n = len(self.running)
+        return p.step_ms + (p.sequence_ms * n**p.sequence_power if n else 0.0) + p.prefill_ms * tokens
+
+    def commit(self) -> list[Sequence]:
+        """The planned step has passed: sequences that got a token, in order of arrival."""
+        emitting = list(self.running)
+        for sequence, chunk in self._chunks:
+            if sequence not in self.prefilling:
+                continue  # dropped while the step ran
+            sequence.prefilled += chunk
+            if sequence.prefilled >= sequence.prompt_tokens:
+                self.prefilling.remove(sequence)
+                self.running[sequence] = None
+                emitting.append(sequence)
+        for sequence in emitting:
+            sequence.emitted += 1
+            if sequence.finished:
+                self.running.pop(sequence, None)
+        return emitting
+
+
+class PacedEngine:
+    """Each sequence's tokens at fixed times after its arrival, in steps of TICK_MS. Same verbs as `Engine`."""
+
+    TICK_MS = 1.0
+
+    def __init__(self, profile: Paced) -> None:
+        self.profile = profile
+        self._now = 0.0
+        self._due: list[tuple[float, int, Sequence]] = []
+        self._dropped: set[Sequence] = set()
+        self._count = 0
+
+    def submit(self, sequence: Sequence) -> None:
+        """A request has arrived."""
+        self._count += 1
+        heappush(self._due, (self._now + self.profile.ttft_ms, self._count, sequence))
+
+    def drop(self, sequence: Sequence) -> None:
+        """Its client went away."""
+        self._dropped.add(sequence)
+
+    def plan(self) -> float | None:
+        """Duration in ms of the next step, or None when there is nothing to do."""
+        return self.TICK_MS if self._due else None
+
+    def commit(self) -> list[Sequence]:
+        """A step has passed: sequences whose next token is due."""
+        self._now += self.TICK_MS
+        due, emitting = self._due, []
+        gap = 1000.0 / self.profile.token_rate
+        while due and due[0][0] <= self._now:
+            at, number, sequence = due[0]
+            if sequence in self._dropped:
+                self._dropped.discard(sequence)
+                heappop(due)
+                continue
+            sequence.emitted += 1
+            if sequence.finished:
+                heappop(due)
+            else:
+                heapreplace(due, (at + gap, number, sequence))
+            emitting.append(sequence)
+        return emitting
+
+
+def engine_for(profile: Profile) -> Engine | PacedEngine:
+    """The engine that a profile describes."""
+    return PacedEngine(profile) if isinstance(profile, Paced) else Engine(profile)
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Times in seconds of one request of a replayed sweep."""
+
+    start: float
+    first: float = 0.0
+    last: float = 0.0
+
+
+def replay(profile: Profile, parallel: int, number: int, prompt_tokens: int, output_tokens: int) -> list[Replayed]:
+    """A closed loop of `parallel` slots and `number` equal requests, in virtual time.
+
+    As over a network, a request arrives a moment after the step that let it be sent: the next step is planned
+    without it, and the very first step serves the first request alone.
+    """
+    engine = Engine(profile)
+    results: dict[Sequence, Replayed] = {}
+    now, asked, free = 0.0, 0, parallel
+    while True:
+        duration = engine.plan()
+        while free and asked < number:
+            sequence = Sequence(prompt_tokens, output_tokens)
+            results[sequence] = Replayed(now)
+            engine.submit(sequence)
+            asked, free = asked + 1, free - 1
+            if duration is None:
+                duration = engine.plan()
+        if duration is None:
+            return list(results.values())
+        now += duration / 1000
+        for sequence in engine.commit():
+            result = results[sequence]
+            result.first = result.first or now
+            result.last = now
+            free += sequence.finished
+
+
+def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:
+    """(reasoning, answer) tokens that a request would like to emit; the same for the same seed."""
+    rng = random.Random(seed)
+    medium = profile.reasoning_tokens["medium"]
+    reasoning = profile.reasoning_tokens.get(effort or "medium", medium) * rng.lognormvariate(0, 0.3)
+    answer = profile.answer_tokens * rng.lognormvariate(0, 0.3)
+    return max(1, round(reasoning)), max(1, round(answer))
+
+
+WORDS = (
+    "the of and to in is that for it as was with be by on not he this are or his from at which but have "
+    "an had they you were there one all we can her has been if more when will would who so no out up into "
+    "some "
+).split()
+
+
+def words(seed: int) -> Iterator[str]:
+    """Endless words for a reply, each one token, led by a space; the same for the same seed."""
+    start = seed % len(WORDS)
+    while True:
+        for word in WORDS[start:]:
+            yield " " + word
+        start = 0

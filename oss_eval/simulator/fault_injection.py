@@ -1,0 +1,149 @@
+"""What the faults of `faults` do to an answer under way."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+
+from oss_eval.simulator.completion import Job
+from oss_eval.simulator.engine import Engine, PacedEngine, Sequence
+from oss_eval.simulator.http import Peer
+
+AT_TOKEN = 3
+"""What happens in the middle of a stream happens after this token, or after the last one of a shorter answer."""
+SLOW_SECONDS = 2.0
+TRICKLE_SECONDS = 30.0
+HUGE_BYTES = 10_000_000
+BURST_TOKENS = 10_000
+SAID = {
+    "429": ("429 Too Many Requests", ""), "429-after": ("429 Too Many Requests", "Retry-After: 1\r\n"),
+    "500": ("500 Internal Server Error", ""), "502": ("502 Bad Gateway", ""),
+    "503": ("503 Service Unavailable", ""),
+}  # fmt: skip
+
+
+def refuse(peer: Peer, fault: str) -> None:
+    """An HTTP error, as a limiter (JSON) or a proxy (HTML) says it."""
+    status, more = SAID[fault]
+    kind, body = "text/html", f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
+    if fault.startswith("429"):
+        kind, body = "application/json", '{"error": {"message": "too many requests", "code": 429}}'
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    peer.send((head + body).encode())
+
+
+def whole(peer: Peer, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
+    """A reply that is not streamed, spoiled; whether it was meant to be an answer after all."""
+    body, length, more = orjson.dumps(payload), None, b""
+    if fault in ("reset", "close"):
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body))
+        peer.reset() if fault == "reset" else peer.close()
+        return False
+    if fault == "error":
+        body = b'{"error": {"message": "the engine stumbled", "code": 500}}'
+    elif fault == "bad-json":
+        body = body[: len(body) // 2]
+    elif fault == "bad-utf8":
+        body = body.replace(b'"content":"', b'"content":"\xff\xfe')
+    elif fault == "gzip":
+        packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+        body, more = packer.compress(body) + packer.flush(), b"Content-Encoding: gzip\r\n"
+    elif fault == "length-over":
+        length = len(body) + 100
+    elif fault == "length-under":
+        length = len(body) // 2
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (length or len(body))
+    peer.send(head + more + server + b"\r\n" + body)
+    if length is not None or fault == "close-after":
+        peer.close()
+    return fault in (None, "gzip", "close-after")
+
+
+# -- in the middle of a stream: True when the answer is over with it ----------------------------------------------
+
+
+class Host(Protocol):
+    """What a strike may do with the server beside spoiling bytes."""
+
+    engine: Engine | PacedEngine
+    jobs: dict[Sequence, Job]
+
+    def emit(self, sequence: Sequence, job: Job) -> None:
+        """A token is due."""
+
+    def finish(self, sequence: Sequence, job: Job) -> None:
+        """The last token has been written."""
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call something in a while."""
+
+
+def _reset(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.peer.on_gone = None
+    job.peer.reset()
+    return True
+
+
+def _close(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.peer.on_gone = None
+    job.peer.close()
+    return True
+
+
+def _cut(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.peer.send(job.end())
+    return True
+
+
+def _error(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(b'{"error":{"message":"the engine stumbled","code":500}}')
+    job.peer.send(job.end())
+    return True
+
+
+def _bad_json(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(b'{"choices":[{"index":0,"delta":{"content":"')
+    return False
+
+
+def _bad_utf8(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(job.token(b"\xff\xfe", thinking=False))
+    return False
+
+
+def _huge(host: Host, sequence: Sequence, job: Job) -> bool:
+    job.send(job.token(b"a" * HUGE_BYTES, thinking=False))
+    return False
+
+
+def _burst(host: Host, sequence: Sequence, job: Job) -> bool:
+    event = b"data: %s\n\n" % job.token(b" more", thinking=False)
+    at = job.peer.send(job.frame(event * BURST_TOKENS))
+    job.truth.token_ns += [at] * BURST_TOKENS
+    sequence.emitted += BURST_TOKENS
+    host.engine.drop(sequence)
+    host.finish(sequence, job)
+    return False
+
+
+def _trickle(host: Host, sequence: Sequence, job: Job) -> bool:
+    host.engine.drop(sequence)
+
+    def drip() -> None:
+        if sequence in host.jobs:
+            sequence.emitted += 1
+            host.emit(sequence, job)
+            if not sequence.finished:
+                host.later(TRICKLE_SECONDS, drip)
+
+    host.later(TRICKLE_SECONDS, drip)
+    return False
+
+
+MIDDLE: dict[str, Callable[[Host, Sequence, Job], bool]] = {
+    "reset": _reset, "close": _close, "cut": _cut, "error": _error, "bad-json": _bad_json, "bad-utf8": _bad_utf8,
+    "huge": _huge, "burst": _burst, "trickle": _trickle,
+}  # fmt: skip

@@ -1,0 +1,154 @@
+"""The simulator as a process of its own: started, found by its port, and gone when its starter is.
+
+`python -m oss_eval.simulator.process` reads its settings as one JSON line on standard input, answers with the
+port it listens on, and ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from oss_eval.errors import EndpointError, UsageError
+from oss_eval.simulator.faults import Faults, parse_faults
+from oss_eval.simulator.profiles import Paced, Profile, get_profile
+from oss_eval.system import child_process
+
+MODULE = "oss_eval.simulator.process"
+NOBODY_ASKS = signal.SIGUSR1
+"""To itself, when its starter is gone: the signals that end programs do not reach a child process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a sim:// URL asks for."""
+
+    profile: Profile
+    speed: float = 1.0
+    faults: dict[str, float] = field(default_factory=dict)
+    """Chances by name."""
+
+
+def parse_sim_url(url: str) -> Simulated:
+    """`sim://PROFILE?speed=20&fault=reset:0.02`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
+
+    Raises UsageError that says what is wrong.
+    """
+    parts = urlsplit(url)
+    profile = get_profile(parts.netloc)
+    known = ["speed", "fault", "rate", "ttft"] if isinstance(profile, Paced) else ["speed", "fault"]
+    values: dict[str, float] = {}
+    faults: dict[str, float] = {}
+    for key, text in parse_qsl(parts.query, keep_blank_values=True):
+        if key == "fault":
+            faults |= parse_faults(text)
+            continue
+        if key not in known:
+            raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
+        try:
+            values[key] = float(text)
+        except ValueError:
+            values[key] = 0.0
+        if not 0 < values[key] < float("inf"):
+            raise UsageError(f"{url!r}: {key}={text} is no positive number", f"try sim://{profile.name}?{key}=20")
+    speed = values.pop("speed", 1.0)
+    if isinstance(profile, Paced):
+        profile = replace(
+            profile,
+            token_rate=values.get("rate", profile.token_rate),
+            ttft_ms=values.get("ttft", profile.ttft_ms),
+        )
+    return Simulated(profile, speed, faults)
+
+
+@contextlib.contextmanager
+def running(url: str, truth: Path | None = None, answers: Path | None = None) -> Iterator[str]:
+    """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
+    process = child_process.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        settings = {"url": url, "truth": truth and str(truth), "answers": answers and str(answers)}
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            raise EndpointError("the simulator did not start", "oss-eval simulate shows why")
+        scheme = "https" if Faults(parse_sim_url(url).faults).tls else "http"
+        yield f"{scheme}://127.0.0.1:{int(line)}/v1"
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def serve(
+    what: Simulated,
+    truth: Path | None,
+    host: str,
+    port: int,
+    announce: Any,
+    answers: Path | None = None,
+) -> None:
+    """Run a simulator in this process until it is interrupted; `announce(port)` is called when it listens."""
+    import uvloop
+
+    from oss_eval.simulator.server import Simulator
+
+    simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults))
+    listener = simulator.listen(host, port)
+    # A collection would stop every stream at once; nothing on the server's path makes cycles.
+    gc.freeze()
+    gc.disable()
+
+    async def until_told() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM, NOBODY_ASKS):
+            loop.add_signal_handler(number, task.cancel)
+        announce(listener.getsockname()[1])
+        with contextlib.suppress(asyncio.CancelledError):
+            await simulator.serve(listener)
+
+    uvloop.run(until_told())
+
+
+def _child() -> None:
+    line = sys.stdin.readline()
+    if not line:
+        return  # its starter was stopped just then
+    settings = json.loads(line)
+    truth, answers = (Path(settings[key]) if settings[key] else None for key in ("truth", "answers"))
+
+    def announce(port: int) -> None:
+        sys.stdout.write(f"{port}\n")
+        sys.stdout.flush()
+
+        def leave_with_parent() -> None:
+            sys.stdin.read()
+            os.kill(os.getpid(), NOBODY_ASKS)
+
+        threading.Thread(target=leave_with_parent, daemon=True).start()
+
+    serve(parse_sim_url(settings["url"]), truth, "127.0.0.1", 0, announce, answers)
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,31 @@
+"""How this package starts its own processes: independent of the user's current folder, and of signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def start(module: str, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Run one of this package's modules in a process of its own; `options` are subprocess.Popen's.
+
+    `-P` keeps a user's ./random.py from being imported; this very package is on the path, installed or not. Ctrl-C
+    and SIGTERM are the starter's to handle, and never reach the process: a job manager sends them to every process
+    of a job, and a terminal to every one of a command. It has to end by itself when its starter is gone.
+    """
+    path = [str(Path(__file__).parent.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    masked = (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, masked)  # what is started inherits it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *words],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            process_group=0,
+            **options,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

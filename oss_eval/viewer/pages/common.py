@@ -1,0 +1,129 @@
+"""What several pages show in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from oss_eval.viewer import figures
+from oss_eval.viewer.page import Sheet, anchor, badge, esc
+from oss_eval.viewer.query import Address
+from oss_eval.viewer.run_index import Library, Run, View, effort_rank
+
+Words = Callable[[str], str]
+"""A text in the page's language."""
+
+PERF_KINDS = ("perf", "calibrate")
+
+
+def series_name(run: Run, shown: Sequence[Run]) -> str:
+    """What a run is called in a legend: its model, its label where that is all that differs, else both."""
+    models = [other.model for other in shown]
+    if models.count(run.model) == 1:
+        return run.model
+    labels = [other.label for other in shown if other.model == run.model]
+    label = run.label if labels.count(run.label) == 1 else f"{run.label} {run.path.name[-4:]}"
+    return label if len(set(models)) == 1 else f"{run.model} · {label}"
+
+
+def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[View]]:
+    """Points of sweeps by run and effort, each in order of concurrency."""
+    found: dict[str, list[View]] = {}
+    for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort), v.parallel or 0)):
+        name = series_name(view.run, shown) if len(shown) > 1 else ""
+        workers = f"w{view.workers}" if view.workers else None
+        found.setdefault(" · ".join(filter(None, (name, view.effort, workers))) or view.run.model, []).append(view)
+    return found
+
+
+def state_badges(run: Run, t: Words) -> str:
+    """How a run stands, in words."""
+    found = []
+    if run.simulated:
+        found.append(badge(t("simulated"), "sim"))
+    if run.live:
+        found.append(badge(t("running"), "live"))
+    elif run.status not in ("finished", "unreadable"):
+        found.append(badge(t(run.status), "broken"))
+    return " ".join(found)
+
+
+def introduce(sheet: Sheet, shown: Sequence[Run], address: Address, t: Words) -> None:
+    """Which runs the page is about, with whatever has to be known before a number is read."""
+    sheet.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
+        " · " + t("simulated").upper() if any(run.simulated for run in shown) else ""
+    )
+    items = []
+    for place, run in enumerate(shown):
+        letter = f"<b>{chr(65 + place)}</b> " if len(shown) > 1 else ""
+        about = anchor(run.path.name, address.to("about", (run.key,)))
+        items.append(f"<li>{letter}{about} {esc(run.model)} {state_badges(run, t)}</li>")
+    sheet.add(f'<ul class="shown">{"".join(items)}</ul>')
+    if any(run.simulated for run in shown):
+        sheet.say(
+            t("Simulated: no model was run. These numbers show how the tool works, not how a model is."),
+            "warn sim",
+        )
+    for run in shown:
+        if run.live:
+            done, planned = run.progress
+            sheet.say(
+                t("{run} is still going: {done} of {planned}.").format(run=run.label, done=done, planned=planned)
+            )
+        elif run.status in ("broken off", "interrupted", "failed"):
+            words = t("{run} did not come to its end ({status}).").format(run=run.label, status=t(run.status))
+            sheet.say(
+                words + (" " + t("Go on with: {command}").format(command=run.resume) if run.resume else ""), "bad"
+            )
+
+
+def problems(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
+    """Files that could not be read; said after everything was tried."""
+    for run in shown:
+        for problem in run.problems:
+            sheet.say(t("Not everything could be read: {problem}").format(problem=problem), "bad")
+
+
+def unfit(sheet: Sheet, library: Library, address: Address, kinds: tuple[str, ...], t: Words) -> bool:
+    """Say which of the runs named are not there or not of these kinds; True when none is left to show."""
+    for key in address.runs:
+        run = library.find(key)
+        if run is None:
+            sheet.say(t("There is no run {name} in these folders.").format(name=key), "bad")
+        elif run.kind not in kinds:
+            page = "scores" if run.kind == "bench" else "perf"
+            words = t("{run} has nothing for this page.").format(run=run.label)
+            sheet.add(f'<p class="note">{esc(words)} {anchor(t("Open it"), address.to(page, (key,)))}</p>')
+    return bool(address.runs) and not library.chosen(address.runs, kinds)
+
+
+def latest(library: Library, address: Address, kinds: tuple[str, ...], most: int = 1) -> list[Run]:
+    """The runs named, else the latest that hold something."""
+    if address.runs:
+        return library.chosen(address.runs, kinds)
+    return [run for run in library.runs() if run.kind in kinds and run.manifest.get("points")][:most]
+
+
+def nothing(sheet: Sheet, words: str, command: str, t: Words) -> Sheet:
+    """A page without anything to show says how to get something."""
+    sheet.say(words)
+    sheet.add(command_line(command, t))
+    return sheet
+
+
+def command_line(command: str, t: Words) -> str:
+    """A command with a button that copies it."""
+    return (
+        f'<div class="copy"><code>{esc(command)}</code>'
+        f'<button type="button" data-copy aria-label="{esc(t("Copy"))}">{esc(t("Copy"))}</button></div>'
+    )
+
+
+def levels(series: dict[str, list[View]], t: Words) -> dict[str, Any]:
+    """The axis of concurrency of some series."""
+    return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
+
+
+def requests_of(view: View) -> Address:
+    """Where a point's requests are seen one by one."""
+    return Address("requests", (view.run.key,), {"point": view.point_id})

@@ -1,0 +1,379 @@
+"""The runs in the folders that were given: found, read when needed, read again when they change.
+
+What a browser names is looked up here and never becomes a path.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from oss_eval.analysis import bench_summary
+from oss_eval.analysis import perf_summary as perf_runs
+from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.errors import OssEvalError, StoreError, UsageError
+from oss_eval.results.reader import (
+    CLOSED,
+    JOURNAL,
+    count_rows,
+    read_manifest,
+    read_requests,
+    read_samples,
+    read_summary,
+    status_of,
+)
+
+T = TypeVar("T")
+LOOK_AGAIN_SECONDS = 1.0
+RANKS = {None: -1, "none": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "xhigh": 5, "max": 6}
+
+
+@dataclass(frozen=True)
+class View:
+    """One point of a run with its figures."""
+
+    run: Run
+    point_id: str
+    task: str
+    effort: str | None
+    parallel: int | None
+    number: int
+    metrics: PointMetrics
+    workers: int | None = None
+    """Worker processes, where a run has points that differ in nothing else (calibrations)."""
+
+    def score(self) -> Metric | None:
+        """avg@k."""
+        return mean_score(self.metrics)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was planned is there."""
+        asked = self.metrics.metric("failed")
+        done = asked.n if asked is not None else self.metrics.finished
+        return done >= self.number
+
+    @property
+    def title(self) -> str:
+        """`aime25 high`, `high c64`."""
+        return point_title(self.task, self.effort, self.parallel, self.workers)
+
+
+def mean_score(metrics: PointMetrics) -> Metric | None:
+    """avg@k among a point's figures, whatever its k."""
+    return next((m for (n, stat), m in metrics.figures.items() if n == "score" and stat.startswith("avg@")), None)
+
+
+def point_title(task: str | None, effort: str | None, parallel: int | None, workers: int | None = None) -> str:
+    """What a point is called: a benchmark's by task and effort, a sweep's by effort and concurrency."""
+    if parallel is None:
+        return " ".join(filter(None, (task, effort)))
+    return " ".join(filter(None, (effort, f"w{workers}" if workers else None, f"c{parallel}")))
+
+
+def effort_rank(effort: str | None) -> tuple[int, str]:
+    """Efforts in their order, unknown ones last."""
+    return RANKS.get(effort, 9), effort or ""
+
+
+SHAPE: dict[str, type] = {
+    "run_id": str, "status": str, "kind": str, "model": str, "points": list, "task": dict, "tasks": dict,
+    "endpoint": dict, "environment": dict, "labels": dict, "checks": dict, "run_checks": list, "client": dict,
+    "sessions": list, "request": dict, "set_aside": list,
+}  # fmt: skip
+NEEDED = ("run_id", "status", "kind")
+
+
+def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A manifest whose parts are what they have to be; what is null is absent. Raises StoreError."""
+    found = {name: value for name, value in manifest.items() if value is not None or name not in SHAPE}
+    wrong = [name for name, kind in SHAPE.items() if name in found and not isinstance(found[name], kind)]
+    wrong += [name for name in NEEDED if name not in found]
+    for point in found.get("points", []) if "points" not in wrong else []:
+        if not isinstance(point, dict) or not isinstance(point.get("point_id"), str):
+            wrong.append("points")
+            break
+    aside = found.get("set_aside", [])
+    if "set_aside" not in wrong and not all(isinstance(point, dict) for point in aside):
+        wrong.append("set_aside")
+    if "points" in found:
+        begun = ("model", "endpoint", "tasks" if found.get("kind") == "bench" else "task")
+        wrong += [name for name in begun if name not in found]
+    if wrong:
+        raise StoreError(f"{path / 'manifest.json'} is damaged: {', '.join(wrong)}")
+    return found
+
+
+class Run:
+    """A stored run as far as it can be read. It does not change: a run that was written to is another object."""
+
+    def __init__(self, key: str, path: Path, stamp: tuple[int, ...]) -> None:
+        self.key, self.path, self.stamp = key, path, stamp
+        self.problems: list[str] = []
+        """What could not be read, in words."""
+        self.manifest: dict[str, Any] = {}
+        self.status = "unreadable"
+        try:
+            manifest = _shaped(read_manifest(path), path)
+            self.manifest, self.status = manifest, status_of(path, manifest)
+        except OssEvalError as error:
+            self.problems.append(error.message)
+
+    @property
+    def kind(self) -> str:
+        """`perf`, `bench`, `calibrate`, or nothing for what can't be read."""
+        return str(self.manifest.get("kind", ""))
+
+    @property
+    def live(self) -> bool:
+        """Whether it is being written."""
+        return self.status == "running"
+
+    @property
+    def model(self) -> str:
+        """The model asked."""
+        return str(self.manifest.get("model", ""))
+
+    @property
+    def task(self) -> str:
+        """The name of what was run."""
+        return str((self.manifest.get("task") or {}).get("name", ""))
+
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        """Who was asked."""
+        return dict(self.manifest.get("endpoint") or {})
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator answered."""
+        return bool(self.endpoint.get("simulated"))
+
+    @property
+    def created(self) -> str:
+        """When it began, in UTC: 2026-11-22 07:12."""
+        try:
+            moment = datetime.fromisoformat(str(self.manifest["created"])).astimezone(UTC)
+        except (KeyError, ValueError):
+            try:
+                moment = datetime.strptime(self.path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+            except ValueError:
+                return ""
+        return f"{moment:%Y-%m-%d %H:%M}"
+
+    @property
+    def label(self) -> str:
+        """A short name that tells it from others of the same model."""
+        return str(self.manifest.get("name") or self.path.name[-4:])
+
+    @property
+    def efforts(self) -> list[str]:
+        """Efforts that were asked for."""
+        found = {point.get("reasoning_effort") for point in self.manifest.get("points", [])}
+        return sorted((effort for effort in found if effort), key=effort_rank)
+
+    @property
+    def warnings(self) -> int | None:
+        """How many findings of the instrument are warnings; None while it was not checked."""
+        if "run_checks" not in self.manifest and "checks" not in self.manifest:
+            return None
+        found = [check for checks in (self.manifest.get("checks") or {}).values() for check in checks or ()]
+        return len([c for c in [*found, *(self.manifest.get("run_checks") or [])] if c.get("level") == "warn"])
+
+    @cached_property
+    def stored_rows(self) -> list[dict[str, Any]]:
+        """Rows of its summary; none where it can't be trusted: a resumed run that broke off has that of before."""
+        try:
+            return read_summary(self.path) if self.status in CLOSED else []
+        except StoreError as error:
+            self._note(error.message)
+            return []
+
+    @cached_property
+    def summary(self) -> dict[tuple[str, str | None], PointMetrics]:
+        """Its figures by point and subset: stored ones, or computed from the rows that there are so far."""
+        rows = self.stored_rows
+        if not rows and self.manifest.get("points"):
+            rows = self._computed()
+        return perf_runs.metrics_by_point(rows)
+
+    def _computed(self) -> list[dict[str, Any]]:
+        if self.kind != "bench":
+            return [] if self.report is None else perf_runs.summary_rows(self.report)
+        return bench_summary.summary_rows(self.manifest, self.groups)
+
+    @cached_property
+    def groups(self) -> list[bench_summary.Group]:
+        """A benchmark's scores with everything that is known of them; needs all samples."""
+        return bench_summary.groups(self.samples(bench_summary.COLUMNS), self.endpoint.get("prices"))
+
+    @cached_property
+    def points(self) -> list[View]:
+        """Points that have figures, in the order of the run."""
+        found = []
+        for planned in self.manifest.get("points", []):
+            metrics = self.summary.get((planned["point_id"], None))
+            if metrics is not None:
+                found.append(
+                    View(
+                        self,
+                        planned["point_id"],
+                        planned.get("task") or self.task,
+                        planned.get("reasoning_effort"),
+                        planned.get("parallel"),
+                        planned.get("number") or 0,
+                        metrics,
+                        self._workers(planned),
+                    )
+                )
+        return found
+
+    @property
+    def planned(self) -> list[tuple[str, str]]:
+        """(title, point_id) of every point, begun or not."""
+        return [
+            (
+                point_title(
+                    point.get("task"), point.get("reasoning_effort"), point.get("parallel"), self._workers(point)
+                ),
+                point["point_id"],
+            )
+            for point in self.manifest.get("points", [])
+        ]
+
+    def _workers(self, point: dict[str, Any]) -> int | None:
+        """Only a calibration has points that differ in nothing else."""
+        return point.get("workers") if self.kind == "calibrate" else None
+
+    def point(self, point_id: str) -> View | None:
+        """A point by its id."""
+        return next((view for view in self.points if view.point_id == point_id), None)
+
+    @cached_property
+    def report(self) -> perf_runs.RunReport | None:
+        """A load sweep with failures, clocks and checks; None where nothing can be shown."""
+        try:
+            return self._read(perf_runs.load_run, stored=bool(self.stored_rows))
+        except OssEvalError as error:
+            self._note(error.message)
+            return None
+
+    def samples(self, columns: list[str]) -> pa.Table:
+        """Rows of its samples, as far as they can be read."""
+        return self._read(read_samples, columns=columns)
+
+    def requests(self, columns: list[str], point_id: str | None = None) -> pa.Table:
+        """Rows of its requests, as far as they can be read."""
+        return self._read(read_requests, point_id=point_id, columns=columns)
+
+    def _read(self, read: Callable[..., T], **what: Any) -> T:
+        """What a reader of the store finds; the files that it could not read are noted."""
+        damaged: list[str] = []
+        try:
+            return read(self.path, **what, damaged=damaged)
+        finally:
+            for problem in damaged:
+                self._note(problem)
+
+    @cached_property
+    def progress(self) -> tuple[int, int]:
+        """(finished, planned) requests or samples."""
+        planned = sum(point.get("number") or 0 for point in self.manifest.get("points", []))
+        aside = sum(point.get("requests") or 0 for point in self.manifest.get("set_aside", []))
+        there = count_rows(self.path, "samples" if self.kind == "bench" else "requests") - aside
+        return max(0, min(planned, there)), planned
+
+    @property
+    def resume(self) -> str | None:
+        """The command that goes on with a run that ended too early."""
+        if self.kind in ("perf", "bench") and self.status in ("broken off", "interrupted", "failed"):
+            return shlex.join(["oss-eval", "resume", self.path.name, "--out", str(self.path.parent)])
+        return None
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+class Library:
+    """Every run in some folders, newest first."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Raises UsageError for a folder that is not there."""
+        for folder in folders:
+            if not folder.is_dir():
+                raise UsageError(
+                    f"{folder} is no folder", "give folders of results, or run oss-eval perf --url sim://instant"
+                )
+        self.folders = [folder.resolve() for folder in folders]
+        self._runs: dict[Path, Run] = {}
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+
+    def runs(self) -> list[Run]:
+        """All runs; folders are looked at again once a second."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+                self._look()
+                self._looked = time.monotonic()
+            return list(self._runs.values())
+
+    def find(self, key: str) -> Run | None:
+        """A run by its key."""
+        return next((run for run in self.runs() if run.key == key), None)
+
+    def chosen(self, keys: Sequence[str], kinds: tuple[str, ...]) -> list[Run]:
+        """The runs named, as far as they are of these kinds, in the order named."""
+        found = {run.key: run for run in self.runs()}
+        return [found[key] for key in keys if key in found and found[key].kind in kinds]
+
+    def _look(self) -> None:
+        fresh: dict[Path, Run] = {}
+        used: set[str] = set()
+        for path in self._paths():
+            stamp, old = _stamp(path), self._runs.get(path)
+            key, number = path.name, 2
+            while key in used:
+                key, number = f"{path.name}~{number}", number + 1
+            used.add(key)
+            ended = old is not None and old.live and status_of(path, old.manifest) != "running"
+            if old is None or old.stamp != stamp or ended or old.key != key:
+                old = Run(key, path, stamp)
+            fresh[path] = old
+        order = sorted(fresh.values(), key=lambda run: (run.created, run.key), reverse=True)
+        self._runs = {run.path: run for run in order}
+
+    def _paths(self) -> list[Path]:
+        found = []
+        for folder in self.folders:
+            if (folder / "manifest.json").is_file():
+                found.append(folder)
+                continue
+            found += [
+                file.parent
+                for pattern in ("*/manifest.json", "*/*/manifest.json")  # results/RUN, results/examples/RUN
+                for file in sorted(folder.glob(pattern))
+                if file.resolve().is_relative_to(folder)  # a link may lead anywhere
+            ]
+        return list(dict.fromkeys(found))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes whenever something was written to the run."""
+    found = []
+    for name in ("manifest.json", "summary.parquet", "requests", "samples", JOURNAL):
+        try:
+            stat = (path / name).stat()
+            found += [stat.st_mtime_ns, stat.st_size]
+        except OSError:
+            found.append(0)
+    return tuple(found)
