@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from oss_eval.bench import answer_key
-from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.sources.custom import CustomBenchmark
 from oss_eval.config.task import BenchTask
 from oss_eval.config.task_files import shipped_dir
@@ -72,7 +72,7 @@ def main() -> None:
         folder = Path(scratch)
         data, key = problems(folder), folder / "key.jsonl"
         task = BenchTask(name="x", dataset=str(data / "test.jsonl"), prompt=PROMPT, scorer="integer")
-        answer_key.write(key, CustomBenchmark(task, None, Grader(), None).questions())
+        answer_key.write(key, CustomBenchmark(task, None, ScorerProcess(), None).samples())
         with running("sim://instant", answers=key) as url:
 
             def ours(limit: int, repeats: int) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oss_eval.simulator.truth_log import Truth, read_truth
+from oss_eval.simulator.truth_log import TruthRow, read_truth
 from oss_eval.system.environment import environment
 
 METRICS = ("ttft", "latency", "tpot", "itl")
@@ -119,7 +119,7 @@ def run_evalscope(url: str, streams: int, number: int, tokens: int, folder: Path
     return cost, {m: (rows["50%"][key] * f, rows["99%"][key] * f) for m, (key, f) in names.items()}
 
 
-def true_percentiles(requests: list[Truth]) -> Percentiles:
+def true_percentiles(requests: list[TruthRow]) -> Percentiles:
     values: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for request in requests:
         written = np.asarray(request.token_ns) - request.received_ns
@@ -167,7 +167,7 @@ def measure(tool: Callable[..., tuple[Cost, Percentiles]], streams: int, number:
         print(f"  {metric:8s} {'   '.join(cells)}", flush=True)
 
 
-def all_truth(path: Path) -> list[Truth]:
+def all_truth(path: Path) -> list[TruthRow]:
     """Every request of a truth log; EvalScope's have no id."""
     numbered = path.with_suffix(".numbered")
     with numbered.open("w") as out:

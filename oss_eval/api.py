@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import UsageError
-from oss_eval.run.lifecycle import Made
-from oss_eval.run.options import Order
+from oss_eval.run.lifecycle import RunResult
+from oss_eval.run.options import RunOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +109,9 @@ def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results
     return _run(run_sweep(sweep(stored, settings), order, resumed=stored, missing=missing), "perf")
 
 
-def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> Order:
-    return Order(out=Path(out), name=name, labels=labels or {}, access=Access(key=api_key))
+def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> RunOptions:
+    return RunOptions(out=Path(out), name=name, labels=labels or {}, auth=Auth(key=api_key))
 
 
-def _run(made: Made, kind: str) -> Run:
+def _run(made: RunResult, kind: str) -> Run:
     return Run(made.path, made.status, kind)

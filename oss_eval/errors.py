@@ -40,7 +40,7 @@ class EndpointError(OssEvalError):
     """A server that can't be reached, refuses the request or speaks something else."""
 
 
-class AccessRefused(EndpointError):
+class AuthRefused(EndpointError):
     """A server that is there and answers 401 or 403."""
 
 
@@ -48,7 +48,7 @@ class StoreError(OssEvalError):
     """A results folder that can't be written, or a stored run that can't be read."""
 
 
-class BrokenOff(OssEvalError):
+class RunFailed(OssEvalError):
     """A run that was begun and can't go on: a worker process died, the server is gone, the disk is full."""
 
     exit_code = 1

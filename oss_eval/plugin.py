@@ -20,16 +20,16 @@ from evalscope.api.model import GenerateConfig, ModelAPI, ModelOutput
 from evalscope.api.registry import MODEL_APIS, register_model_api
 from evalscope.api.tool import ToolChoice, ToolInfo
 
-from oss_eval.bench.client import Channel, Failed, Voice
-from oss_eval.bench.concurrency import Gate
+from oss_eval.bench.client import BenchContext, RequestFailed, SampleClient
+from oss_eval.bench.concurrency import ConcurrencyLimit
 from oss_eval.bench.sources.evalscope_model import model_output, request_fields
 from oss_eval.config.task import MAX_RESPONSE_BYTES
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import parse_url
-from oss_eval.load.client import Asker
+from oss_eval.load.client import RequestClient
 from oss_eval.load.workers.process import Limits
 from oss_eval.probe.apis import Generation
-from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.decode_options import DecodeOptions
 
 UNLIMITED = 1 << 20
 """EvalScope's own pool says how many requests are in flight."""
@@ -51,46 +51,51 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
         """`model_args` are fields of every request. Raises UsageError for a URL that is none."""
         super().__init__(model_name, base_url, api_key, config or GenerateConfig())
         key = None if api_key in (None, "", "EMPTY") else api_key
-        self._endpoint = parse_url(base_url or "", "chat", Access(key=key))
+        self._endpoint = parse_url(base_url or "", "chat", Auth(key=key))
         self._fields = model_args
         self._lock = threading.Lock()
-        self._asker: Asker | None = None
+        self._client: RequestClient | None = None
         self._count = 0
 
-    def _channel(self) -> Channel:
+    def _context(self) -> BenchContext:
         """The way to the server; its process is started with the first request and ends with this one."""
         with self._lock:
-            if self._asker is None:
+            if self._client is None:
                 config = self.config
                 limits = Limits(5.0, config.timeout or 600.0, max(3600.0, config.timeout or 0.0))
-                reading = Reading(most_bytes=MAX_RESPONSE_BYTES)
-                self._asker = Asker("evalscope", (self._endpoint.target(),), limits, reading)
+                reading = DecodeOptions(most_bytes=MAX_RESPONSE_BYTES)
+                self._client = RequestClient("evalscope", (self._endpoint.target(),), limits, reading)
                 atexit.register(self.close)
             self._count += 1
             retries = RETRIES if self.config.retries is None else self.config.retries
-            return Channel(
-                self._asker, Gate(UNLIMITED), retries, self.model_name, "evalscope", hide=self._endpoint.hide
+            return BenchContext(
+                self._client,
+                ConcurrencyLimit(UNLIMITED),
+                retries,
+                self.model_name,
+                "evalscope",
+                redact=self._endpoint.redact,
             )
 
     def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
         """An answer with its timings. Raises RuntimeError for a request that failed for good."""
-        channel = self._channel()
+        context = self._context()
         wanted = Generation(self.model_name, extra=tuple(self._fields.items()))
-        voice = Voice(channel, "evalscope", str(self._count), "", 1, wanted)
+        client = SampleClient(context, "evalscope", str(self._count), "", 1, wanted)
         try:
-            answer = voice.ask(request_fields(self.model_name, input, tools, tool_choice, config))
-        except Failed as error:
+            answer = client.ask(request_fields(self.model_name, input, tools, tool_choice, config))
+        except RequestFailed as error:
             raise RuntimeError(f"{self._endpoint.url}: {error.record.error_kind}: {error}") from None
         return model_output(self.model_name, answer, tools)
 
     def close(self) -> None:
         """End the worker process."""
         with self._lock, contextlib.suppress(OSError):
-            if self._asker is not None:
-                self._asker.close()
-            self._asker = None
+            if self._client is not None:
+                self._client.close()
+            self._client = None
 
 
 def take_over() -> None:

@@ -20,13 +20,13 @@ from oss_eval.analysis.bench_summary import groups
 from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, final_text
 from oss_eval.config.task import BenchTask, PerfTask, validated
 from oss_eval.config.task_files import read_task
-from oss_eval.endpoint import auth
+from oss_eval.endpoint import profiles
 from oss_eval.errors import OssEvalError
-from oss_eval.load.workers.in_flight import Replies
+from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Batch
 from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.decode import LineDecoder
-from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader
@@ -90,9 +90,9 @@ def blank(number: int = 0) -> RequestRecord:
 def response(data: bytes) -> None:
     """Whatever a server sends, there is a record, its instants are in order and it can be stored."""
     api = sorted(DIALECTS)[data[0] % len(DIALECTS)] if data else "chat"
-    reading = Reading(api, split_think=bool(data) and data[0] > 127, most_bytes=1 << 20)
+    reading = DecodeOptions(api, split_think=bool(data) and data[0] > 127, most_bytes=1 << 20)
     ended: list[RequestRecord] = []
-    replies = Replies(
+    replies = InFlight(
         lambda worker, tag, attempt, start, server: reading.decoder(blank(), keep_text=True),
         lambda tag, decoder, record: ended.append(record),
     )
@@ -143,11 +143,11 @@ def task_file(data: bytes) -> None:
 def endpoint_file(data: bytes) -> None:
     path = scratch() / "endpoints.yaml"
     path.write_bytes(data)
-    before, auth.PROFILE_FILES = auth.PROFILE_FILES, (path,)
+    before, profiles.PROFILE_FILES = profiles.PROFILE_FILES, (path,)
     try:
-        auth.profile_access("a", auth.profile("a"))
+        profiles.profile_access("a", profiles.profile("a"))
     finally:
-        auth.PROFILE_FILES = before
+        profiles.PROFILE_FILES = before
 
 
 @cache
@@ -202,11 +202,11 @@ def simulator_url(data: bytes) -> None:
 
 @cache
 def library() -> object:
-    from oss_eval.viewer.run_index import Library
+    from oss_eval.viewer.run_index import RunIndex
 
     for part in ("sweep-a", "sweep-b", "demo-a", "demo-b"):
         example(part)
-    return Library([scratch()])
+    return RunIndex([scratch()])
 
 
 PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
@@ -215,14 +215,14 @@ PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
 def address(data: bytes) -> None:
     """Any query string of the viewer is a page."""
     from oss_eval.viewer.i18n import words
-    from oss_eval.viewer.query import Address
+    from oss_eval.viewer.query import Query
 
     text = data[1:].decode("latin-1")
     runs_named = ",".join(run.key for run in library().runs())  # type: ignore[attr-defined]
     query = f"?show={PAGES[data[0] % 7] if data else 'runs'}&{text}"
     if data and data[0] > 127:
         query += f"&runs={quote(runs_named)}"
-    found = Address.parse(query)
+    found = Query.parse(query)
     str(found)
     import_module(f"oss_eval.viewer.pages.{found.page}").draw(library(), found, words("en"))
 

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oss_eval.bench.concurrency import Gate, Tuner
+from oss_eval.bench.concurrency import ConcurrencyLimit, ConcurrencyTuner
 from oss_eval.bench.retry import retry_after
-from oss_eval.bench.scoring.scorer_process import Grader, GraderError
+from oss_eval.bench.scoring.scorer_process import ScorerError, ScorerProcess
 from oss_eval.errors import OssEvalError
 from oss_eval.records import SampleRecord
 from oss_eval.results.reader import read_manifest, read_samples
@@ -691,7 +691,7 @@ def test_ctrl_c_waits_no_longer_for_a_judge_than_for_an_answer(tmp_path: Path, s
 
 
 def test_the_gate_is_fair_and_never_overfull() -> None:
-    gate = Gate(3)
+    gate = ConcurrencyLimit(3)
     order: list[int] = []
     inside, most = 0, 0
     lock = threading.Lock()
@@ -723,8 +723,8 @@ class Bottleneck:
     """A server in virtual time whose throughput stops growing at a knee."""
 
     def __init__(self, knee: int) -> None:
-        self.gate, self.knee, self.now, self.tokens = Gate(Tuner.START), knee, 0.0, 0.0
-        self.tuner = Tuner(self.gate, lambda: int(self.tokens), lambda: self.now)
+        self.gate, self.knee, self.now, self.tokens = ConcurrencyLimit(ConcurrencyTuner.START), knee, 0.0, 0.0
+        self.tuner = ConcurrencyTuner(self.gate, lambda: int(self.tokens), lambda: self.now)
         self.gate._inside = 10**6  # always enough to ask
 
     def run(self, seconds: float) -> None:
@@ -734,7 +734,7 @@ class Bottleneck:
             self.tuner.look()
 
 
-@pytest.mark.parametrize(("knee", "expected"), [(30, 32), (100, 128), (4, 8), (10_000, Tuner.MOST)])
+@pytest.mark.parametrize(("knee", "expected"), [(30, 32), (100, 128), (4, 8), (10_000, ConcurrencyTuner.MOST)])
 def test_auto_finds_the_knee(knee: int, expected: int) -> None:
     server = Bottleneck(knee)
     server.run(40)
@@ -793,7 +793,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
     [plan] = plans(["demo"], {})
     key, truth = tmp_path / "key.jsonl", tmp_path / "truth.jsonl"
-    answer_key.write(key, open_benchmark(plan, "m", Grader(), None, tmp_path).questions())
+    answer_key.write(key, open_benchmark(plan, "m", ScorerProcess(), None, tmp_path).samples())
     with running("sim://gpt-oss-20b-h20?speed=6", truth, key) as url:
         yield url, truth
 
@@ -1101,13 +1101,13 @@ def test_a_second_ctrl_c_loses_no_graded_sample(oss_eval: Command, tmp_path: Pat
 
 
 def test_a_grader_that_hangs_is_ended_at_once() -> None:
-    grader = Grader()
+    grader = ScorerProcess()
     outcome: list[object] = []
 
     def grade() -> None:
         try:
             outcome.append(grader.grade("regex", "a" * 60 + "!", "x", False, {"pattern": "(a+)+$"}))
-        except GraderError as error:
+        except ScorerError as error:
             outcome.append(error)
 
     threads = [threading.Thread(target=grade) for _ in range(3)]
@@ -1120,4 +1120,4 @@ def test_a_grader_that_hangs_is_ended_at_once() -> None:
         thread.join(5)
     assert time.monotonic() - begun < 14, "not fifteen seconds for each of them"
     assert len(outcome) == 3
-    assert all(isinstance(one, GraderError) for one in outcome)
+    assert all(isinstance(one, ScorerError) for one in outcome)

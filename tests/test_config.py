@@ -14,14 +14,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from oss_eval.config.task import BenchTask, PerfTask, validated
 from oss_eval.config.task_files import find_task, read_task, shipped_dir, task_files
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import choose_model, find_endpoint
 from oss_eval.endpoint.endpoint import parse_url
-from oss_eval.errors import AccessRefused, EndpointError, OssEvalError, TaskError, UsageError
+from oss_eval.errors import AuthRefused, EndpointError, OssEvalError, TaskError, UsageError
 from oss_eval.load.plan import Point, grid
 from oss_eval.load.prompts.prompts import body, generation, random_prompts, source
 from oss_eval.load.prompts.tokenizer import Counter, load_tokenizer
-from oss_eval.load.workers.request_file import Budget, Deck, write_deck
+from oss_eval.load.workers.request_file import RequestCounter, RequestFile, write_request_file
 from oss_eval.system.redact import command_line, public_url
 from tests.scripted import MODELS, ScriptedServer, answering, json_reply
 
@@ -147,7 +147,7 @@ def test_api_and_path_must_agree() -> None:
 def test_the_environment_names_the_server_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gpu1:8000/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    found = find_endpoint(None, "openai", Access())
+    found = find_endpoint(None, "openai", Auth())
     assert (found.url, found.found) == ("http://gpu1:8000/v1", "OPENAI_BASE_URL")
     assert found.headers == (("Authorization", "Bearer sk-secret"),)
     assert "secret" not in repr(found)
@@ -162,15 +162,15 @@ def test_local_servers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         ports = {"vLLM": one.port, "web": web.port, "ssh": ssh.port, "Ollama": 1}
         monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", ports)
-        found = find_endpoint(None, "openai", Access())
+        found = find_endpoint(None, "openai", Auth())
         assert (found.url, found.found) == (one.url, "vLLM's usual port")
         monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", {**ports, "SGLang": two.port})
         with pytest.raises(EndpointError, match="several servers") as several:
-            find_endpoint(None, "openai", Access())
+            find_endpoint(None, "openai", Auth())
         assert one.url in several.value.message
         assert two.url in several.value.message
         monkeypatch.setattr("oss_eval.endpoint.discovery.LOCAL_PORTS", {"web": web.port})
-        assert find_endpoint(None, "openai", Access()) is None
+        assert find_endpoint(None, "openai", Auth()) is None
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_local_servers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (json_reply(b'{"data":[{"id":"a"},{"id":"b"}]}'), EndpointError, "serves 2 models:\n  a\n  b"),
         (json_reply(b'{"data":[]}'), EndpointError, "serves no model"),
-        (json_reply(b'{"error":{"message":"bad key"}}', "401 Unauthorized"), AccessRefused, "HTTP 401): bad key"),
+        (json_reply(b'{"error":{"message":"bad key"}}', "401 Unauthorized"), AuthRefused, "HTTP 401): bad key"),
         (json_reply(b'{"error":{"message":"nothing"}}', "404 Not Found"), EndpointError, "HTTP 404): nothing"),
         (json_reply(b"<html>", "404 Not Found"), EndpointError, "no OpenAI-compatible server"),
         (json_reply(b"{}", "500 Internal Server Error"), EndpointError, "HTTP 500"),
@@ -282,15 +282,15 @@ def test_evalscope_datasets(tmp_path: Path) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=30))
 def test_the_deck(tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("deck") / "d"
-    assert write_deck(path, bodies * 2) == 2 * len(bodies)
-    deck = Deck(path)
+    assert write_request_file(path, bodies * 2) == 2 * len(bodies)
+    deck = RequestFile(path)
     assert [deck[n] for n in range(len(deck))] == bodies * 2
     deck.close()
     assert path.stat().st_size == 8 + 32 * len(bodies) + sum(map(len, set(bodies)))
 
 
 def test_a_budget_is_shared(tmp_path: Path) -> None:
-    one, two = Budget(tmp_path / "b"), Budget(tmp_path / "b")
+    one, two = RequestCounter(tmp_path / "b"), RequestCounter(tmp_path / "b")
     assert [one.take(3), two.take(3), one.take(3), two.take(3)] == [0, 1, 2, None]
     one.close()
     two.close()

@@ -16,9 +16,9 @@ import pytest
 import trustme
 
 from oss_eval.config.task import Task, validated
-from oss_eval.diagnose.connect import inquiry
-from oss_eval.endpoint.auth import Access, header
-from oss_eval.endpoint.capabilities import Settled
+from oss_eval.diagnose.connect import open_session
+from oss_eval.endpoint.auth import Auth, header
+from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.endpoint.endpoint import parse_url
 from oss_eval.endpoint.identify import identify
 from oss_eval.endpoint.profiles import profile
@@ -250,10 +250,10 @@ SENT = {
 """Where `once` asks with max_tokens 9, and what."""
 
 
-def once(server: ScriptedServer, prompt: Any = "Hello", access: Access | None = None, **settings: Any) -> Answer:
+def once(server: ScriptedServer, prompt: Any = "Hello", access: Auth | None = None, **settings: Any) -> Answer:
     """One question through the whole client."""
     task = validated(Task, {"url": server.url, "model": "m", **settings}, "test")
-    with inquiry(task, access or Access()) as line:
+    with open_session(task, access or Auth()) as line:
         return line.ask(prompt, line.generation())
 
 
@@ -557,11 +557,11 @@ def test_keys_and_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     azure = parse_url("https://r.openai.azure.com/openai/deployments/oss/chat/completions?api-version=1", "openai")
     assert azure.headers == (("api-key", "azure-1"),)
     assert azure.deployment == "oss"
-    own = Access(key="k-1234", key_header="X-Key", headers=(header("X-Team: red"),))
+    own = Auth(key="k-1234", key_header="X-Key", headers=(header("X-Team: red"),))
     assert parse_url("http://h", "chat", own).headers == (("X-Key", "k-1234"), ("X-Team", "red"))
     monkeypatch.setenv("TEAM", "blue")
     assert header("X-Team: $TEAM") == ("X-Team", "blue")
-    assert parse_url("http://h", "chat", own).hide("no k-1234 for red") == "no *** for red"
+    assert parse_url("http://h", "chat", own).redact("no k-1234 for red") == "no *** for red"
     for wrong in ("X-Team", "X Team: red", ": red", "X: $NOT_SET_AT_ALL"):
         with pytest.raises(UsageError, match="--header"):
             header(wrong)
@@ -574,8 +574,8 @@ def test_keys_stay_with_their_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = parse_url("http://myvm.eastus.cloudapp.azure.com:8000", "chat")
     assert machine.headers == (("Authorization", "Bearer open-1"),)
     with pytest.raises(UsageError, match="none of Azure's"):
-        parse_url("http://somebody.example.com", "chat", Access(entra=True))
-    given = Access(headers=(("authorization", "Bearer mine"),))
+        parse_url("http://somebody.example.com", "chat", Auth(entra=True))
+    given = Auth(headers=(("authorization", "Bearer mine"),))
     assert parse_url("http://h", "chat", given).headers == (("authorization", "Bearer mine"),)
 
 
@@ -595,10 +595,10 @@ def test_urls_as_they_are_shown(url: str, shown: str) -> None:
 
 
 def test_a_key_is_hidden_before_words_are_cut() -> None:
-    endpoint = parse_url("http://h", "chat", Access(key="sk-a/b+SECRET"))
-    assert "SECRET" not in endpoint.hide("x" * 2043 + "sk-a/b+SECRET")
-    assert "SECRET" not in endpoint.hide("called with key=sk-a%2Fb%2BSECRET")
-    assert "q-SECRET" not in parse_url("http://h/v1?code=q-SECRET", "chat").hide("no route /v1?code=q-SECRET")
+    endpoint = parse_url("http://h", "chat", Auth(key="sk-a/b+SECRET"))
+    assert "SECRET" not in endpoint.redact("x" * 2043 + "sk-a/b+SECRET")
+    assert "SECRET" not in endpoint.redact("called with key=sk-a%2Fb%2BSECRET")
+    assert "q-SECRET" not in parse_url("http://h/v1?code=q-SECRET", "chat").redact("no route /v1?code=q-SECRET")
 
 
 def test_nothing_secret_is_kept(oss_eval: Command, tmp_path: Path) -> None:
@@ -804,23 +804,26 @@ def test_doctor_on_an_odd_server(oss_eval: Command) -> None:
 )
 def test_refused_values_are_the_users(words: str) -> None:
     assert (
-        Settled().adapted(400, words, Generation("m", max_tokens=5, temperature=3.0, seed=1, min_tokens=9)) is None
+        Capabilities().after_refusal(
+            400, words, Generation("m", max_tokens=5, temperature=3.0, seed=1, min_tokens=9)
+        )
+        is None
     )
 
 
 def test_the_refused_field_is_the_one_left_out() -> None:
     sent = Generation("m", temperature=1.0, top_p=0.9, seed=1)
-    changed = Settled().adapted(400, "Unrecognized request argument supplied: seed", sent)
+    changed = Capabilities().after_refusal(400, "Unrecognized request argument supplied: seed", sent)
     assert changed is not None
     assert changed.without == ("seed",)
 
 
 def test_adaptation_knows_when_to_stop() -> None:
     sent = Generation("m", max_tokens=5, temperature=1.0)
-    assert Settled().adapted(400, "context length exceeded", sent) is None
-    assert Settled().adapted(500, "temperature", sent) is None
-    first = Settled().adapted(
+    assert Capabilities().after_refusal(400, "context length exceeded", sent) is None
+    assert Capabilities().after_refusal(500, "temperature", sent) is None
+    first = Capabilities().after_refusal(
         400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", sent
     )
     assert first is not None
-    assert first.adapted(400, "max_completion_tokens is too large", sent) is None
+    assert first.after_refusal(400, "max_completion_tokens is too large", sent) is None

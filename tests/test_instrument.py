@@ -22,8 +22,8 @@ import pytest
 from oss_eval.analysis.checks import ClockWatch, check_point
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.config.task import PerfTask
-from oss_eval.diagnose.calibrate import Comparison, compare, verdicts
-from oss_eval.load.client_stats import Client
+from oss_eval.diagnose.calibrate import CalibrationPoint, compare, verdicts
+from oss_eval.load.client_stats import ClientStats
 from oss_eval.load.plan import Point, auto_workers, grid
 from oss_eval.probe import file_limits
 from oss_eval.probe.poller import FLOOD, Poller
@@ -87,12 +87,12 @@ def test_calibrate_explains_mistakes(oss_eval: Command, words: list[str], cause:
     assert cause in done.stderr
 
 
-def level(workers: int, parallel: int, error: float) -> Comparison:
+def level(workers: int, parallel: int, error: float) -> CalibrationPoint:
     import numpy as np
 
     true = {m: np.array([1.0, 2.0, 3.0]) for m in ("ttft", "tpot", "itl", "latency")}
     point = Point(point_id="p", index=0, parallel=parallel, number=4, workers=workers)
-    return Comparison(
+    return CalibrationPoint(
         point, true, {m: v * (1 + error) for m, v in true.items()}, 4, 0, 100, 66.0 * parallel, 0.0, 1.0, 9.0, 1.0
     )
 
@@ -289,12 +289,12 @@ def metrics(**values: float) -> PointMetrics:
     return PointMetrics({named[k]: Metric(*named[k], v, None, None, 200, "") for k, v in values.items()})
 
 
-def client(**changes: float) -> Client:
+def client(**changes: float) -> ClientStats:
     base = {
         "workers": 2, "cores": 8, "slots": 64, "connections": 64, "reconnects": 0, "wall_seconds": 10.0, "cpu_seconds": 5.0, "main_cpu_seconds": 1.0,
         "waited_share": 0.01, "longest_stall_seconds": 0.004, "longest_flush_seconds": 0.0003, "held_back_seconds": 0.0,
     }  # fmt: skip
-    return Client(**{**base, **changes})  # type: ignore[arg-type]
+    return ClientStats(**{**base, **changes})  # type: ignore[arg-type]
 
 
 def kinds(found: list[object]) -> list[tuple[str, str]]:

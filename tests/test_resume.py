@@ -27,15 +27,15 @@ from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.request_rows import measured_seconds
 from oss_eval.analysis.slo import goodput
 from oss_eval.analysis.steady_state import plateau_span
-from oss_eval.errors import BrokenOff, StoreError
-from oss_eval.load.client_stats import Client, together
-from oss_eval.perf.remaining import rest
+from oss_eval.errors import RunFailed, StoreError
+from oss_eval.load.client_stats import ClientStats, merge
+from oss_eval.perf.remaining import remaining
 from oss_eval.records import RequestRecord
 from oss_eval.results.reader import CLOSED, iter_requests, read_manifest, read_requests, read_samples, status_of
 from oss_eval.results.schema import REQUESTS
 from oss_eval.results.tables import requests_table
 from oss_eval.results.writer import RunWriter
-from oss_eval.run.lifecycle import Made, close
+from oss_eval.run.lifecycle import RunResult, finish_run
 from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
 from oss_eval.system.signals import Interrupts
@@ -619,8 +619,8 @@ def test_a_point_that_was_begun_gets_other_prompts_even_without_a_row(tmp_path: 
         process.kill()
     run = only_run(tmp_path)
     assert read_requests(run, "00-c2").num_rows == 0
-    assert rest(run, missing=False).points[0].point_id == "00-c2-r2"
-    assert rest(run, missing=True).todo == {"00-c2": [0, 1, 2, 3]}
+    assert remaining(run, missing=False).points[0].point_id == "00-c2-r2"
+    assert remaining(run, missing=True).todo == {"00-c2": [0, 1, 2, 3]}
 
 
 def test_what_an_outage_kept_from_being_sent_is_missing(tmp_path: Path) -> None:
@@ -636,17 +636,17 @@ def test_what_an_outage_kept_from_being_sent_is_missing(tmp_path: Path) -> None:
     for record in records:
         writer.add(record)
     writer.finish("interrupted")  # whether the server was known to be gone by then or not
-    assert rest(tmp_path / "r", missing=True).todo == {"p": [2]}
-    assert rest(tmp_path / "r", missing=False).todo == {"p-r2": range(3)}
+    assert remaining(tmp_path / "r", missing=True).todo == {"p": [2]}
+    assert remaining(tmp_path / "r", missing=False).todo == {"p-r2": range(3)}
     writer = RunWriter.reopen(tmp_path / "r")
     writer.finish("finished", ended=["p"])  # what was refused in a point that came to its end, the server refused
-    assert not rest(tmp_path / "r", missing=True).todo
-    assert not rest(tmp_path / "r", missing=False).todo
+    assert not remaining(tmp_path / "r", missing=True).todo
+    assert not remaining(tmp_path / "r", missing=False).todo
     manifest = read_manifest(tmp_path / "r")
     del manifest["ended"]  # of a run of before: only what was begun last can have been under way
     for begun_ones, todo in ((["p", "q"], {}), (["q", "p"], {"p": [2]})):
         (tmp_path / "r" / "manifest.json").write_text(json.dumps({**manifest, "begun": begun_ones}))
-        assert rest(tmp_path / "r", missing=True).todo == todo
+        assert remaining(tmp_path / "r", missing=True).todo == todo
 
 
 def test_a_run_that_could_not_be_reopened_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -693,10 +693,10 @@ def test_a_disk_that_fills_up_in_a_hurry_is_no_misuse(tmp_path: Path, monkeypatc
     writer = RunWriter(tmp_path, "r", {"kind": "perf"})
     writer.add(row(0, 0, 1, 1))
     monkeypatch.setattr("oss_eval.results.writer.write_part", refuse)
-    made, interrupts = Made(tmp_path / "r", "interrupted", "interrupted"), Interrupts()
+    made, interrupts = RunResult(tmp_path / "r", "interrupted", "interrupted"), Interrupts()
     interrupts.count = 2
-    with pytest.raises(BrokenOff) as error:
-        close(writer, made, interrupts, lambda made: made, contextlib.ExitStack())
+    with pytest.raises(RunFailed) as error:
+        finish_run(writer, made, interrupts, lambda made: made, contextlib.ExitStack())
     assert "No space left on device" in error.value.message
 
 
@@ -728,9 +728,9 @@ def test_reading_goes_on_while_parts_are_joined(tmp_path: Path) -> None:
 
 
 def test_two_sessions_of_a_client_are_one(tmp_path: Path) -> None:
-    first = Client(2, 4, 8, 10, 1, 5.0, 2.0, 1.0, 0.2, 1.4, 0.001, 0.5)
-    second = Client(2, 4, 8, 8, 0, 3.0, 1.0, 0.5, None, 0.1, 0.002, 0.0)
-    both = together(first, second)
+    first = ClientStats(2, 4, 8, 10, 1, 5.0, 2.0, 1.0, 0.2, 1.4, 0.001, 0.5)
+    second = ClientStats(2, 4, 8, 8, 0, 3.0, 1.0, 0.5, None, 0.1, 0.002, 0.0)
+    both = merge(first, second)
     assert (both.connections, both.wall_seconds, both.held_back_seconds) == (18, 8.0, 0.5)
     assert (both.longest_stall_seconds, both.waited_share, both.workers) == (1.4, 0.2, 2)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oss_eval.bench.scoring.scorer_process import Grader, GraderError
+from oss_eval.bench.scoring.scorer_process import ScorerError, ScorerProcess
 from oss_eval.bench.scoring.scorers import (
     SCORERS,
     as_integer,
@@ -166,28 +166,28 @@ def test_texts() -> None:
 
 @pytest.fixture(scope="module")
 def grader() -> object:
-    found = Grader(patience=3.0)
+    found = ScorerProcess(patience=3.0)
     yield found
     found.close()
 
 
-def test_expressions(grader: Grader) -> None:
+def test_expressions(grader: ScorerProcess) -> None:
     assert grader.grade("math", r"so $\boxed{\frac{1}{2}}$", "0.5", False, {}).score == 1.0
     assert grader.grade("math", r"so $\boxed{x^2+2x+1}$", "$(x+1)^2$", False, {}).score == 1.0
     assert grader.grade("math", r"so $\boxed{\frac{1}{3}}$", "0.5", False, {}).score == 0.0
     assert grader.grade("math", "about 0.5 I thi", "0.5", True, {}).score == 0.0
-    assert grader.second_opinion(r"\boxed{70}", "70") == 1.0
-    assert grader.second_opinion(r"\boxed{71}", "70") == 0.0
+    assert grader.second_score(r"\boxed{70}", "70") == 1.0
+    assert grader.second_score(r"\boxed{71}", "70") == 0.0
 
 
-def test_a_grader_that_does_not_come_back_is_ended(grader: Grader) -> None:
-    with pytest.raises(GraderError, match="no verdict within 3 s"):
+def test_a_grader_that_does_not_come_back_is_ended(grader: ScorerProcess) -> None:
+    with pytest.raises(ScorerError, match="no verdict within 3 s"):
         grader.grade("regex", "a" * 40 + "b", "x", False, {"pattern": "(a+)+$"})
     assert grader.grade("math", r"\boxed{7}", "7", False, {}).score == 1.0  # the next one is graded again
 
 
-def test_a_grader_that_raises_says_why(grader: Grader) -> None:
-    with pytest.raises(GraderError, match="regex raised"):
+def test_a_grader_that_raises_says_why(grader: ScorerProcess) -> None:
+    with pytest.raises(ScorerError, match="regex raised"):
         grader.grade("regex", "x", "x", False, {"pattern": "("})
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from oss_eval.errors import UsageError
 from oss_eval.simulator.engine import Engine, Sequence, engine_for
-from oss_eval.simulator.process import Simulated, parse_sim_url, running
+from oss_eval.simulator.process import SimulatorUrl, parse_sim_url, running
 from oss_eval.simulator.profiles import PROFILES, get_profile
 from oss_eval.simulator.truth_log import read_truth
 from tests.conftest import ROOT
@@ -169,10 +169,10 @@ def test_the_server_command_ends_when_told(number: int) -> None:
 
 
 def test_sim_urls() -> None:
-    assert parse_sim_url("sim://gpt-oss-20b-h20?speed=20") == Simulated(PROFILE, 20.0)
+    assert parse_sim_url("sim://gpt-oss-20b-h20?speed=20") == SimulatorUrl(PROFILE, 20.0)
     paced = parse_sim_url("sim://paced?rate=20&ttft=300").profile
     assert (paced.token_rate, paced.ttft_ms) == (20.0, 300.0)
-    assert parse_sim_url("sim://instant") == Simulated(PROFILES["instant"])
+    assert parse_sim_url("sim://instant") == SimulatorUrl(PROFILES["instant"])
     for url, words in (
         ("sim://gpt-oss-20b-h2O", "unknown simulator profile"),
         ("sim://instant?speed=0", "no positive number"),

@@ -18,7 +18,7 @@ import pytest
 
 from oss_eval.load.workers.messages import Ask, Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.workers.process import WorkerProcess
-from oss_eval.load.workers.request_file import Budget, write_deck
+from oss_eval.load.workers.request_file import RequestCounter, write_request_file
 from oss_eval.probe.target import Target, resolve
 from oss_eval.results.reader import read_manifest, read_requests, read_samples, status_of
 from oss_eval.simulator.truth_log import read_truth
@@ -332,8 +332,8 @@ def test_a_stop_while_connections_are_being_opened(tmp_path: Path) -> None:
 
 def test_a_stop_right_behind_what_it_stops(tmp_path: Path) -> None:
     """Ctrl-C while a worker process is still starting: it finds the point and its end in the same moment."""
-    write_deck(tmp_path / "deck", [b"{}"] * 4)
-    Budget(tmp_path / "budget").close()
+    write_request_file(tmp_path / "deck", [b"{}"] * 4)
+    RequestCounter(tmp_path / "budget").close()
     with deaf_server() as port:
         target = Target("127.0.0.1", port, False, "/v1", (), resolve("127.0.0.1", port))
         worker = WorkerProcess(0, Setup(0, (target,), "r", 60.0, 60.0, 60.0))

@@ -165,7 +165,7 @@ def test_a_damaged_joined_part_gives_way_to_what_it_was_made_of(run: RunWriter, 
     joined.write_bytes(joined.read_bytes()[:300])  # a power cut, and the removals had not reached the disk either
     shutil.copytree(tmp_path / "before", folder, dirs_exist_ok=True)
     again = RunWriter.reopen(run.path)
-    assert again.set_aside == [".requests-part-000000-000003.parquet.damaged"]
+    assert again.quarantined == [".requests-part-000000-000003.parquet.damaged"]
     again.add(record("r1", 14))
     again.finish("interrupted")
     assert read_requests(run.path)["start_ns"].to_pylist() == list(range(15))

@@ -33,11 +33,11 @@ from oss_eval.viewer.downloads import prepare
 from oss_eval.viewer.html_report import PLOTLY
 from oss_eval.viewer.i18n import LANGUAGES, words
 from oss_eval.viewer.layout import drawn_sheet
-from oss_eval.viewer.page import Cell, Figure, Sheet, esc, script_json, table
+from oss_eval.viewer.page import Cell, Figure, Page, esc, script_json, table
 from oss_eval.viewer.pages import about, compare, perf, problem_grid, requests, samples, scores, slo
 from oss_eval.viewer.published_scores import published
-from oss_eval.viewer.query import LONGEST, MOST_RUNS, PAGES, Address
-from oss_eval.viewer.run_index import Library, Run, effort_rank
+from oss_eval.viewer.query import LONGEST, MOST_RUNS, PAGES, Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun, effort_rank
 from tests.conftest import ROOT, Command
 
 MODULES = {page: import_module(f"oss_eval.viewer.pages.{page}") for page in PAGES}
@@ -51,14 +51,14 @@ def named(part: str) -> str:
 
 
 @pytest.fixture
-def library() -> Library:
-    return Library([EXAMPLES])
+def library() -> RunIndex:
+    return RunIndex([EXAMPLES])
 
 
 # -- addresses --------------------------------------------------------------------------------------------------
 
 ADDRESSES = st.builds(
-    Address,
+    Query,
     page=st.sampled_from(PAGES),
     runs=st.lists(st.from_regex(r"[A-Za-z0-9~._-]{1,30}", fullmatch=True), max_size=MOST_RUNS, unique=True).map(
         tuple
@@ -72,24 +72,24 @@ ADDRESSES = st.builds(
 
 
 @given(ADDRESSES)
-def test_an_address_comes_back_as_it_was(address: Address) -> None:
-    assert Address.parse(str(address)) == address
+def test_an_address_comes_back_as_it_was(address: Query) -> None:
+    assert Query.parse(str(address)) == address
 
 
 @given(st.text(max_size=300))
 def test_no_query_string_breaks_an_address(query: str) -> None:
-    address = Address.parse(query)
+    address = Query.parse(query)
     assert address.page in PAGES
-    assert Address.parse(str(address)) == address
+    assert Query.parse(str(address)) == address
 
 
 def test_another_page_begins_with_fresh_filters() -> None:
-    here = Address("perf", ("a", "b"), {"stat": "p99"})
+    here = Query("perf", ("a", "b"), {"stat": "p99"})
     assert str(here.to("requests", point="00-c1")) == "?show=requests&runs=a,b&point=00-c1"
     assert str(here.to(stat="")) == "?show=perf&runs=a,b"
     assert here.to(runs=tuple(map(str, range(20)))).runs == tuple(map(str, range(MOST_RUNS)))
-    assert Address.parse("?show=perf&ttft=1e3").number("ttft") == 1000
-    assert [Address.parse(f"?ttft={x}").number("ttft") for x in ("-1", "nan", "inf", "x", "")] == [None] * 5
+    assert Query.parse("?show=perf&ttft=1e3").number("ttft") == 1000
+    assert [Query.parse(f"?ttft={x}").number("ttft") for x in ("-1", "nan", "inf", "x", "")] == [None] * 5
 
 
 # -- the library ------------------------------------------------------------------------------------------------
@@ -101,15 +101,15 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLES, tmp_path / "results"))
 
 
-def draw_all(library: Library, runs: tuple[str, ...] = ()) -> dict[str, str]:
+def draw_all(library: RunIndex, runs: tuple[str, ...] = ()) -> dict[str, str]:
     """The HTML of every page."""
     return {
-        page: str(module.draw(library, Address(page, runs), t).value(Address(page, runs))["html"])
+        page: str(module.draw(library, Query(page, runs), t).value(Query(page, runs))["html"])
         for page, module in MODULES.items()
     }
 
 
-def test_runs_are_listed_newest_first_and_found_by_key(library: Library) -> None:
+def test_runs_are_listed_newest_first_and_found_by_key(library: RunIndex) -> None:
     found = library.runs()
     assert len(found) >= 4
     assert [run.created for run in found] == sorted((run.created for run in found), reverse=True)
@@ -122,24 +122,24 @@ def test_runs_one_folder_deeper_are_found_and_double_names_told_apart(tmp_path: 
     one = named("sweep-a")
     for place in ("a", "b/deeper"):
         shutil.copytree(EXAMPLES / one, tmp_path / place / one)
-    library = Library([tmp_path / "a", tmp_path / "b"])
+    library = RunIndex([tmp_path / "a", tmp_path / "b"])
     assert sorted(run.key for run in library.runs()) == [one, f"{one}~2"]
-    assert Library([EXAMPLES / one]).runs()[0].key == one
+    assert RunIndex([EXAMPLES / one]).runs()[0].key == one
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "evil").symlink_to(EXAMPLES / named("sweep-a"))
-    assert Library([tmp_path / "results"]).runs() == []
+    assert RunIndex([tmp_path / "results"]).runs() == []
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
-        Library([tmp_path / "nothing"])
+        RunIndex([tmp_path / "nothing"])
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
-    pages = draw_all(Library([tmp_path]))
+    pages = draw_all(RunIndex([tmp_path]))
     for page in ("runs", "scores", "samples", "perf", "requests", "about"):
         assert "oss-eval " in pages[page], page
         assert "data-copy" in pages[page]
@@ -152,7 +152,7 @@ def test_a_damaged_file_leaves_the_rest(folder: Path, table_: str, kind: str) ->
     file = run / "summary.parquet" if table_ == "summary" else next((run / table_).glob("*.parquet"))
     whole = file.read_bytes()
     file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "noise": os.urandom(len(whole))}[kind])
-    library = Library([folder])
+    library = RunIndex([folder])
     pages = draw_all(library, (run.name,))
     assert "demo-b" in pages["runs"]
     shown = pages["scores" if table_ == "samples" else "requests" if table_ == "requests" else "perf"]
@@ -165,9 +165,9 @@ def test_a_damaged_file_leaves_the_rest(folder: Path, table_: str, kind: str) ->
 def test_a_missing_summary_is_computed(folder: Path) -> None:
     for part in ("sweep-a", "demo-a"):
         run = folder / named(part)
-        stored = {key: value.figures for key, value in Library([run]).runs()[0].summary.items()}
+        stored = {key: value.figures for key, value in RunIndex([run]).runs()[0].summary.items()}
         (run / "summary.parquet").unlink()
-        computed = {key: value.figures for key, value in Library([run]).runs()[0].summary.items()}
+        computed = {key: value.figures for key, value in RunIndex([run]).runs()[0].summary.items()}
         assert computed.keys() == stored.keys()
         for key, figures_ in stored.items():
             assert computed[key].keys() == figures_.keys()
@@ -178,7 +178,7 @@ def test_a_missing_summary_is_computed(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": "x"}', "[]"])
 def test_a_damaged_manifest_is_a_row_with_a_note(folder: Path, content: str) -> None:
     (folder / named("sweep-a") / "manifest.json").write_text(content)
-    page = draw_all(Library([folder]))["runs"]
+    page = draw_all(RunIndex([folder]))["runs"]
     assert "is damaged" in page
     assert "sweep-b" in page
 
@@ -186,7 +186,7 @@ def test_a_damaged_manifest_is_a_row_with_a_note(folder: Path, content: str) -> 
 def test_a_newer_schema_is_a_row_with_a_note(folder: Path) -> None:
     file = folder / named("sweep-a") / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 99}))
-    assert "written by a newer oss-eval" in draw_all(Library([folder]))["runs"]
+    assert "written by a newer oss-eval" in draw_all(RunIndex([folder]))["runs"]
 
 
 ODD: list[dict[str, object]] = [
@@ -203,19 +203,19 @@ def test_an_odd_manifest_harms_no_other_run(folder: Path, part: str, changes: di
     file = run / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     (run / "summary.parquet").unlink()
-    library = Library([folder])
+    library = RunIndex([folder])
     for page in PAGES:
-        assert drawn_sheet(library, Address(page, (run.name,)), t).parts
-        assert drawn_sheet(library, Address(page), t).parts
-    assert "sweep-b" in "".join(drawn_sheet(library, Address("runs"), t).parts)
+        assert drawn_sheet(library, Query(page, (run.name,)), t).parts
+        assert drawn_sheet(library, Query(page), t).parts
+    assert "sweep-b" in "".join(drawn_sheet(library, Query("runs"), t).parts)
 
 
-def test_a_page_that_cannot_be_drawn_says_so(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_drawn_says_so(library: RunIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*words: object) -> None:
         raise ZeroDivisionError("x < y")
 
     monkeypatch.setattr(scores, "draw", broken)
-    html = "".join(drawn_sheet(library, Address("scores"), t).parts)
+    html = "".join(drawn_sheet(library, Query("scores"), t).parts)
     assert "This page can&#x27;t be drawn for these runs: ZeroDivisionError: x &lt; y" in html
 
 
@@ -225,7 +225,7 @@ def test_an_old_summary_of_a_resumed_run_is_not_believed(folder: Path) -> None:
     pq.write_table(pq.read_table(part).slice(0, 50), part)
     file = run / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "status": "running"}))  # and nobody holds its lock
-    [found] = Library([run]).runs()
+    [found] = RunIndex([run]).runs()
     assert found.status == "broken off"
     assert sum(view.score().n for view in found.points) == 50  # type: ignore[union-attr]
 
@@ -234,21 +234,21 @@ def test_runs_of_one_name_stay_apart(folder: Path) -> None:
     for part in ("demo-a", "demo-b"):
         file = folder / named(part) / "manifest.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "name": "nightly"}))
-    sheet = scores.draw(Library([folder]), Address("scores", (named("demo-a"), named("demo-b"))), t)
+    sheet = scores.draw(RunIndex([folder]), Query("scores", (named("demo-a"), named("demo-b"))), t)
     bars = sheet.figures[0]["data"]
     assert [bar["name"] for bar in bars] == [f"nightly {named(part)[-4:]}" for part in ("demo-a", "demo-b")]
 
 
-def test_points_that_are_there_twice_are_compared_in_turn(library: Library) -> None:
+def test_points_that_are_there_twice_are_compared_in_turn(library: RunIndex) -> None:
     run = library.find(named("sweep-a"))
     assert run is not None
-    twice = Run(run.key, run.path, run.stamp)
+    twice = StoredRun(run.key, run.path, run.stamp)
     twice.points = [*run.points, *run.points]  # type: ignore[misc]
     assert {c.verdict for c in compare.contrasts(twice, twice)} <= {"can't tell", "no interval"}
     assert len(compare.contrasts(twice, twice)) == 2 * len(compare.contrasts(run, run))
 
 
-def test_problems_in_another_order_are_paired_by_their_prompts(library: Library) -> None:
+def test_problems_in_another_order_are_paired_by_their_prompts(library: RunIndex) -> None:
     run = library.find(named("demo-a"))
     assert run is not None
     columns = ["subset", "sample_id", "prompt", "score", "truncated", "completion_tokens", "ttft_ms", "latency_ms"]
@@ -260,7 +260,7 @@ def test_problems_in_another_order_are_paired_by_their_prompts(library: Library)
     assert {c.difference.value for c in benchmarks("x", rows, other, same_order=False)} == {0.0}
 
 
-def test_the_token_rate_adds_up_to_the_tokens(library: Library) -> None:
+def test_the_token_rate_adds_up_to_the_tokens(library: RunIndex) -> None:
     run = library.find(named("sweep-a"))
     assert run is not None
     columns = ["warmup", "start_ns", "event_ns", "completion_tokens", "status"]
@@ -281,7 +281,7 @@ def test_cancelled_requests_are_no_failures(folder: Path) -> None:
     pq.write_table(
         table_.set_column(table_.column_names.index("status"), field, pa.array(statuses).cast(field.type)), part
     )
-    html = "".join(requests.draw(Library([folder]), Address("requests", (named("sweep-a"),)), t).parts)
+    html = "".join(requests.draw(RunIndex([folder]), Query("requests", (named("sweep-a"),)), t).parts)
     assert "failed requests" not in html
 
 
@@ -300,20 +300,20 @@ def test_the_time_between_sessions_is_left_out(folder: Path) -> None:
             for name in requests.INSTANTS:
                 row[name] = None if row[name] is None else row[name] + night
     pq.write_table(pa.Table.from_pylist(rows, schema=stored.schema), part)
-    address = Address("requests", (named("sweep-a"),), {"point": point})
-    sheet = requests.draw(Library([folder]), address, t)
+    address = Query("requests", (named("sweep-a"),), {"point": point})
+    sheet = requests.draw(RunIndex([folder]), address, t)
     assert "Measured in 2 sessions" in "".join(sheet.parts)
     [flying] = [
         figure for figure in sheet.figures if figure["layout"]["yaxis"]["title"]["text"] == "requests in flight"
     ]
     assert max(flying["data"][0]["x"]) < 600
     assert "Measured in" not in "".join(
-        requests.draw(Library([folder]), Address("requests", (named("sweep-b"),)), t).parts
+        requests.draw(RunIndex([folder]), Query("requests", (named("sweep-b"),)), t).parts
     )
 
 
 def test_names_in_figures_are_texts() -> None:
-    sheet = Sheet()
+    sheet = Page()
     name = '<a href="https://evil.example">x</a> & <b>'
     sheet.draw(figures_of(name))
     [drawn] = sheet.figures
@@ -331,7 +331,7 @@ def test_a_manifest_with_nothing_but_its_beginning(folder: Path) -> None:
     (run / "requests").mkdir(parents=True)
     manifest = {"schema_version": 1, "run_id": run.name, "status": "running", "kind": "perf"}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    pages = draw_all(Library([folder]), (run.name,))
+    pages = draw_all(RunIndex([folder]), (run.name,))
     assert run.name in pages["runs"]
     assert "broken off" in pages["runs"]
 
@@ -339,7 +339,7 @@ def test_a_manifest_with_nothing_but_its_beginning(folder: Path) -> None:
 def test_a_run_that_broke_off_says_how_to_go_on(folder: Path) -> None:
     file = folder / named("demo-a") / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "status": "running"}))
-    pages = draw_all(Library([folder]), (named("demo-a"),))
+    pages = draw_all(RunIndex([folder]), (named("demo-a"),))
     command = f"oss-eval resume {named('demo-a')} --out {folder}"
     assert command in pages["runs"]
     assert command in pages["about"]
@@ -357,7 +357,7 @@ def test_a_live_run_shows_its_progress(folder: Path) -> None:
     file.write_text(json.dumps({**manifest, "status": "running"}))
     with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        library = Library([folder])
+        library = RunIndex([folder])
         [live] = [found for found in library.runs() if found.live]
         assert live.progress == (planned, planned + 17)
         page = draw_all(library, (run.name,))
@@ -367,7 +367,7 @@ def test_a_live_run_shows_its_progress(folder: Path) -> None:
 
 def test_what_is_written_meanwhile_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oss_eval.viewer.run_index.LOOK_AGAIN_SECONDS", 0)
-    library = Library([folder])
+    library = RunIndex([folder])
     before = library.find(named("sweep-a"))
     file = folder / named("sweep-a") / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "name": "renamed"}))
@@ -432,7 +432,7 @@ def test_nothing_a_run_says_becomes_an_element(folder: Path) -> None:
                     found = found.set_column(found.column_names.index(name), found.schema.field(name), column)
             pq.write_table(found, part)
         (run / "summary.parquet").unlink()
-    library = Library([folder])
+    library = RunIndex([folder])
     for part in ("demo", "sweep"):
         keys = tuple(path.name for path in sorted(folder.iterdir()) if part in path.name)
         for page, html in draw_all(library, keys).items():
@@ -443,7 +443,7 @@ def test_nothing_a_run_says_becomes_an_element(folder: Path) -> None:
                 assert tag in OURS, (page, tag)
                 assert not any(name.startswith("on") for name in attributes), (page, attributes)
                 assert (attributes.get("href") or "?").startswith(("?", "https://")), (page, attributes)
-    sheet = samples.draw(library, Address("samples", (named("demo-a"),)), t)
+    sheet = samples.draw(library, Query("samples", (named("demo-a"),)), t)
     for words_ in sheet.texts.values():
         assert "<script" not in words_
         assert "<img" not in words_
@@ -591,7 +591,7 @@ def test_verdicts(a: tuple[float, float], b: tuple[float, float], name: str, sta
     assert (found.verdict, found.difference.value) == (verdict, b[0] - a[0])
 
 
-def test_benchmarks_are_compared_problem_by_problem(library: Library) -> None:
+def test_benchmarks_are_compared_problem_by_problem(library: RunIndex) -> None:
     one, two = (library.find(named(part)) for part in ("demo-a", "demo-b"))
     assert one is not None
     assert two is not None
@@ -611,7 +611,7 @@ def test_benchmarks_are_compared_problem_by_problem(library: Library) -> None:
     )
 
 
-def test_only_common_problems_are_compared(library: Library) -> None:
+def test_only_common_problems_are_compared(library: RunIndex) -> None:
     run = library.find(named("demo-a"))
     assert run is not None
     rows = run.samples(["subset", "sample_id", "score", "truncated", "completion_tokens", "ttft_ms", "latency_ms"])
@@ -620,7 +620,7 @@ def test_only_common_problems_are_compared(library: Library) -> None:
     assert {c.verdict for c in same} == {"can't tell"}
 
 
-def test_conditions_that_differ_are_named(library: Library) -> None:
+def test_conditions_that_differ_are_named(library: RunIndex) -> None:
     one, two = (
         json.loads((EXAMPLES / named(part) / "manifest.json").read_text()) for part in ("sweep-a", "sweep-b")
     )
@@ -639,20 +639,20 @@ def test_the_compare_page_warns(folder: Path) -> None:
     manifest = json.loads(file.read_text())
     manifest["environment"]["cpu"] = "another"
     file.write_text(json.dumps(manifest))
-    address = Address("compare", (named("sweep-a"), named("sweep-b")))
-    html = "".join(compare.draw(Library([folder]), address, t).parts)
+    address = Query("compare", (named("sweep-a"), named("sweep-b")))
+    html = "".join(compare.draw(RunIndex([folder]), address, t).parts)
     assert "differs from A in: " in html
     assert "another" in html
-    mixed = Address("compare", (named("sweep-a"), named("demo-a")))
-    assert "of another kind" in "".join(compare.draw(Library([folder]), mixed, t).parts)
+    mixed = Query("compare", (named("sweep-a"), named("demo-a")))
+    assert "of another kind" in "".join(compare.draw(RunIndex([folder]), mixed, t).parts)
 
 
-def test_a_run_that_is_not_there_is_said_and_no_other_shown(library: Library) -> None:
+def test_a_run_that_is_not_there_is_said_and_no_other_shown(library: RunIndex) -> None:
     for page in ("scores", "samples", "perf", "requests"):
-        html = "".join(MODULES[page].draw(library, Address(page, ("nosuch",)), t).parts)
+        html = "".join(MODULES[page].draw(library, Query(page, ("nosuch",)), t).parts)
         assert html.count("<") < 5
         assert "There is no run nosuch in these folders." in html
-    html = "".join(scores.draw(library, Address("scores", (named("sweep-a"),)), t).parts)
+    html = "".join(scores.draw(library, Query("scores", (named("sweep-a"),)), t).parts)
     assert "sweep-a has nothing for this page." in html
     assert f'href="?show=perf&amp;runs={named("sweep-a")}"' in html
     assert "demo" not in html
@@ -667,7 +667,7 @@ def test_findings_that_differ_are_said_one_by_one(folder: Path) -> None:
     ):
         manifest["checks"][ids[number]] = [{"kind": "reconnects", "level": "warn", "message": words_}]
     file.write_text(json.dumps(manifest))
-    html = "".join(perf.draw(Library([folder]), Address("perf", (named("sweep-a"),)), t).parts)
+    html = "".join(perf.draw(RunIndex([folder]), Query("perf", (named("sweep-a"),)), t).parts)
     assert html.count("5 of 6 needed a new one") == 1
     assert html.count("16 of 40 needed a new one") == 1
 
@@ -679,14 +679,14 @@ def test_an_unfinished_benchmark_is_marked(folder: Path) -> None:
     (run / "summary.parquet").unlink()
     file = run / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "status": "interrupted"}))
-    pages = draw_all(Library([folder]), (run.name,))
+    pages = draw_all(RunIndex([folder]), (run.name,))
     assert "14 of 36*" in pages["scores"]
     assert "not yet a score to quote" in pages["scores"]
     assert "not all answers yet" in pages["runs"]
 
 
-def test_scores_say_what_follows_from_them(library: Library) -> None:
-    html = "".join(scores.draw(library, Address("scores", (named("demo-a"),)), t).parts)
+def test_scores_say_what_follows_from_them(library: RunIndex) -> None:
+    html = "".join(scores.draw(library, Query("scores", (named("demo-a"),)), t).parts)
     assert "paired by problem" in html
 
 
@@ -697,17 +697,17 @@ def test_scores_say_what_follows_from_them(library: Library) -> None:
 @pytest.mark.parametrize(
     "query", ["", "&q=\x00%FF<", "&verdict=x&stat=x&spread=x&cost=x&task=x&point=x&sample=x&request=x"]
 )
-def test_no_filter_breaks_a_page(library: Library, page: str, query: str) -> None:
+def test_no_filter_breaks_a_page(library: RunIndex, page: str, query: str) -> None:
     for keys in ((), (named("demo-a"), named("sweep-a")), ("no-such-run",)):
-        address = Address.parse(f"?show={page}&runs={','.join(keys)}{query}")
+        address = Query.parse(f"?show={page}&runs={','.join(keys)}{query}")
         assert MODULES[page].draw(library, address, t).parts
 
 
-def test_samples_can_be_filtered_and_searched(library: Library) -> None:
+def test_samples_can_be_filtered_and_searched(library: RunIndex) -> None:
     frame = pd.read_parquet(EXAMPLES / named("demo-a") / "samples")
 
     def count(**filters: str) -> int:
-        html = "".join(samples.draw(library, Address("samples", (named("demo-a"),), filters), t).parts)
+        html = "".join(samples.draw(library, Query("samples", (named("demo-a"),), filters), t).parts)
         return int(re.search(r"of ([\d,]+) answers", html).group(1).replace(",", ""))  # type: ignore[union-attr]
 
     assert count() == len(frame)
@@ -721,16 +721,16 @@ def test_samples_can_be_filtered_and_searched(library: Library) -> None:
     assert count(q="no such words anywhere") == 0
 
 
-def test_changed_answers_are_found(library: Library) -> None:
+def test_changed_answers_are_found(library: RunIndex) -> None:
     keys = (named("demo-a"), named("demo-b"))
-    html = "".join(samples.draw(library, Address("samples", keys, {"verdict": "changed"}), t).parts)
+    html = "".join(samples.draw(library, Query("samples", keys, {"verdict": "changed"}), t).parts)
     shown = int(re.search(r"of (\d+) answers", html).group(1))  # type: ignore[union-attr]
     frames = [pd.read_parquet(EXAMPLES / key / "samples") for key in keys]
     keyed = [f.set_index(["reasoning_effort", "sample_id", "epoch"]).score for f in frames]
     assert shown == (keyed[0] != keyed[1].reindex(keyed[0].index)).sum() > 0
 
 
-def test_every_figure_has_its_numbers(library: Library) -> None:
+def test_every_figure_has_its_numbers(library: RunIndex) -> None:
     for keys in ((named("demo-a"), named("demo-b")), (named("sweep-a"), named("sweep-b"))):
         for page, html in draw_all(library, keys).items():
             for figure in re.findall(r"<figure .*?</figure>", html, re.S):
@@ -740,12 +740,12 @@ def test_every_figure_has_its_numbers(library: Library) -> None:
                 )
 
 
-def test_a_limit_gives_the_goodput(library: Library) -> None:
+def test_a_limit_gives_the_goodput(library: RunIndex) -> None:
     run = library.find(named("sweep-a"))
     assert run is not None
     from oss_eval.analysis.slo import goodput
 
-    address = Address("perf", (run.key,), {"ttft": "300"})
+    address = Query("perf", (run.key,), {"ttft": "300"})
     html = "".join(perf.draw(library, address, t).parts)
     for view in run.points:
         found = goodput(run.requests(perf.SCALARS, view.point_id), {"ttft": 300.0})
@@ -813,10 +813,10 @@ def test_every_text_is_translated_with_its_places() -> None:
     assert set(LANGUAGES) == {"en", "zh"}
 
 
-def test_chinese_pages_are_chinese(library: Library) -> None:
+def test_chinese_pages_are_chinese(library: RunIndex) -> None:
     zh = words("zh")
     for page, module in MODULES.items():
-        html = "".join(module.draw(library, Address(page, (named("demo-a"), named("demo-b"))), zh).parts)
+        html = "".join(module.draw(library, Query(page, (named("demo-a"), named("demo-b"))), zh).parts)
         assert re.search(r"[\u4e00-\u9fff]", html), page
 
 
@@ -857,7 +857,7 @@ def test_the_viewer_imports_no_evalscope() -> None:
 # -- files ------------------------------------------------------------------------------------------------------
 
 
-def test_tables_can_be_taken_away(library: Library, tmp_path: Path) -> None:
+def test_tables_can_be_taken_away(library: RunIndex, tmp_path: Path) -> None:
     for part in ("demo-a", "sweep-a"):
         run = library.find(named(part))
         assert run is not None
@@ -934,7 +934,7 @@ def test_a_table_aligns_numbers_and_sorts_by_value() -> None:
 
 
 def test_sheets_escape_what_they_are_given() -> None:
-    sheet = Sheet()
+    sheet = Page()
     sheet.heading("<b>")
     sheet.say("<i>", "warn")
     assert "".join(sheet.parts).count("&lt;") == 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from math import ceil
 
-from oss_eval.analysis.bench_summary import Comparison, Group
+from oss_eval.analysis.bench_summary import EffortComparison, Group
 from oss_eval.analysis.perf_summary import PointReport
 from oss_eval.analysis.stats import P99_NEEDS
 
@@ -129,7 +129,7 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
     return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA is that of the others"]
 
 
-def advise_scores(found: Sequence[Group], compared: Sequence[Comparison]) -> list[str]:
+def advise_scores(found: Sequence[Group], compared: Sequence[EffortComparison]) -> list[str]:
     """What follows from a benchmark's scores. `found` has one group a task and effort."""
     lines = [_compared(pair) for pair in compared]
     for task, efforts in groupby(found, lambda group: group.task):
@@ -149,7 +149,7 @@ def _width(group: Group) -> float:
     return 0.0 if score is None or score.low is None or score.high is None else score.high - score.low
 
 
-def _compared(pair: Comparison) -> str:
+def _compared(pair: EffortComparison) -> str:
     """Two efforts of one task side by side."""
     less, more, gain = pair.less, pair.more, pair.difference
     text = f"{less.task}: {more.effort} scores {gain.value:+.3f} over {less.effort}"

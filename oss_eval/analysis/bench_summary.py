@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from oss_eval.analysis import stats
 from oss_eval.analysis.metrics import by_kind
-from oss_eval.analysis.stats import Estimate, Score
+from oss_eval.analysis.stats import Estimate, ScoreEstimate
 
 Row = dict[str, Any]
 OVERALL = "OVERALL"
@@ -46,13 +46,13 @@ class Group:
     scored: int
     failed: int
     unscored: int
-    score: Score | None
+    score: ScoreEstimate | None
     """avg@k over the scored samples; None when there are none."""
-    of_all: Score | None
+    of_all: ScoreEstimate | None
     """The same with every failed or unscored sample as 0."""
-    pass_at: dict[int, Score]
+    pass_at: dict[int, ScoreEstimate]
     """pass@k for every k, over the problems that have k scored answers."""
-    majority: Score | None
+    majority: ScoreEstimate | None
     """maj@k over all of a problem's answers."""
     truncated: Estimate | None
     """Share of the answered samples that were cut at their longest length."""
@@ -103,7 +103,7 @@ def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EffortComparison:
     """Two efforts of one task, paired by problem: the second one's score minus the first one's."""
 
     less: Group
@@ -111,7 +111,7 @@ class Comparison:
     difference: stats.Difference
 
 
-def comparisons(samples: pa.Table, found: list[Group]) -> list[Comparison]:
+def comparisons(samples: pa.Table, found: list[Group]) -> list[EffortComparison]:
     """Each effort of a task against the one before it, over the problems that both have scores of."""
     means: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in samples.select(["point_id", "subset", "sample_id", "score"]).to_pylist():
@@ -119,7 +119,7 @@ def comparisons(samples: pa.Table, found: list[Group]) -> list[Comparison]:
             means[row["point_id"]][row["subset"], row["sample_id"]].append(row["score"])
     whole = [group for group in found if group.subset == OVERALL]
     pairs = [(a, b) for a, b in pairwise(whole) if a.task == b.task]
-    compared: list[Comparison] = []
+    compared: list[EffortComparison] = []
     for less, more in pairs:
         before, after = means[less.point_id], means[more.point_id]
         differences = [_average(after[key]) - _average(before[key]) for key in before if key in after]
@@ -128,7 +128,7 @@ def comparisons(samples: pa.Table, found: list[Group]) -> list[Comparison]:
                 0 <= value <= 1 for side in (before, after) for values in side.values() for value in values
             )
             difference = stats.paired(differences, 1.0 if shares else float("inf"))
-            compared.append(Comparison(less, more, difference))
+            compared.append(EffortComparison(less, more, difference))
     return compared
 
 
@@ -199,8 +199,8 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     )
 
 
-def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, Score]:
-    found: dict[int, Score] = {}
+def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, ScoreEstimate]:
+    found: dict[int, ScoreEstimate] = {}
     for k in range(1, epochs + 1):
         chances = [stats.pass_at_k(sum(v >= 1.0 for v in values), len(values), k) for values in scores]
         present = [chance for chance in chances if chance is not None]
@@ -256,7 +256,7 @@ def summary_rows(manifest: dict[str, Any], found: list[Group]) -> list[Row]:
             if value is None:
                 return
             low, high, number = None, None, value
-            if isinstance(value, Estimate | Score):
+            if isinstance(value, Estimate | ScoreEstimate):
                 low, high, number = value.low, value.high, value.value
             rows.append(
                 {**base, "metric": metric, "stat": stat, "value": float(number), "ci_low": low, "ci_high": high,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # computing metrics takes libraries that the start of a run should not wait for
     from oss_eval.analysis.metrics import PointMetrics
 
-from oss_eval.load.client_stats import Client
+from oss_eval.load.client_stats import ClientStats
 
 LAG_SHARE = 0.05
 """Client lag worth a word, as a share of the TTFT's 99th percentile."""
@@ -32,7 +32,7 @@ class Finding:
 
 
 def check_point(
-    metrics: PointMetrics, client: Client | None, user_clock: bool, failures: dict[str, tuple[int, str]]
+    metrics: PointMetrics, client: ClientStats | None, user_clock: bool, failures: dict[str, tuple[int, str]]
 ) -> list[Finding]:
     """Findings for a point; an empty list means clean."""
     found: list[Finding] = []
@@ -76,7 +76,7 @@ def check_point(
     return found
 
 
-def _client_side(client: Client, metrics: PointMetrics, more: str) -> list[Finding]:
+def _client_side(client: ClientStats, metrics: PointMetrics, more: str) -> list[Finding]:
     found: list[Finding] = []
     if client.waited_share is not None and client.waited_share > WAITED_SHARE:
         text = f"a worker waited for a core {client.waited_share:.0%} of the time: free this machine"

@@ -42,7 +42,7 @@ PAIRED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class MetricDifference:
     """One figure of B against A's."""
 
     where: str
@@ -68,7 +68,7 @@ class Contrast:
         return "better" if (self.difference.value > 0) == (self.better == HIGHER) else "worse"
 
 
-def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[Contrast]:
+def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[MetricDifference]:
     """Figures of one point of two load sweeps, as independent samples (see `stats.between`)."""
     found = []
     for metric, stat, better in PERF_METRICS:
@@ -76,7 +76,9 @@ def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[Contrast]:
         if one is None or two is None or (stat == "p99" and min(one.n, two.n) < stats.P99_NEEDS):
             continue
         difference = stats.between(_estimate(one), _estimate(two)) or _bare(one.value, two.value)
-        found.append(Contrast(where, metric, stat, one.value, two.value, difference, better, False, one.unit))
+        found.append(
+            MetricDifference(where, metric, stat, one.value, two.value, difference, better, False, one.unit)
+        )
     return found
 
 
@@ -88,7 +90,7 @@ def _bare(a: float, b: float) -> Difference:
     return Difference(b - a, None, None, None, 0)
 
 
-def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> list[Contrast]:
+def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> list[MetricDifference]:
     """Figures of one task and effort in two benchmark runs, paired by problem (see `stats.paired`).
 
     Tables of samples of one point each, with the columns of PAIRED. Problems are told by their place in the
@@ -109,7 +111,7 @@ def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) ->
         )
         unit = "ms" if column.endswith("_ms") else "tokens" if column.endswith("tokens") else ""
         mean_a, mean_b = sum(before) / len(before), sum(after) / len(after)
-        found.append(Contrast(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
+        found.append(MetricDifference(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
     return found
 
 

@@ -42,7 +42,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Problem:
     """One line: `bad` for what must not be, `note` for what is worth knowing."""
 
     level: str
@@ -50,7 +50,7 @@ class Finding:
     message: str
 
 
-def examine(path: Path) -> list[Finding]:
+def examine(path: Path) -> list[Problem]:
     """Everything that is wrong with the run in `path`. Raises StoreError for a manifest that can't be read."""
     manifest = read_manifest(path)
     found = list(_manifest(path, manifest))
@@ -64,7 +64,7 @@ def examine(path: Path) -> list[Finding]:
         readable = readable and not any(finding.level == BAD for finding in wrong)
         found += wrong
     if not readable:
-        found.append(Finding(NOTE, "rows", "not looked at, because not all parts can be read"))
+        found.append(Problem(NOTE, "rows", "not looked at, because not all parts can be read"))
         return found
     found += _requests(path, manifest)
     if manifest.get("kind") == "bench":
@@ -73,47 +73,47 @@ def examine(path: Path) -> list[Finding]:
     return found
 
 
-def as_json(path: Path, found: list[Finding]) -> dict[str, Any]:
+def as_json(path: Path, found: list[Problem]) -> dict[str, Any]:
     """For programs."""
     clean = not any(finding.level == BAD for finding in found)
     return {"run_id": path.name, "clean": clean, "findings": [asdict(finding) for finding in found]}
 
 
-def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     for name in ("run_id", "status", "kind"):
         if name not in manifest:
             raise StoreError(f"{path / 'manifest.json'} lacks {name}", "it is no manifest of oss-eval")
     if manifest["run_id"] != path.name:
-        yield Finding(NOTE, "manifest.json", f"the folder was renamed: the run is {manifest['run_id']}")
+        yield Problem(NOTE, "manifest.json", f"the folder was renamed: the run is {manifest['run_id']}")
     status = status_of(path, manifest)
     if status == "running":
-        yield Finding(NOTE, "manifest.json", "the run is still going: look again when it has ended")
+        yield Problem(NOTE, "manifest.json", "the run is still going: look again when it has ended")
     elif status == "broken off":
-        yield Finding(NOTE, "manifest.json", "the run broke off without being closed")
+        yield Problem(NOTE, "manifest.json", "the run broke off without being closed")
     if "points" not in manifest:
-        yield Finding(NOTE, "manifest.json", "nothing was begun to be measured")
+        yield Problem(NOTE, "manifest.json", "nothing was begun to be measured")
 
 
-def _leftovers(path: Path) -> Iterator[Finding]:
+def _leftovers(path: Path) -> Iterator[Problem]:
     """Files of an interrupted write; readers pass them over."""
     for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
         if file.name not in (LOCK, JOURNAL):
-            yield Finding(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
+            yield Problem(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
     for name in SCHEMAS:
         for file in sorted(superseded(path, name)):
-            yield Finding(NOTE, str(file.relative_to(path)), "left over from joining; its rows count once")
+            yield Problem(NOTE, str(file.relative_to(path)), "left over from joining; its rows count once")
     journal = read_journal(path)
     lines = (path / JOURNAL).read_bytes().count(b"\n") if (path / JOURNAL).exists() else 0
     if journal:
-        yield Finding(NOTE, JOURNAL, f"{len(journal)} samples are in the journal and in no part yet")
+        yield Problem(NOTE, JOURNAL, f"{len(journal)} samples are in the journal and in no part yet")
     if lines > len(journal):
-        yield Finding(BAD, JOURNAL, f"{lines - len(journal)} of {lines} lines can't be read")
+        yield Problem(BAD, JOURNAL, f"{lines - len(journal)} of {lines} lines can't be read")
 
 
-def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Finding]:
+def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Problem]:
     """Each file of a table by itself: readable to its last byte, of our columns, of this run."""
     if not (path / name).is_dir():
-        yield Finding(BAD if name == "requests" else NOTE, name, "the folder is missing")
+        yield Problem(BAD if name == "requests" else NOTE, name, "the folder is missing")
     for part in parts_of(path, name):
         where = f"{name}/{part.name}"
         try:
@@ -121,22 +121,22 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Fi
                 table = file.read()
             table.validate(full=True)
         except FileNotFoundError:
-            yield Finding(NOTE, where, "was joined with others just now")
+            yield Problem(NOTE, where, "was joined with others just now")
             continue
         except DAMAGE as error:
             words = str(error).splitlines() or [type(error).__name__]
-            yield Finding(BAD, where, f"can't be read: {words[0]}")
+            yield Problem(BAD, where, f"can't be read: {words[0]}")
             continue
         for field in schema:
             if field.name not in table.column_names:
-                yield Finding(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
+                yield Problem(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
             elif table.schema.field(field.name).type != field.type:
                 kind = table.schema.field(field.name).type
-                yield Finding(BAD, where, f"column {field.name} is {kind} instead of {field.type}")
+                yield Problem(BAD, where, f"column {field.name} is {kind} instead of {field.type}")
         if "run_id" in table.column_names:
             others = {value for value in table["run_id"].to_pylist() if value != run_id}
             if others:
-                yield Finding(BAD, where, f"holds rows of another run: {_examples(sorted(map(str, others)))}")
+                yield Problem(BAD, where, f"holds rows of another run: {_examples(sorted(map(str, others)))}")
 
 
 def _examples(rows: list[str]) -> str:
@@ -144,7 +144,7 @@ def _examples(rows: list[str]) -> str:
     return ", ".join(rows[:LISTED]) + more
 
 
-def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     """Rows one by one: instants in order, counts that agree, nothing twice."""
     seen: Counter[tuple[str, int, int]] = Counter()
     finished: dict[str, set[str]] = defaultdict(set)
@@ -157,27 +157,27 @@ def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
             for what in _row(row):
                 wrong.setdefault(what, []).append(row["request_id"])
     for what, ids in wrong.items():
-        yield Finding(BAD, "requests", f"{what}: {_examples(ids)}")
+        yield Problem(BAD, "requests", f"{what}: {_examples(ids)}")
     twice = [f"{name} (attempt {attempt})" for (name, attempt, _), count in seen.items() if count > 1]
     if twice:
-        yield Finding(BAD, "requests", f"stored more than once: {_examples(twice)}")
+        yield Problem(BAD, "requests", f"stored more than once: {_examples(twice)}")
     measured = Counter({point: len(names) for point, names in finished.items()})
     yield from _counts("requests", measured, manifest, exact=manifest.get("kind") != "bench")
 
 
-def _counts(table: str, counts: Counter[str], manifest: dict[str, Any], exact: bool = True) -> Iterator[Finding]:
+def _counts(table: str, counts: Counter[str], manifest: dict[str, Any], exact: bool = True) -> Iterator[Problem]:
     """Rows of each point against the plan; a run that was stopped may lack some."""
     planned = {point["point_id"]: point["number"] for point in manifest.get("points", [])}
     aside = {point["point_id"] for point in manifest.get("set_aside", [])}
     unknown = [name for name, count in counts.items() if name not in planned and name not in aside and count]
     if unknown:
-        yield Finding(BAD, table, f"of a point that the manifest does not have: {_examples(unknown)}")
+        yield Problem(BAD, table, f"of a point that the manifest does not have: {_examples(unknown)}")
     for name, number in planned.items() if exact else ():
         if counts[name] > number:
-            yield Finding(BAD, table, f"{name}: {counts[name]} are stored, {number} were planned")
+            yield Problem(BAD, table, f"{name}: {counts[name]} are stored, {number} were planned")
         elif counts[name] < number:
             level = BAD if manifest["status"] == "finished" else NOTE
-            yield Finding(level, table, f"{name}: {counts[name]} of {number} are stored")
+            yield Problem(level, table, f"{name}: {counts[name]} of {number} are stored")
 
 
 INSTANTS = ("start_ns", "headers_ns", "first_token_ns", "last_token_ns", "end_ns")
@@ -202,7 +202,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
         yield "a failure without a kind, or a success with one"
 
 
-def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     """Samples against the plan and against their requests."""
     rows = read_samples(path, [*KEY, "request_id", "status", "score", "correct"]).to_pylist()
     yield from _counts("samples", Counter(row["point_id"] for row in rows), manifest)
@@ -213,25 +213,25 @@ def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         crashed = manifest["status"] not in CLOSED or len(manifest.get("sessions", [])) > 1
         text = f"whose request is not stored: {_examples(lost)}"
         more = ", as after a crash: requests are written once a second, samples at once" if crashed else ""
-        yield Finding(NOTE if crashed else BAD, "samples", text + more)
+        yield Problem(NOTE if crashed else BAD, "samples", text + more)
     odd = [str(row["sample_id"]) for row in rows if row["status"] != "ok" and row["score"] is not None]
     if odd:
-        yield Finding(BAD, "samples", f"failed and scored nevertheless: {_examples(odd)}")
+        yield Problem(BAD, "samples", f"failed and scored nevertheless: {_examples(odd)}")
 
 
-def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     """The stored figures against the same ones computed from the rows."""
     try:
         stored = _figures(read_summary(path))
     except StoreError as error:
-        yield Finding(BAD, "summary.parquet", error.message)
+        yield Problem(BAD, "summary.parquet", error.message)
         return
     if not stored:
         if manifest["status"] in CLOSED:
-            yield Finding(BAD, "summary.parquet", "is missing")
+            yield Problem(BAD, "summary.parquet", "is missing")
         return
     if manifest["status"] not in CLOSED:
-        yield Finding(NOTE, "summary.parquet", "is of before the run was resumed: its figures are not looked at")
+        yield Problem(NOTE, "summary.parquet", "is of before the run was resumed: its figures are not looked at")
         return
     try:
         if manifest["kind"] == "bench":
@@ -240,7 +240,7 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         else:
             again = _figures(perf_summary.summary_rows(perf_summary.load_run(path)))
     except OssEvalError as error:
-        yield Finding(BAD, "summary.parquet", f"can't be computed again: {error.message}")
+        yield Problem(BAD, "summary.parquet", f"can't be computed again: {error.message}")
         return
     differing = []
     for key, values in again.items():
@@ -256,9 +256,9 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
         if key not in again and not (manifest["kind"] == "calibrate" and key[2].startswith(OURS_ONLY))
     ]
     for text in differing[: 4 * LISTED]:
-        yield Finding(BAD, "summary.parquet", text)
+        yield Problem(BAD, "summary.parquet", text)
     if len(differing) > 4 * LISTED:
-        yield Finding(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
+        yield Problem(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
 
 
 Key = tuple[str, str | None, str, str]

@@ -160,7 +160,7 @@ def proportion(successes: int, total: int) -> Estimate:
 # -- scores of samples asked several times ----------------------------------------------------------------------
 
 
-class Score(NamedTuple):
+class ScoreEstimate(NamedTuple):
     """A mean score over problems with its clustered standard error and 95% interval."""
 
     value: float
@@ -170,7 +170,7 @@ class Score(NamedTuple):
     problems: int
 
 
-def clustered(means: ArrayLike, answers: int | None = None) -> Score:
+def clustered(means: ArrayLike, answers: int | None = None) -> ScoreEstimate:
     """Mean over problems of each problem's mean score, with a standard error clustered by problem. `answers` is
     how many there are in all (default: one a problem).
 
@@ -187,15 +187,15 @@ def clustered(means: ArrayLike, answers: int | None = None) -> Score:
     groups = len(values)
     value = float(values.mean())
     if groups < 2:
-        return Score(value, None, None, None, groups)
+        return ScoreEstimate(value, None, None, None, groups)
     se = float(values.std(ddof=1) / np.sqrt(groups))
     quantile = student(groups - 1)
     if values.min() < 0 or values.max() > 1:
-        return Score(value, se, value - quantile * se, value + quantile * se, groups)
+        return ScoreEstimate(value, se, value - quantile * se, value + quantile * se, groups)
     spread, total = value * (1 - value), max(groups, answers or 0)
     effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
     low, high = _wilson(value, effective * (Z / quantile) ** 2)
-    return Score(value, se, low, high, groups)
+    return ScoreEstimate(value, se, low, high, groups)
 
 
 def _wilson(p: float, n: float) -> tuple[float, float]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
-from oss_eval.bench.concurrency import Gate
+from oss_eval.bench.concurrency import ConcurrencyLimit
 from oss_eval.bench.retry import BACKOFF, FINAL_STATUS, LONGEST_BACKOFF, LONGEST_WAIT, retry_after
-from oss_eval.endpoint.capabilities import Settled
-from oss_eval.load.client import Answer, Asker
+from oss_eval.endpoint.capabilities import Capabilities
+from oss_eval.load.client import Answer, RequestClient
 from oss_eval.probe.apis import DIALECTS, Generation
 from oss_eval.records import RequestRecord
 
@@ -24,7 +24,7 @@ OWN_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "reasoning_effort")
 """Settings that a benchmark may have an opinion of, where the run has none."""
 
 
-class Failed(Exception):
+class RequestFailed(Exception):
     """A request failed for good; `record` is its last attempt's."""
 
     def __init__(self, record: RequestRecord) -> None:
@@ -32,7 +32,7 @@ class Failed(Exception):
         self.record = record
 
 
-class Stopped(BaseException):
+class SampleStopped(BaseException):
     """The run is being stopped: this sample is not finished and leaves no row.
 
     No `except Exception` of a benchmark's own code may catch it.
@@ -40,26 +40,26 @@ class Stopped(BaseException):
 
 
 @dataclass(slots=True)
-class Channel:
+class BenchContext:
     """What all samples of a run share: the way to the server, and what is known of it by now."""
 
-    asker: Asker
-    gate: Gate
+    client: RequestClient
+    concurrency: ConcurrencyLimit
     retries: int
     model: str
     run_id: str
     api: str = "chat"
-    settled: Settled = field(default_factory=Settled)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     """What this server takes, as far as is known by now."""
     noted: Callable[[str], None] = lambda note: None
     """Called when a field of the requests had to be changed."""
     refused: Callable[[], None] = lambda: None
     """Called when the server asked for fewer requests."""
-    hide: Callable[[str], str] = str
+    redact: Callable[[str], str] = str
     """Takes the key out of a server's words."""
     seen: Callable[[RequestRecord], None] = lambda record: None
     """Called for every request that is over, failed attempts too; from any thread."""
-    resting: Callable[[], AbstractContextManager[None]] = nullcontext
+    blocking: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a thread waits for something else than an answer."""
     draining: threading.Event = field(default_factory=threading.Event)
     """Set when no sample is to be begun, and none to be waited for between attempts."""
@@ -71,27 +71,27 @@ class Channel:
     """Whether a request has succeeded."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def give_in(self, sent: Settled, record: RequestRecord, generation: Generation) -> bool:
+    def give_in(self, sent: Capabilities, record: RequestRecord, generation: Generation) -> bool:
         """Whether a refused request can be sent again in another form, by now or from now on."""
         with self._lock:
-            if self.settled is not sent:
+            if self.capabilities is not sent:
                 return True  # somebody else has learned it meanwhile
             if self.answered:
                 return False  # what was taken before is not refused as such: the answers have to stay alike
-            changed = sent.adapted(record.http_status, record.error_message or "", generation)
+            changed = sent.after_refusal(record.http_status, record.error_message or "", generation)
             if changed is None:
                 return False
-            self.settled = changed
+            self.capabilities = changed
             self.noted(changed.notes[-1])
             return True
 
 
-class Voice:
+class SampleClient:
     """Asks for one sample, epoch and effort. Used by one thread at a time."""
 
     def __init__(
         self,
-        channel: Channel,
+        context: BenchContext,
         point_id: str,
         name: str,
         sample_id: str,
@@ -99,7 +99,7 @@ class Voice:
         generation: Generation,
     ) -> None:
         """`name` tells the sample from others in a request's id; `generation` holds for every request."""
-        self._channel, self._generation = channel, generation
+        self._context, self._generation = context, generation
         self._point_id, self._name = point_id, name
         self._sample_id, self._epoch, self._effort = sample_id, epoch, generation.reasoning_effort
         self.answers: list[Answer] = []
@@ -110,7 +110,7 @@ class Voice:
         """Seconds between attempts."""
         self.request_id = ""
         """The latest request's."""
-        self.failure: Failed | None = None
+        self.failure: RequestFailed | None = None
         """The request that failed for good, whatever became of the exception that said so."""
 
     def ask(self, body: dict[str, Any]) -> Answer:
@@ -120,42 +120,42 @@ class Voice:
         429 and 503 wait as long as Retry-After says (RFC 9110, section 10.2.3), other failures that may pass an
         exponential time with full jitter (Brooker 2015, Exponential Backoff And Jitter, AWS Architecture Blog).
         """
-        channel = self._channel
+        context = self._context
         messages, generation = self._request(body)
         turn, attempt, tries = len(self.answers) + 1, 0, 0
         while True:
             attempt += 1
             tries += 1
-            settled = channel.settled
-            sending = settled.apply(generation)
-            request = orjson.dumps(DIALECTS[channel.api].body(messages, sending))
+            capabilities = context.capabilities
+            sending = capabilities.apply(generation)
+            request = orjson.dumps(DIALECTS[context.api].body(messages, sending))
             self.attempts = max(self.attempts, tries)
-            with channel.gate.passing():
-                if channel.stopping.is_set() or (channel.draining.is_set() and not self.answers):
-                    raise Stopped
+            with context.concurrency.passing():
+                if context.stopping.is_set() or (context.draining.is_set() and not self.answers):
+                    raise SampleStopped
                 sent = self._record(turn, attempt)
                 self.request_id = sent.request_id
-                future: Future[Answer] = channel.asker.ask(sent, request)
+                future: Future[Answer] = context.client.ask(sent, request)
                 answer = future.result()
             record = answer.record
             if record.error_message:
-                record.error_message = channel.hide(record.error_message)
-            channel.seen(record)
-            channel.server = answer.reply.server or channel.server
+                record.error_message = context.redact(record.error_message)
+            context.seen(record)
+            context.server = answer.reply.server or context.server
             if record.status == "ok":
-                channel.answered = True
+                context.answered = True
                 self.answers.append(answer)
                 return answer
             if record.status == "cancelled":
-                raise Stopped
+                raise SampleStopped
             if record.http_status in (429, 503):
-                channel.refused()
-            if record.http_status in (400, 422) and channel.give_in(settled, record, sending):
+                context.refused()
+            if record.http_status in (400, 422) and context.give_in(capabilities, record, sending):
                 tries -= 1  # the same request in the server's own terms is no retry
                 continue
-            if record.http_status in FINAL_STATUS or tries > channel.retries:
+            if record.http_status in FINAL_STATUS or tries > context.retries:
                 raise self._failed(record)
-            with channel.resting():
+            with context.blocking():
                 self._wait(answer, tries)
 
     def _request(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Generation]:
@@ -168,23 +168,23 @@ class Voice:
         changes = {name: value for name, value in own.items() if getattr(self._generation, name) is None}
         return messages, replace(self._generation, **changes, extra=(*rest.items(), *self._generation.extra))
 
-    def _failed(self, record: RequestRecord) -> Failed:
-        self.failure = Failed(record)
+    def _failed(self, record: RequestRecord) -> RequestFailed:
+        self.failure = RequestFailed(record)
         return self.failure
 
     def _record(self, turn: int, attempt: int) -> RequestRecord:
         request_id = f"{self._point_id}/{self._name}/{self._epoch}"
         request_id += f"/t{turn}" if turn > 1 else ""
         return RequestRecord(
-            run_id=self._channel.run_id,
+            run_id=self._context.run_id,
             point_id=self._point_id,
             request_id=f"{request_id}/a{attempt}" if attempt > 1 else request_id,
             worker=0,
             warmup=False,
             attempt=attempt,
-            model=self._channel.model,
+            model=self._context.model,
             reasoning_effort=self._effort,
-            parallel=self._channel.gate.limit,
+            parallel=self._context.concurrency.limit,
             rate=None,
             scheduled_ns=None,
             start_ns=None,
@@ -202,7 +202,7 @@ class Voice:
         elif pause > LONGEST_WAIT:
             raise self._failed(answer.record)
         begun = time.monotonic()
-        stopped = self._channel.draining.wait(pause)
+        stopped = self._context.draining.wait(pause)
         self.waited += time.monotonic() - begun
         if stopped:
-            raise Stopped
+            raise SampleStopped

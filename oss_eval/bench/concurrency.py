@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60.0
 """After the server said 429, or a larger level gained nothing, a larger one is not tried for so long."""
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets at most `limit` requests through at a time, first come, first served."""
 
     def __init__(self, limit: int) -> None:
@@ -71,7 +71,7 @@ class Gate:
             self._waiting.popleft().set()
 
 
-class Tuner:
+class ConcurrencyTuner:
     """`--parallel auto`: doubles the gate's limit while throughput grows, halves it when the server says 429.
 
     Additive-increase schemes find the knee slowly where a request takes minutes; token events tell the throughput
@@ -81,8 +81,10 @@ class Tuner:
     START = 8
     MOST = 512
 
-    def __init__(self, gate: Gate, tokens: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        self._gate, self._tokens, self._clock = gate, tokens, clock
+    def __init__(
+        self, concurrency: ConcurrencyLimit, tokens: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._concurrency, self._tokens, self._clock = concurrency, tokens, clock
         self._best: tuple[int, float] | None = None
         self._begun: float | None = None
         self._first: tuple[float, int] | None = None
@@ -104,11 +106,11 @@ class Tuner:
             # A burst of refusals is one: they were sent before the last cut.
             if now >= self._shrunk + SETTLE_SECONDS:
                 self._shrunk = now
-                self._set(max(1, self._gate.limit // 2), now)
+                self._set(max(1, self._concurrency.limit // 2), now)
                 self._best = None
                 self._hold_until = now + PATIENCE_SECONDS
             return
-        if now < self._hold_until or not self._gate.full:
+        if now < self._hold_until or not self._concurrency.full:
             self._begun = self._first = None
             return
         if self._begun is None:
@@ -120,7 +122,7 @@ class Tuner:
             self._compare((self._tokens() - self._first[1]) / (now - self._first[0]), now)
 
     def _compare(self, rate: float, now: float) -> None:
-        limit = self._gate.limit
+        limit = self._concurrency.limit
         self.levels.append((limit, rate))
         if self._best is None or (limit > self._best[0] and rate > self._best[1] * GAIN):
             self._best = limit, rate
@@ -133,5 +135,5 @@ class Tuner:
             self._hold_until = now + PATIENCE_SECONDS
 
     def _set(self, limit: int, now: float) -> None:
-        self._gate.limit = limit
+        self._concurrency.limit = limit
         self._begun = self._first = None

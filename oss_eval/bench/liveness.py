@@ -16,7 +16,7 @@ GONE = 10
 """Samples in a row that could not reach the server: it is gone, and asking on would only make failures."""
 
 
-class Tally:
+class RunMonitor:
     """Counts what comes in."""
 
     def __init__(self, server: Server, writer: RunWriter) -> None:

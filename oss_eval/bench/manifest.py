@@ -6,19 +6,19 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from oss_eval.bench.plan import Course, Point, samples_hash
+from oss_eval.bench.plan import BenchPoint, LoadedTask, samples_hash
 from oss_eval.endpoint.server import Server
 from oss_eval.run.manifest import endpoint_entry, public_task
-from oss_eval.run.options import Order
+from oss_eval.run.options import RunOptions
 from oss_eval.system import environment
 from oss_eval.system.redact import command_line
 
 
 def described(
-    courses: list[Course],
-    points: list[Point],
+    loaded_tasks: list[LoadedTask],
+    points: list[BenchPoint],
     server: Server,
-    order: Order,
+    options: RunOptions,
     before: dict[str, Any],
     number: int,
 ) -> dict[str, Any]:
@@ -31,21 +31,21 @@ def described(
         "model": server.model,
         "task": {"name": " ".join(dict.fromkeys(point.task for point in points))},
         "tasks": {
-            course.plan.task.name: {
-                **public_task(course.plan.task),
-                "folder": course.plan.folder and str(course.plan.folder),
-                "source": course.benchmark.source,
-                "samples": len(course.questions),
-                "samples_hash": samples_hash(course.questions),
+            loaded.plan.task.name: {
+                **public_task(loaded.plan.task),
+                "folder": loaded.plan.folder and str(loaded.plan.folder),
+                "source": loaded.benchmark.source,
+                "samples": len(loaded.samples),
+                "samples_hash": samples_hash(loaded.samples),
             }
-            for course in courses
+            for loaded in loaded_tasks
         },
-        "endpoint": endpoint_entry(server, order, before.get("endpoint")),
+        "endpoint": endpoint_entry(server, options, before.get("endpoint")),
         "points": [{**asdict(point), "number": point.number} for point in points],
         "environment": environment.environment(),
         "sessions": [*before.get("sessions", [])[: number - 1], session],
     }  # fmt: skip
     if "endpoint" not in before:
-        new |= {"name": order.name, "labels": order.labels, "created": session["started"],
+        new |= {"name": options.name, "labels": options.labels, "created": session["started"],
                 "command": session["command"]}  # fmt: skip
     return new

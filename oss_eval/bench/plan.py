@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from oss_eval.bench.types import Benchmark, Question
+from oss_eval.bench.types import Benchmark, Sample
 from oss_eval.config.task import BenchTask
 from oss_eval.probe.apis import Generation
 
@@ -21,19 +21,19 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SampleJob:
     """One answer to get."""
 
     point_id: str
     task: BenchTask
     benchmark: Benchmark
-    question: Question
+    sample: Sample
     effort: str | None
     epoch: int
 
 
 @dataclass(slots=True)
-class Point:
+class BenchPoint:
     """One task at one effort."""
 
     point_id: str
@@ -50,41 +50,41 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class LoadedTask:
     """A plan with its benchmark opened and its questions loaded."""
 
     plan: Plan
     benchmark: Benchmark
-    questions: list[Question]
+    samples: list[Sample]
 
 
-def points(courses: list[Course], stored: list[Point]) -> list[Point]:
+def points(loaded_tasks: list[LoadedTask], stored: list[BenchPoint]) -> list[BenchPoint]:
     """A point for each task and effort; those of a stored run keep their ids, new ones come after them."""
     known = {(point.task, point.reasoning_effort): point for point in stored}
     found = list(stored)
-    for course in courses:
-        task = course.plan.task
+    for loaded in loaded_tasks:
+        task = loaded.plan.task
         for effort in task.reasoning_effort or (None,):
             point = known.get((task.name, effort))
             if point is None:
                 name = f"{len(found):02d}-{task.name}" + (f"-{effort}" if effort else "")
-                point = Point(name, len(found), task.name, effort, 0, 0)
+                point = BenchPoint(name, len(found), task.name, effort, 0, 0)
                 found.append(point)
-            point.samples, point.repeats = len(course.questions), task.repeats
+            point.samples, point.repeats = len(loaded.samples), task.repeats
     return found
 
 
-def jobs(courses: list[Course], found: list[Point]) -> list[Job]:
+def jobs(loaded_tasks: list[LoadedTask], found: list[BenchPoint]) -> list[SampleJob]:
     """All answers to get. Epoch by epoch, so that a run that is stopped has asked every problem about equally
     often."""
     by_point = {(point.task, point.reasoning_effort): point.point_id for point in found}
     return [
-        Job(by_point[task.name, effort], task, course.benchmark, question, effort, epoch)
-        for course in courses
-        for task in [course.plan.task]
+        SampleJob(by_point[task.name, effort], task, loaded.benchmark, sample, effort, epoch)
+        for loaded in loaded_tasks
+        for task in [loaded.plan.task]
         for effort in task.reasoning_effort or (None,)
         for epoch in range(1, task.repeats + 1)
-        for question in course.questions
+        for sample in loaded.samples
     ]
 
 
@@ -102,11 +102,11 @@ def generation(task: BenchTask, model: str, effort: str | None, epoch: int) -> G
     )
 
 
-def samples_hash(questions: list[Question]) -> str:
+def samples_hash(samples: list[Sample]) -> str:
     """SHA-256 over prompts and targets, in order."""
     digest = hashlib.sha256()
-    for question in questions:
-        line = [question.subset, question.sample_id, question.messages, question.target]
+    for sample in samples:
+        line = [sample.subset, sample.sample_id, sample.messages, sample.target]
         digest.update(
             json.dumps(line, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass") + b"\n"
         )

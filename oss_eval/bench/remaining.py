@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oss_eval.bench.plan import Job, Plan, Point
+from oss_eval.bench.plan import BenchPoint, Plan, SampleJob
 from oss_eval.config.task import BenchTask
 from oss_eval.errors import StoreError, UsageError
 from oss_eval.run import resume
@@ -29,27 +29,29 @@ def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
         raise StoreError(f"{manifest['run_id']} ended before anything was asked", "run oss-eval bench again")
     found: list[Plan] = []
     for name, stored in manifest["tasks"].items():
-        before, task = resume.was_and_is(BenchTask, manifest, stored, typed, "oss-eval bench")
+        before, task = resume.stored_and_current_task(BenchTask, manifest, stored, typed, "oss-eval bench")
         lines = resume.differences(before, task, MAY_CHANGE)
         if task.repeats < before.repeats:
             lines.append(f"  {name}: --repeats was {before.repeats}, now {task.repeats}: it can only grow")
         if task.limit is not None and (before.limit is None or task.limit < before.limit):
             lines.append(f"  {name}: --limit was {before.limit}, now {task.limit}: it can only grow")
         if lines:
-            raise resume.unlike(manifest, lines)
+            raise resume.settings_differ(manifest, lines)
         efforts = tuple(dict.fromkeys([*before.reasoning_effort, *task.reasoning_effort]))
         folder = stored.get("folder")
         found.append(Plan(task.model_copy(update={"reasoning_effort": efforts}), folder and Path(folder)))
     return found
 
 
-def stored_points(manifest: dict[str, Any]) -> list[Point]:
+def stored_points(manifest: dict[str, Any]) -> list[BenchPoint]:
     """The points of a stored run."""
-    names = Point.__dataclass_fields__
-    return [Point(**{key: value for key, value in point.items() if key in names}) for point in manifest["points"]]
+    names = BenchPoint.__dataclass_fields__
+    return [
+        BenchPoint(**{key: value for key, value in point.items() if key in names}) for point in manifest["points"]
+    ]
 
 
-def missing(path: Path, jobs: list[Job]) -> list[Job]:
+def missing(path: Path, jobs: list[SampleJob]) -> list[SampleJob]:
     """The jobs without an answer in the stored run; failed samples are asked again.
 
     Raises UsageError when a stored sample is not the question that would be asked now.
@@ -61,19 +63,19 @@ def missing(path: Path, jobs: list[Job]) -> list[Job]:
         (row["point_id"], row["subset"], row["sample_id"], row["epoch"]): row
         for row in read_samples(path).select(columns).to_pylist()
     }
-    left: list[Job] = []
+    left: list[SampleJob] = []
     for job in jobs:
-        question = job.question
-        row = stored.get((job.point_id, question.subset, question.sample_id, job.epoch))
+        sample = job.sample
+        row = stored.get((job.point_id, sample.subset, sample.sample_id, job.epoch))
         if row is None or row["status"] != "ok":
             left.append(job)
             continue
-        same = row["turns"] > 1 or json.loads(row["prompt"]) == json.loads(json.dumps(question.messages))
-        if not same or row["target"] != question.target:
+        same = row["turns"] > 1 or json.loads(row["prompt"]) == json.loads(json.dumps(sample.messages))
+        if not same or row["target"] != sample.target:
             raise UsageError(
-                f"{path.name}: {job.task.name} {question.subset}/{question.sample_id} was another question:\n"
+                f"{path.name}: {job.task.name} {sample.subset}/{sample.sample_id} was another question:\n"
                 f"  then: {row['prompt'][:200]} -> {row['target']}\n"
-                f"  now:  {json.dumps(question.messages)[:200]} -> {question.target}",
+                f"  now:  {json.dumps(sample.messages)[:200]} -> {sample.target}",
                 "the data has changed: begin a run of its own",
             )
     return left

@@ -13,7 +13,7 @@ J = TypeVar("J")
 MOST = 2048
 
 
-class Crew(Generic[J]):
+class ThreadPool(Generic[J]):
     """Works through jobs with `size` threads, and one more for each that rests (backs off, or waits for a judge).
 
     The threads end with the process: what hangs in somebody else's code can't keep it alive.
@@ -53,7 +53,7 @@ class Crew(Generic[J]):
             return bool(self._threads)
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def blocking(self) -> Iterator[None]:
         """The calling thread will wait for something: another one takes its place meanwhile."""
         with self._lock:
             self._resting += 1

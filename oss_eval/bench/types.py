@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from oss_eval.bench.client import Voice
+from oss_eval.bench.client import SampleClient
 from oss_eval.load.client import Answer
 
 Message = dict[str, Any]
@@ -14,7 +14,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Sample:
     """One sample. `messages` is what is sent first; `target` the right answer, or "" where a text has none."""
 
     subset: str
@@ -29,7 +29,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Said:
+class ModelOutput:
     """What a model said to a question in the end."""
 
     response: str
@@ -45,7 +45,7 @@ class Said:
         return self.finish_reason == "length"
 
     @classmethod
-    def single(cls, messages: list[Message], answer: Answer, raw: Any = None) -> Said:
+    def single(cls, messages: list[Message], answer: Answer, raw: Any = None) -> ModelOutput:
         """One question, one answer."""
         return cls(answer.reply.text, answer.reply.reasoning, messages, answer.record.finish_reason, raw)
 
@@ -57,13 +57,13 @@ class Benchmark(Protocol):
     source: dict[str, Any]
     """Where the questions come from: dataset, revision, hub, versions. For the manifest."""
 
-    def questions(self) -> list[Question]:
+    def samples(self) -> list[Sample]:
         """All samples, in an order that stays the same."""
 
-    def answer(self, question: Question, voice: Voice) -> Said:
+    def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
         """Ask. Raises what the voice raises."""
 
-    def grade(self, question: Question, said: Said) -> Grade:
+    def grade(self, sample: Sample, output: ModelOutput) -> Score:
         """A verdict. Whatever it raises makes the sample unscored."""
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Benchmark(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Grade:
+class Score:
     """A verdict. `score` is None where there is none: `unscored` then says why."""
 
     score: float | None

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.cli.parser import parse
 from oss_eval.errors import OssEvalError, TaskError, UsageError
-from oss_eval.system.pipes import complain, drop_unread
-from oss_eval.system.signals import Interrupts, handled, insist
+from oss_eval.system.pipes import ignore_broken_pipe, print_error
+from oss_eval.system.signals import Interrupts, clear_unhandled_flag, reraise_lost_interrupts
 
 if TYPE_CHECKING:
-    from oss_eval.run.lifecycle import Made
-    from oss_eval.run.options import Order
+    from oss_eval.run.lifecycle import RunResult
+    from oss_eval.run.options import RunOptions
 
 INTERRUPTED = 130
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
@@ -41,10 +41,10 @@ def _typed(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(arguments).items() if key not in COMMAND_KEYS}
 
 
-def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
+def _order(arguments: argparse.Namespace) -> tuple[RunOptions, dict[str, Any]]:
     """What the command adds to a task, and the task's keys that a named endpoint sets."""
     from oss_eval.endpoint import auth, profiles
-    from oss_eval.run.options import GRACE, Order
+    from oss_eval.run.options import GRACE, RunOptions
 
     given = vars(arguments)
     every = given.get("log_every_n_query")
@@ -54,13 +54,13 @@ def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
         raise UsageError(f"--grace {given['grace']:g}: must be seconds, at least 0")
     if given.get("private"):
         os.umask(0o077)  # the simulator's and the workers' files too
-    name, values, base = given.get("endpoint"), {}, auth.Access()
+    name, values, base = given.get("endpoint"), {}, auth.Auth()
     if name is not None:
         values = profiles.profile(name)
         base = profiles.profile_access(name, values)
     if "api_key" in given:
         sys.stderr.write("oss-eval: --api-key can be seen by others on this machine; OPENAI_API_KEY can't\n")
-    own = auth.Access(
+    own = auth.Auth(
         key=given.get("api_key", base.key),
         key_header=given.get("api_key_header", base.key_header),
         headers=(*base.headers, *map(auth.header, given.get("header", []))),
@@ -68,14 +68,14 @@ def _order(arguments: argparse.Namespace) -> tuple[Order, dict[str, Any]]:
         ca_bundle=given.get("ca_bundle", base.ca_bundle),
         insecure=given.get("insecure", base.insecure),
     )
-    order = Order(
+    order = RunOptions(
         out=given.get("out", Path("results")),
         name=given.get("name"),
         labels={
             **{str(k): str(v) for k, v in (values.get("labels") or {}).items()},
             **_labels(given.get("label", [])),
         },
-        access=own,
+        auth=own,
         profile=name,
         prices=values.get("prices"),
         log_every=every,
@@ -95,29 +95,29 @@ def perf_command(arguments: argparse.Namespace) -> int:
     return _ended(run(validated(PerfTask, values, "oss-eval perf"), order), arguments)
 
 
-def _ended(made: Made, arguments: argparse.Namespace) -> int:
+def _ended(made: RunResult, arguments: argparse.Namespace) -> int:
     """Show a run that has just been made; its exit code, whoever reads it."""
-    from oss_eval.run.lifecycle import go_on
+    from oss_eval.run.lifecycle import resume_hint
 
     _shown(made, arguments)
     if made.status != "finished":
         # A sweep without a success has nothing left to ask: resuming it would change nothing.
         reason = made.reason or "every request failed"
         with Interrupts() as interrupts, interrupts.counted():
-            complain(reason, go_on(made.path) if made.reason else "")
+            print_error(reason, resume_hint(made.path) if made.reason else "")
     return EXIT_CODES[made.status]
 
 
-def _shown(made: Made, arguments: argparse.Namespace) -> None:
+def _shown(made: RunResult, arguments: argparse.Namespace) -> None:
     """The tables of a run that has just been made, unless somebody is in a hurry."""
     given = vars(arguments)
-    if made.hurried:
+    if made.aborted:
         return
     try:
         _show(made.path, given.get("json", False), given.get("grid", False))
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_unread()
+        ignore_broken_pipe()
     except KeyboardInterrupt:
         if made.status == "finished":
             raise
@@ -175,7 +175,7 @@ def _question(arguments: argparse.Namespace, skip: tuple[str, ...]) -> tuple[Any
 
     order, named = _order(arguments)
     typed = {key: value for key, value in _typed(arguments).items() if key not in skip}
-    return validated(Task, {**named, **typed}, f"oss-eval {arguments.command}"), order.access
+    return validated(Task, {**named, **typed}, f"oss-eval {arguments.command}"), order.auth
 
 
 def ask_command(arguments: argparse.Namespace) -> int:
@@ -183,10 +183,10 @@ def ask_command(arguments: argparse.Namespace) -> int:
     from oss_eval.diagnose.ask import ask
     from oss_eval.load.prompts.prompts import read_prompt
 
-    task, access = _question(arguments, ("prompt", "verbose"))
+    task, auth = _question(arguments, ("prompt", "verbose"))
     prompt = sys.stdin.read() if arguments.prompt == "-" else read_prompt(arguments.prompt)
     prompt = prompt.encode("utf-8", "replace").decode()  # an argument can hold what no UTF-8 text can
-    ask(prompt, task, access, vars(arguments).get("verbose", False))
+    ask(prompt, task, auth, vars(arguments).get("verbose", False))
     return 0
 
 
@@ -199,7 +199,7 @@ def doctor_command(arguments: argparse.Namespace) -> int:
 
     for name, seconds in PATIENCE.items():
         vars(arguments).setdefault(name, seconds)
-    task, access = _question(arguments, ())
+    task, auth = _question(arguments, ())
     console = Console(stderr="json" in vars(arguments), highlight=False)
     styles = {PASS: "green", WARN: "yellow", FAIL: "red"}
 
@@ -207,7 +207,7 @@ def doctor_command(arguments: argparse.Namespace) -> int:
         line = Text(f"{check.verdict:<5}", styles[check.verdict]).append(f"{check.name}: {check.seen}", "default")
         console.print(line.append(f"\n     → {check.advice}" if check.advice else "", "bright_black"))
 
-    checks = examine(task, access, tell)
+    checks = examine(task, auth, tell)
     if "json" in vars(arguments):
         import orjson
 
@@ -233,9 +233,9 @@ def show_command(arguments: argparse.Namespace) -> int:
     _show(path, arguments.json, arguments.grid)
     manifest = read_manifest(path)
     if manifest["kind"] in ("perf", "bench") and status_of(path, manifest) in ("broken off", "interrupted"):
-        from oss_eval.run.lifecycle import go_on
+        from oss_eval.run.lifecycle import resume_hint
 
-        sys.stderr.write(f"  → {go_on(path)}\n")
+        sys.stderr.write(f"  → {resume_hint(path)}\n")
     return 0
 
 
@@ -322,17 +322,17 @@ def report_command(arguments: argparse.Namespace) -> int:
 def calibrate_command(arguments: argparse.Namespace) -> int:
     """`oss-eval calibrate`."""
     from oss_eval.diagnose.calibrate import calibrate
-    from oss_eval.run.options import Order
+    from oss_eval.run.options import RunOptions
 
     if min(arguments.parallel) < 1:
         raise UsageError(f"--parallel {min(arguments.parallel)}: must be at least 1")
     if not 0 < arguments.token_rate <= 1000:
         raise UsageError(f"--token-rate {arguments.token_rate:g}: must be above 0 and at most 1000")
-    order = Order(out=arguments.out, name=arguments.name, labels=_labels(arguments.label or []))
+    order = RunOptions(out=arguments.out, name=arguments.name, labels=_labels(arguments.label or []))
     made = calibrate(tuple(arguments.parallel), arguments.token_rate, order)
     _shown(made, arguments)
     if made.status == "interrupted":
-        complain("interrupted", "a calibration is not resumed: run oss-eval calibrate again")
+        print_error("interrupted", "a calibration is not resumed: run oss-eval calibrate again")
     return EXIT_CODES[made.status]
 
 
@@ -372,7 +372,7 @@ def evalscope_command(arguments: argparse.Namespace) -> int:
 def simulate_command(arguments: argparse.Namespace) -> int:
     """`oss-eval simulate`."""
     from oss_eval.simulator.faults import parse_faults
-    from oss_eval.simulator.process import Simulated, serve
+    from oss_eval.simulator.process import SimulatorUrl, serve
     from oss_eval.simulator.profiles import get_profile
 
     profile = get_profile(arguments.profile)
@@ -398,7 +398,7 @@ def simulate_command(arguments: argparse.Namespace) -> int:
 
     try:
         serve(
-            Simulated(profile, arguments.speed, faults),
+            SimulatorUrl(profile, arguments.speed, faults),
             arguments.truth_log,
             arguments.host,
             arguments.port,
@@ -439,10 +439,10 @@ def _carry_out(argv: list[str] | None) -> int:
         sys.stdout.flush()
         return code
     except OssEvalError as error:
-        complain(error.message, error.hint)
+        print_error(error.message, error.hint)
         return error.exit_code
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return INTERRUPTED
 
 
@@ -450,14 +450,14 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code. 0 done, 1 measured and failed, 2 can't be done as asked, 130 interrupted."""
     # A job manager's polite stop keeps what was finished, like Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    insist()
+    reraise_lost_interrupts()
     try:
         return _carry_out(argv)
     except BrokenPipeError:
-        drop_unread()  # `oss-eval show last | head`: the reader has what it wanted
+        ignore_broken_pipe()  # `oss-eval show last | head`: the reader has what it wanted
         return 0
     finally:
         if argv is None:  # all that is left is to leave, which another Ctrl-C would only tear apart
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-            handled()
+            clear_unhandled_flag()

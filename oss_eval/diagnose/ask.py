@@ -10,27 +10,27 @@ import orjson
 
 from oss_eval.analysis.request_rows import NS_PER_MS
 from oss_eval.config.task import Task
-from oss_eval.diagnose.connect import Inquiry, inquiry
-from oss_eval.endpoint.auth import Access
+from oss_eval.diagnose.connect import ServerSession, open_session
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.messages import in_words
-from oss_eval.endpoint.server import introduce
+from oss_eval.endpoint.server import describe_server
 from oss_eval.load.client import Answer
 from oss_eval.records import RequestRecord
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-def ask(prompt: str, task: Task, access: Access, verbose: bool) -> None:
+def ask(prompt: str, task: Task, auth: Auth, verbose: bool) -> None:
     """Print the answer on standard output as it streams, the rest on standard error. Raises OssEvalError.
 
     Reasoning is dimmed on a terminal; where standard output is none it goes to standard error, so that the answer
     alone is piped on. With `verbose`, one JSON document follows on standard output instead.
     """
-    with inquiry(task, access) as line:
-        sys.stderr.write(introduce(line.server, bool(task.url)) + "\n")
+    with open_session(task, auth) as line:
+        sys.stderr.write(describe_server(line.server, bool(task.url)) + "\n")
         printer = _Printer(silent=verbose)
         answer = line.ask(prompt, line.generation(), printer.say)
-        for note in line.settled.notes:
+        for note in line.capabilities.notes:
             sys.stderr.write(f"the server refuses a field: {note}\n")
         if not answer.record.n_events:
             printer.say(answer.reply.text, answer.reply.reasoning)
@@ -101,7 +101,7 @@ def summary(record: RequestRecord) -> str:
     return ", ".join(parts) or "no figures"
 
 
-def _document(line: Inquiry, answer: Answer) -> dict[str, Any]:
+def _document(line: ServerSession, answer: Answer) -> dict[str, Any]:
     record = asdict(answer.record)
     for name in ("text", "reasoning_text", "event_ns"):
         record.pop(name)

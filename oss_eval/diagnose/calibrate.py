@@ -22,9 +22,9 @@ from oss_eval.perf.sweep import run
 from oss_eval.report.format import number
 from oss_eval.results.reader import read_manifest, read_requests
 from oss_eval.results.writer import write_summary
-from oss_eval.run.lifecycle import Made
-from oss_eval.run.options import Order
-from oss_eval.simulator.truth_log import Truth, read_truth
+from oss_eval.run.lifecycle import RunResult
+from oss_eval.run.options import RunOptions
+from oss_eval.simulator.truth_log import TruthRow, read_truth
 from oss_eval.system import environment
 
 LEVELS = (1, 64, 256, 1024)
@@ -36,7 +36,7 @@ METRICS = ("ttft", "tpot", "itl", "latency")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CalibrationPoint:
     """One point: true and reported percentiles in ms, by metric, and what it cost."""
 
     point: Point
@@ -61,7 +61,7 @@ class Comparison:
         return max(float(np.abs(self.reported[m] / self.true[m] - 1).max()) for m in METRICS)
 
 
-def calibrate(levels: tuple[int, ...], token_rate: float, order: Order) -> Made:
+def calibrate(levels: tuple[int, ...], token_rate: float, order: RunOptions) -> RunResult:
     """Run the instrument against the truth server at each level, with one worker and with one a core.
 
     Stored as a run of kind `calibrate`; its summary also holds the true values (`true_ttft_ms`, ...) and
@@ -93,13 +93,13 @@ def calibrate(levels: tuple[int, ...], token_rate: float, order: Order) -> Made:
         workers=cores,
     )
     made = run(task, order, "calibrate", points)
-    if made.hurried:
+    if made.aborted:
         return made
     write_summary(made.path, [row for c in compare(made.path) for row in _summary_rows(made.path, c)], add=True)
     return made
 
 
-def compare(path: Path) -> list[Comparison]:
+def compare(path: Path) -> list[CalibrationPoint]:
     """Reported against true for every point of a calibration run, from its stored files."""
     manifest = read_manifest(path)
     truth = read_truth(path / "truth.jsonl")
@@ -107,7 +107,7 @@ def compare(path: Path) -> list[Comparison]:
     return [_compare(path, manifest, point, truth) for point in points]
 
 
-def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str, Truth]) -> Comparison:
+def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str, TruthRow]) -> CalibrationPoint:
     columns = ["request_id", "start_ns", "first_token_ns", "last_token_ns", "event_ns", "n_events", "n_shared"]
     columns += ["completion_tokens", "status", "client_lag_max_ns", "end_ns"]
     rows = read_requests(path, point.point_id, columns).to_pylist()
@@ -128,7 +128,7 @@ def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str
     client = manifest.get("client", {}).get(point.point_id)
     cpu = client["cpu_seconds"] + client["main_cpu_seconds"] if client else None
     lags = [row["client_lag_max_ns"] for row in rows if row["client_lag_max_ns"] is not None]
-    return Comparison(
+    return CalibrationPoint(
         point=point,
         true={m: _percentiles(values) for m, values in true.items()},
         reported={m: _percentiles(values) for m, values in reported.items()},
@@ -157,7 +157,7 @@ def _percentiles(values: list[Any]) -> NDArray[np.float64]:
     return np.asarray(np.percentile(np.concatenate(values), PERCENTILES)) / 1e6
 
 
-def _summary_rows(path: Path, found: Comparison) -> list[dict[str, Any]]:
+def _summary_rows(path: Path, found: CalibrationPoint) -> list[dict[str, Any]]:
     point = found.point
     base: dict[str, Any] = {
         "run_id": path.name, "point_id": point.point_id, "kind": "calibrate", "task": "calibrate",
@@ -179,7 +179,7 @@ def _summary_rows(path: Path, found: Comparison) -> list[dict[str, Any]]:
 # -- showing it -------------------------------------------------------------------------------------------------
 
 
-def verdicts(found: list[Comparison]) -> list[str]:
+def verdicts(found: list[CalibrationPoint]) -> list[str]:
     """Up to which load this machine's numbers can be trusted, for each number of workers."""
     lines = []
     for workers in sorted({c.point.workers for c in found}):
@@ -201,11 +201,11 @@ def verdicts(found: list[Comparison]) -> list[str]:
     return lines
 
 
-def _off(found: Comparison) -> str:
+def _off(found: CalibrationPoint) -> str:
     return f"{found.missing} requests are missing" if found.missing else f"off by up to {found.worst:.1%}"
 
 
-def as_rows(found: list[Comparison]) -> list[dict[str, Any]]:
+def as_rows(found: list[CalibrationPoint]) -> list[dict[str, Any]]:
     """The comparison for programs."""
     return [
         {
@@ -254,7 +254,7 @@ def _or_dash(value: float | None) -> str:
     return "–" if value is None else number(value)
 
 
-def _table(c: Comparison) -> Table:
+def _table(c: CalibrationPoint) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("(ms)", no_wrap=True)
     for group in ("true", "ours", "error"):

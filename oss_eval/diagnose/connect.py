@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 
 from oss_eval.config.task import Task
-from oss_eval.endpoint.auth import Access
-from oss_eval.endpoint.capabilities import ADAPTATIONS, Settled, settle
+from oss_eval.endpoint.auth import Auth
+from oss_eval.endpoint.capabilities import ADAPTATIONS, Capabilities, request_capabilities
 from oss_eval.endpoint.discovery import choose_model, reach
 from oss_eval.endpoint.endpoint import parse_url
-from oss_eval.endpoint.server import Server, whom_to_ask
-from oss_eval.load.client import Answer, Asker
+from oss_eval.endpoint.server import Server, resolve_endpoints
+from oss_eval.load.client import Answer, RequestClient
 from oss_eval.probe.apis import DIALECTS, Generation, Prompt
 from oss_eval.records import RequestRecord
 from oss_eval.run.options import limits
@@ -23,13 +23,13 @@ from oss_eval.simulator.process import parse_sim_url, running
 
 
 @dataclass(slots=True)
-class Inquiry:
+class ServerSession:
     """An open line to a server."""
 
     server: Server
     task: Task
-    asker: Asker
-    settled: Settled
+    client: RequestClient
+    capabilities: Capabilities
     asked: int = 0
     """Requests sent so far."""
     last_body: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Inquiry:
     ) -> Answer:
         """An answer, failed or not; fields that the server refuses are changed for good, as far as can be."""
         for _ in range(ADAPTATIONS + 1):
-            sending = self.settled.apply(generation)
+            sending = self.capabilities.apply(generation)
             self.last_body = DIALECTS[self.server.endpoint.api].body(prompt, sending)
             self.asked += 1
             record = RequestRecord(
@@ -47,13 +47,13 @@ class Inquiry:
                 model=self.server.model, reasoning_effort=generation.reasoning_effort, parallel=1, rate=None,
                 scheduled_ns=None, start_ns=None,
             )  # fmt: skip
-            answer = self.asker.ask(record, orjson.dumps(self.last_body), on_text).result()
+            answer = self.client.ask(record, orjson.dumps(self.last_body), on_text).result()
             if record.error_message:
-                record.error_message = self.server.hide(record.error_message)
-            changed = self.settled.adapted(record.http_status, record.error_message or "", sending)
+                record.error_message = self.server.redact(record.error_message)
+            changed = self.capabilities.after_refusal(record.http_status, record.error_message or "", sending)
             if record.status == "ok" or changed is None:
                 break
-            self.settled = changed
+            self.capabilities = changed
         return answer
 
     def generation(self, **changes: Any) -> Generation:
@@ -69,9 +69,9 @@ class Inquiry:
 
 
 @contextlib.contextmanager
-def inquiry(task: Task, access: Access) -> Iterator[Inquiry]:
+def open_session(task: Task, auth: Auth) -> Iterator[ServerSession]:
     """Open a line to the server that a task names, or that answers on this machine. Raises OssEvalError."""
-    simulator, endpoints = whom_to_ask(task, access)
+    simulator, endpoints = resolve_endpoints(task, auth)
     with contextlib.ExitStack() as stack:
         if simulator:
             model = task.model or parse_sim_url(simulator).profile.model
@@ -80,5 +80,5 @@ def inquiry(task: Task, access: Access) -> Iterator[Inquiry]:
             reach(endpoints[0], task.connect_timeout)
             model = choose_model(endpoints[0], task.model)
         server = Server(endpoints, model, simulator)
-        asker = stack.enter_context(Asker("ask", server.targets(), limits(task), server.reading(task)))
-        yield Inquiry(server, task, asker, settle(server, task))
+        client = stack.enter_context(RequestClient("ask", server.targets(), limits(task), server.reading(task)))
+        yield ServerSession(server, task, client, request_capabilities(server, task))

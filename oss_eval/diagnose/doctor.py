@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from oss_eval.config.task import Task
-from oss_eval.diagnose.connect import Inquiry, inquiry
-from oss_eval.endpoint.auth import Access
+from oss_eval.diagnose.connect import ServerSession, open_session
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import Endpoint
 from oss_eval.endpoint.http import get
 from oss_eval.endpoint.identify import Identity, identify
@@ -57,7 +57,7 @@ class Check:
     advice: str = ""
 
 
-def examine(task: Task, access: Access, tell: Callable[[Check], None]) -> list[Check]:
+def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check]:
     """All checks, each told as soon as it is made. Raises OssEvalError for a server that can't be asked at all."""
     found: list[Check] = []
 
@@ -66,7 +66,7 @@ def examine(task: Task, access: Access, tell: Callable[[Check], None]) -> list[C
             found.append(check)
             tell(check)
 
-    with inquiry(task, access) as line:
+    with open_session(task, auth) as line:
         endpoint = line.server.endpoint
         identity = identify(endpoint)
         simulated = line.server.simulator is not None or identity.name.startswith("oss-eval")
@@ -75,12 +75,12 @@ def examine(task: Task, access: Access, tell: Callable[[Check], None]) -> list[C
         note(_clock(endpoint))
         note(_keep_alive(endpoint))
         if endpoint.base.scheme == "https":
-            trusted = "any certificate is trusted" if access.insecure else "certificate trusted"
-            note(Check("TLS", WARN if access.insecure else PASS, trusted))
+            trusted = "any certificate is trusted" if auth.insecure else "certificate trusted"
+            note(Check("TLS", WARN if auth.insecure else PASS, trusted))
         answer = line.ask("Say hello in one short sentence.", line.generation(max_tokens=256))
         if answer.record.status != "ok":
             raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
-        for change in line.settled.notes:
+        for change in line.capabilities.notes:
             note(Check("request fields", WARN, change, "done by itself in every command"))
         note(_streaming(answer, task))
         note(_usage(answer))
@@ -159,7 +159,7 @@ def _keep_alive(endpoint: Endpoint) -> Check:
     host, port = endpoint.base.hostname or "", endpoint.port
     connection: http.client.HTTPConnection
     if endpoint.base.scheme == "https":
-        context = endpoint.access.tls_context()
+        context = endpoint.auth.tls_context()
         connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
@@ -220,7 +220,7 @@ def _usage(answer: Answer) -> Check:
     )
 
 
-def _reasoning(line: Inquiry, answer: Answer) -> Check:
+def _reasoning(line: ServerSession, answer: Answer) -> Check:
     """Which field carries the reasoning, or that it leaks."""
     if answer.record.leaked:
         return Check(
@@ -233,12 +233,12 @@ def _reasoning(line: Inquiry, answer: Answer) -> Check:
     return Check("reasoning", PASS, f"it comes apart from the answer{f', in {field}' if field else ''}")
 
 
-def _reasoning_field(line: Inquiry) -> str | None:
+def _reasoning_field(line: ServerSession) -> str | None:
     """The name of the field, out of the raw events of one more short request."""
     endpoint = line.server.endpoint
     if endpoint.api != "chat":
         return None
-    body = DIALECTS["chat"].body("Say hello.", line.settled.apply(line.generation(max_tokens=64)))
+    body = DIALECTS["chat"].body("Say hello.", line.capabilities.apply(line.generation(max_tokens=64)))
     line.asked += 1
     try:
         got = get(endpoint, endpoint.at("/chat/completions"), PATIENCE["total_timeout"], orjson.dumps(body))
@@ -255,16 +255,16 @@ def _reasoning_field(line: Inquiry) -> str | None:
     )
 
 
-def _lengths(line: Inquiry) -> Check:
+def _lengths(line: ServerSession) -> Check:
     """Whether a reply can be made as long as a load test needs it: longer than it would be by itself."""
     natural = line.ask("Say hello.", line.generation(max_tokens=THINKING)).record
     if natural.status != "ok" or natural.finish_reason == "length" or natural.completion_tokens is None:
         return Check("fixed lengths", WARN, "could not be told: the reply did not end by itself", NO_LENGTHS)
     wanted = natural.completion_tokens + 40
-    before = line.settled
+    before = line.capabilities
     extra = (*line.generation().extra, ("ignore_eos", True))
     record = line.ask("Say hello.", line.generation(max_tokens=wanted, min_tokens=wanted, extra=extra)).record
-    line.settled = before
+    line.capabilities = before
     if record.status != "ok":
         words = (record.error_message or "")[:80]
         return Check("fixed lengths", WARN, f"min_tokens and ignore_eos are refused: {words}", NO_LENGTHS)
@@ -275,9 +275,9 @@ def _lengths(line: Inquiry) -> Check:
     return Check("fixed lengths", WARN, seen, NO_LENGTHS)
 
 
-def _effort(line: Inquiry) -> list[Check]:
+def _effort(line: ServerSession) -> list[Check]:
     """Which way of asking for an effort is taken, and whether it has an effect."""
-    styles = [line.settled.effort_style]
+    styles = [line.capabilities.effort_style]
     if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
         styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
     checks: list[Check] = []
@@ -293,7 +293,7 @@ def _effort(line: Inquiry) -> list[Check]:
         questions = QUESTIONS[:1] if slow else QUESTIONS if number == 0 else QUESTIONS[:2]
         if line.asked + 2 * len(questions) > REQUESTS:
             break
-        line.settled = replace(line.settled, effort_style=style)
+        line.capabilities = replace(line.capabilities, effort_style=style)
         low, refused = _tokens(line, "low", questions)
         high, refused = _tokens(line, "high", questions) if refused is None else (0.0, refused)
         flag = f"--effort-style {style}"
@@ -317,7 +317,7 @@ def _effort(line: Inquiry) -> list[Check]:
     return checks
 
 
-def _tokens(line: Inquiry, effort: str, questions: tuple[str, ...]) -> tuple[float, str | None]:
+def _tokens(line: ServerSession, effort: str, questions: tuple[str, ...]) -> tuple[float, str | None]:
     """(mean tokens of short answers at an effort, the server's words if it refuses)."""
     total = 0
     for question in questions:

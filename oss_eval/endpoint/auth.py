@@ -1,6 +1,6 @@
 """Who may ask: keys, headers and certificates, from flags, the environment or a file of named endpoints.
 
-Nothing of it is ever stored or shown; `hide` takes it out of other people's words.
+Nothing of it is ever stored or shown; `redact` takes it out of other people's words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Auth:
     """How a server is convinced to answer."""
 
     key: str | None = field(default=None, repr=False)
@@ -101,7 +101,7 @@ def header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def hide(text: str, headers: tuple[tuple[str, str], ...]) -> str:
+def redact(text: str, headers: tuple[tuple[str, str], ...]) -> str:
     """A server's words without the values of our headers, which some repeat."""
     for _, value in headers:
         for secret in (value, value.removeprefix("Bearer ")):

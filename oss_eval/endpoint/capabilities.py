@@ -23,7 +23,7 @@ https://docs.sglang.ai/basic_usage/gpt_oss.html; Ollama: https://docs.ollama.com
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Capabilities:
     """Changes to every request, and why."""
 
     effort_style: str = "top-level"
@@ -41,7 +41,7 @@ class Settled:
             include_usage=self.include_usage, **changes,
         )  # fmt: skip
 
-    def adapted(self, status: int | None, words: str, sent: Generation) -> Settled | None:
+    def after_refusal(self, status: int | None, words: str, sent: Generation) -> Capabilities | None:
         """What to change after a refusal, None when its words name nothing that can be."""
         if status not in (400, 422):
             return None
@@ -54,7 +54,7 @@ class Settled:
                 return self._noting(f"{name} left out: the server's default holds", without=(*self.without, name))
         return None
 
-    def _noting(self, note: str, **changes: Any) -> Settled:
+    def _noting(self, note: str, **changes: Any) -> Capabilities:
         return replace(self, notes=(*self.notes, note), **changes)
 
     def described(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _refused(name: str, words: str) -> bool:
     return False
 
 
-def settle(server: Server, task: Task) -> Settled:
+def request_capabilities(server: Server, task: Task) -> Capabilities:
     """How to ask before anything was refused: the style given, or the one that this server is known to take.
 
     Raises UsageError for a style that would send nothing.
@@ -103,11 +103,11 @@ def settle(server: Server, task: Task) -> Settled:
             "choose another style, or another API",
         )
     if task.effort_style != "auto":
-        return Settled(effort_style=task.effort_style)
+        return Capabilities(effort_style=task.effort_style)
     if not task.reasoning_effort or dialect.default_style != "top-level" or server.simulator:
-        return Settled(effort_style=dialect.default_style)
+        return Capabilities(effort_style=dialect.default_style)
     identity = identify(server.endpoint)
     style = (
         STYLES.get(identity.name, "top-level") if server.endpoint.api in ("chat", "completions") else "top-level"
     )
-    return Settled(effort_style=style)
+    return Capabilities(effort_style=style)

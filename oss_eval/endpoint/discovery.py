@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
 from oss_eval.endpoint.http import failure_reason, get
 from oss_eval.endpoint.messages import (
@@ -18,7 +18,7 @@ from oss_eval.endpoint.messages import (
     not_openai,
     unreachable,
 )
-from oss_eval.errors import AccessRefused, EndpointError, OssEvalError
+from oss_eval.errors import AuthRefused, EndpointError, OssEvalError
 
 LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080, "LM Studio": 1234}
 """The usual ports of local servers, tried in this order when no URL is given."""
@@ -33,18 +33,18 @@ LOCAL_TIMEOUT = 0.7
 SIMULATOR_URL = "sim://gpt-oss-20b-h20"
 
 
-def find_endpoint(url: str | None, api: str, access: Access) -> Endpoint | None:
+def find_endpoint(url: str | None, api: str, auth: Auth) -> Endpoint | None:
     """The endpoint to measure: the URL given, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT, else what answers here.
 
     None when nothing answers on the usual local ports. Raises EndpointError when several do.
     """
     if url:
-        return parse_url(url, api, access)
+        return parse_url(url, api, auth)
     for name in ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"):
         if os.environ.get(name):
-            return parse_url(os.environ[name], api, access, name)
+            return parse_url(os.environ[name], api, auth, name)
     candidates = [
-        parse_url(f"http://127.0.0.1:{port}/v1", api, access, f"{name}'s usual port")
+        parse_url(f"http://127.0.0.1:{port}/v1", api, auth, f"{name}'s usual port")
         for name, port in LOCAL_PORTS.items()
     ]
     with ThreadPoolExecutor(len(candidates)) as pool:
@@ -61,7 +61,7 @@ def _answers(endpoint: Endpoint) -> bool:
     """Whether something that looks like an OpenAI-compatible server listens there; a 401 counts as one."""
     try:
         models(endpoint, LOCAL_TIMEOUT)
-    except AccessRefused:
+    except AuthRefused:
         return True
     except EndpointError:
         return False
@@ -74,7 +74,7 @@ def reach(endpoint: Endpoint, timeout: float) -> None:
     try:
         with socket.create_connection((host, endpoint.port), timeout) as plain:
             if endpoint.base.scheme == "https":
-                endpoint.access.tls_context().wrap_socket(plain, server_hostname=host).close()
+                endpoint.auth.tls_context().wrap_socket(plain, server_hostname=host).close()
     except OSError as error:
         raise unreachable(endpoint, failure_reason(error), timeout) from None
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from oss_eval.endpoint.auth import AZURE, Access, hide
+from oss_eval.endpoint.auth import AZURE, Auth, redact
 from oss_eval.errors import UsageError
 from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.decode import MESSAGE_BYTES
@@ -26,7 +26,7 @@ class Endpoint:
     """How the endpoint was found, when the user did not name it: `vLLM's usual port`, `OPENAI_BASE_URL`."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Keys and whatever else the user wants sent; never shown."""
-    access: Access = field(default=Access(), repr=False)
+    auth: Auth = field(default=Auth(), repr=False)
 
     @property
     def url(self) -> str:
@@ -63,10 +63,10 @@ class Endpoint:
         match = re.search(r"/openai/deployments/([^/]+)", self.base.path)
         return match.group(1) if match else None
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A server's words without the key, which some repeat; at most MESSAGE_BYTES of them."""
         query = tuple(("", value) for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY)
-        shown = hide(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
+        shown = redact(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
         return shown.decode("utf-8", "ignore")
 
     def target(self) -> Target:
@@ -76,7 +76,7 @@ class Endpoint:
         below = below.removeprefix("/v1") if below.startswith("/v1/") else below
         path = (self.base.path if DIALECTS[self.api].path.startswith("/v1/") else self._server_path()) + below
         where = (host, self.port, self.base.scheme == "https", path + self.query)
-        return Target(*where, self.headers, resolve(host, self.port), self.access.ca_bundle, self.access.insecure)
+        return Target(*where, self.headers, resolve(host, self.port), self.auth.ca_bundle, self.auth.insecure)
 
     def _server_path(self) -> str:
         return self.base.path.removesuffix("/v1")
@@ -95,7 +95,7 @@ def location(parts: SplitResult) -> str:
     return parts.netloc.rpartition("@")[2]
 
 
-def parse_url(url: str, api: str, access: Access = Access(), found: str = "") -> Endpoint:  # noqa: B008 (frozen)
+def parse_url(url: str, api: str, auth: Auth = Auth(), found: str = "") -> Endpoint:  # noqa: B008 (frozen)
     """An Endpoint out of any usual spelling: host root, `/v1`, or a full path to one of the APIs.
 
     `api` is a dialect's name, or `openai` to follow the URL's path (chat when it names none). The query string is
@@ -129,8 +129,8 @@ def parse_url(url: str, api: str, access: Access = Access(), found: str = "") ->
         path = "/v1"
     chosen = api if api != "openai" else (named or "chat")
     if parts.scheme == "https":
-        access.tls_context()  # a bundle that can't be read is said now
-    return Endpoint(parts._replace(path=path, fragment=""), chosen, found, access.for_host(parts.hostname), access)
+        auth.tls_context()  # a bundle that can't be read is said now
+    return Endpoint(parts._replace(path=path, fragment=""), chosen, found, auth.for_host(parts.hostname), auth)
 
 
 # -- what can be wrong with a server, in words: for set-up calls and for the first measured request alike -------

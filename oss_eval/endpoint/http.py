@@ -14,7 +14,7 @@ from oss_eval.endpoint.endpoint import Endpoint, location
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class HttpReply:
     """An answer to a set-up call."""
 
     status: int
@@ -23,7 +23,7 @@ class Got:
     """Names in lower case."""
 
 
-def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = None) -> Got:
+def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = None) -> HttpReply:
     """A set-up call (POST with a JSON body), without proxies; redirects are followed, with our headers on the same
     host only.
 
@@ -36,10 +36,10 @@ def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = N
         request.add_unredirected_header(name, value)
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _SameHost(endpoint)]
     if endpoint.base.scheme == "https":
-        handlers.append(urllib.request.HTTPSHandler(context=endpoint.access.tls_context()))
+        handlers.append(urllib.request.HTTPSHandler(context=endpoint.auth.tls_context()))
     with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
         body = response.read(8_000_000)
-        return Got(response.status, body, {name.lower(): value for name, value in response.headers.items()})
+        return HttpReply(response.status, body, {name.lower(): value for name, value in response.headers.items()})
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 from oss_eval.endpoint.endpoint import Endpoint
-from oss_eval.errors import AccessRefused, EndpointError
+from oss_eval.errors import AuthRefused, EndpointError
 from oss_eval.probe.apis import error_text
 from oss_eval.records import RequestRecord
 
@@ -50,10 +50,10 @@ def not_openai(endpoint: Endpoint, reason: str) -> EndpointError:
 
 def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
     """The server refused a request."""
-    said = f": {endpoint.hide(words)[:300]}" if words else ""
+    said = f": {endpoint.redact(words)[:300]}" if words else ""
     if status in (401, 403):
         hint = "set OPENAI_API_KEY to a valid key" if not endpoint.api_key else "check the key in OPENAI_API_KEY"
-        return AccessRefused(f"{endpoint.url} refused access (HTTP {status}){said}", hint)
+        return AuthRefused(f"{endpoint.url} refused access (HTTP {status}){said}", hint)
     if 300 <= status < 400:
         return EndpointError(
             f"{endpoint.url} redirects measured requests (HTTP {status}){said}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.config.yaml_file import read_yaml
-from oss_eval.endpoint.auth import Access, header
+from oss_eval.endpoint.auth import Auth, header
 from oss_eval.errors import UsageError
 
 PROFILE_FILES = (Path("endpoints.yaml"), Path("~/.config/oss-eval/endpoints.yaml"))
@@ -61,7 +61,7 @@ def _checked(name: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
-def profile_access(name: str, values: dict[str, Any]) -> Access:
+def profile_access(name: str, values: dict[str, Any]) -> Auth:
     """The access part of a named endpoint. Raises UsageError for a variable that is not set."""
     key = None
     if values.get("api_key_env"):
@@ -75,7 +75,7 @@ def profile_access(name: str, values: dict[str, Any]) -> Access:
     for flag in ("entra", "insecure"):
         if not isinstance(values.get(flag, False), bool):
             raise UsageError(f"endpoint {name}: `{flag}` is true or false")
-    return Access(
+    return Auth(
         key=key,
         key_header=values.get("api_key_header"),
         headers=tuple(header(f"{name}: {value}") for name, value in headers.items()),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from oss_eval.config.task import Task
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import SIMULATOR_URL, find_endpoint, server_header
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
 from oss_eval.errors import UsageError
-from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
 from oss_eval.simulator.profiles import SERVER
 
@@ -32,23 +32,23 @@ class Server:
         """The only one, or the first of several that share the load."""
         return self.endpoints[0]
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A server's words without any of the keys."""
         for endpoint in self.endpoints:
-            text = endpoint.hide(text)
+            text = endpoint.redact(text)
         return text
 
     def targets(self) -> tuple[Target, ...]:
         """Where requests go, addresses resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)
 
-    def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> Reading:
+    def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> DecodeOptions:
         """How answers are read."""
         urls = tuple(endpoint.url for endpoint in self.endpoints)
-        return Reading(self.endpoint.api, task.split_think, count_tokens, urls, task.max_response_bytes)
+        return DecodeOptions(self.endpoint.api, task.split_think, count_tokens, urls, task.max_response_bytes)
 
 
-def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint, ...]]:
+def resolve_endpoints(task: Task, auth: Auth) -> tuple[str | None, tuple[Endpoint, ...]]:
     """(simulator URL, ()) or (None, endpoints). Raises OssEvalError."""
     simulators = [url for url in task.url if url.startswith("sim://")]
     if simulators:
@@ -56,11 +56,11 @@ def whom_to_ask(task: Task, access: Access) -> tuple[str | None, tuple[Endpoint,
             raise UsageError("--url names a simulator and something else", "a simulator is asked alone")
         return simulators[0], ()
     if len(task.url) > 1:
-        found = tuple(parse_url(url, task.api, access) for url in task.url)
+        found = tuple(parse_url(url, task.api, auth) for url in task.url)
         if len({endpoint.api for endpoint in found}) > 1:
             raise UsageError("the servers of --url are asked through different APIs", "choose one: --api chat")
         return None, found
-    endpoint = find_endpoint(task.url[0] if task.url else None, task.api, access)
+    endpoint = find_endpoint(task.url[0] if task.url else None, task.api, auth)
     return (SIMULATOR_URL, ()) if endpoint is None else (None, (endpoint,))
 
 
@@ -74,7 +74,7 @@ def simulator_named(header: str) -> str | None:
     return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
 
 
-def introduce(server: Server, named: bool) -> str:
+def describe_server(server: Server, named: bool) -> str:
     """The line that says who is asked; `named` is whether the user chose."""
     if server.simulator:
         why = "" if named else "no server answers on the usual local ports: "

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from oss_eval.errors import BrokenOff, OssEvalError
-from oss_eval.load.workers.in_flight import Replies
+from oss_eval.errors import OssEvalError, RunFailed
+from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Ask, Batch, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
 from oss_eval.probe.decode import Reply, ResponseDecoder
-from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 
@@ -43,20 +43,20 @@ class _Pending:
     on_text: Callable[[str, str], None] | None
 
 
-class Asker:
+class RequestClient:
     """One worker process that sends what it is given. Safe to use from any thread."""
 
     def __init__(
-        self, run_id: str, targets: tuple[Target, ...], limits: Limits, reading: Reading | None = None
+        self, run_id: str, targets: tuple[Target, ...], limits: Limits, reading: DecodeOptions | None = None
     ) -> None:
         setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total)
         self._worker = WorkerProcess(0, setup)
-        self._limits, self._reading = limits, reading or Reading()
+        self._limits, self._reading = limits, reading or DecodeOptions()
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._tag = 0
         self._closed = self._stopped = self._died = False
-        self._replies = Replies(self._begin, self._end)
+        self._replies = InFlight(self._begin, self._end)
         self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
         self._reader.start()
 
@@ -105,7 +105,7 @@ class Asker:
         self._reader.join()
         self._worker.close()
 
-    def __enter__(self) -> Asker:
+    def __enter__(self) -> RequestClient:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -172,4 +172,4 @@ class Asker:
 
 
 def _gone() -> OssEvalError:
-    return BrokenOff("the worker process ended unexpectedly")
+    return RunFailed("the worker process ended unexpectedly")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientStats:
     """How the client's side of a point went: sums over its worker processes, and its worst moments."""
 
     workers: int
@@ -25,12 +25,12 @@ class Client:
     held_back_seconds: float
 
 
-def together(before: Client, after: Client) -> Client:
+def merge(before: ClientStats, after: ClientStats) -> ClientStats:
     """The client's side of a point that was measured in several sessions: what is counted adds up, of what can be
     bad the worst counts."""
     sums = ("connections", "reconnects", "wall_seconds", "cpu_seconds", "main_cpu_seconds", "held_back_seconds")
     found: dict[str, Any] = {}
-    for name in Client.__dataclass_fields__:
+    for name in ClientStats.__dataclass_fields__:
         pair = [value for value in (getattr(before, name), getattr(after, name)) if value is not None]
         found[name] = sum(pair) if name in sums else max(pair, default=None)
-    return Client(**found)
+    return ClientStats(**found)

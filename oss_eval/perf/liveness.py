@@ -16,7 +16,7 @@ rest of the sweep with failures."""
 GONE_SECONDS = 20.0
 
 
-class Pulse:
+class ServerLiveness:
     """Requests that found no server, since the last sign of life."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Pulse:
         """Why it is no use to go on, None while it is."""
         return self._gone() if self._patience_over() else None
 
-    def came_to_nothing(self, endpoint: Endpoint, connect_timeout: float) -> str | None:
+    def failure_after_waiting(self, endpoint: Endpoint, connect_timeout: float) -> str | None:
         """At the end of a point: the same, having waited for a server that may only be starting again."""
         while self._missed >= GONE:
             try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from oss_eval.config.task import PerfTask
 from oss_eval.endpoint.server import Server
 from oss_eval.load.prompts.lengths import Lengths
-from oss_eval.perf.remaining import Rest
+from oss_eval.perf.remaining import RemainingWork
 from oss_eval.run.manifest import endpoint_entry, public_task
-from oss_eval.run.options import Order
+from oss_eval.run.options import RunOptions
 from oss_eval.run.resume import prompt_hash
 from oss_eval.system import environment
 from oss_eval.system.redact import command_line
@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Par
 
 def described(
     task: PerfTask,
-    order: Order,
+    options: RunOptions,
     server: Server,
-    todo: Rest,
+    todo: RemainingWork,
     lengths: Lengths,
     seed: int,
     writer: RunWriter,
@@ -40,18 +40,18 @@ def described(
     }
     found: dict[str, Any] = {
         "status": "running",
-        "endpoint": endpoint_entry(server, order, before.get("endpoint")),
+        "endpoint": endpoint_entry(server, options, before.get("endpoint")),
         "points": [point.model_dump(mode="json") for point in todo.points],
         "environment": environment.environment(),
         "sessions": [*before.get("sessions", [])[: writer.session - 1], session],
         "broke_off": None,
     }
     if writer.session > 1:
-        aside = {"set_aside": todo.set_aside, "damaged": writer.set_aside}
+        aside = {"set_aside": todo.quarantined, "damaged": writer.quarantined}
         return found | {key: value for key, value in aside.items() if value}
     return found | {
-        "name": order.name,
-        "labels": order.labels,
+        "name": options.name,
+        "labels": options.labels,
         "created": session["started"],
         "command": session["command"],
         "model": server.model,

@@ -13,7 +13,7 @@ from oss_eval.config.task import PerfTask
 from oss_eval.errors import StoreError
 from oss_eval.load.plan import Point
 from oss_eval.results.reader import iter_requests, read_manifest
-from oss_eval.run.resume import PATIENCE, differences, unlike, was_and_is
+from oss_eval.run.resume import PATIENCE, differences, settings_differ, stored_and_current_task
 
 
 def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
@@ -28,31 +28,31 @@ def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
         raise StoreError(f"{path.name} is a calibration: it takes a minute", "run oss-eval calibrate again")
     if kind != "perf" or "points" not in manifest:
         raise StoreError(f"{path.name} has measured nothing that could be gone on with", "run oss-eval perf again")
-    before, now = was_and_is(PerfTask, manifest, manifest["task"], typed, "oss-eval resume")
+    before, now = stored_and_current_task(PerfTask, manifest, manifest["task"], typed, "oss-eval resume")
     lines = differences(before, now, PATIENCE)
     if lines:
-        raise unlike(manifest, lines)
+        raise settings_differ(manifest, lines)
     return now
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class RemainingWork:
     """What a stored sweep still lacks."""
 
     points: list[Point]
     """All that are planned."""
     todo: dict[str, Sequence[int]]
     """Request numbers that are missing, by point; points that are whole are not in it."""
-    set_aside: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
     """Points of which some requests are stored, and which are measured again as a whole under another name."""
 
 
-def whole(points: list[Point]) -> Rest:
+def everything(points: list[Point]) -> RemainingWork:
     """What a new sweep lacks: everything."""
-    return Rest(points, {point.point_id: range(point.number) for point in points})
+    return RemainingWork(points, {point.point_id: range(point.number) for point in points})
 
 
-def rest(path: Path, missing: bool) -> Rest:
+def remaining(path: Path, missing: bool) -> RemainingWork:
     """What the sweep in `path` lacks. `missing`: only the requests that an unfinished point lacks, instead of the
     point as a whole. Raises StoreError.
 
@@ -61,8 +61,8 @@ def rest(path: Path, missing: bool) -> Rest:
     """
     manifest = read_manifest(path)
     broke_off = (manifest.get("broke_off") or {}).get("point_id")
-    found = Rest([], {}, list(manifest.get("set_aside") or []))
-    taken = {point["point_id"] for point in [*manifest["points"], *found.set_aside]}
+    found = RemainingWork([], {}, list(manifest.get("set_aside") or []))
+    taken = {point["point_id"] for point in [*manifest["points"], *found.quarantined]}
     # Runs of before points were noted at their end: at most the last one that was begun was under way.
     under_way = [name for name in manifest.get("begun", []) if name not in manifest.get("ended", ())]
     finished = _finished(path, set(under_way if "ended" in manifest else under_way[-1:]))
@@ -72,7 +72,7 @@ def rest(path: Path, missing: bool) -> Rest:
         numbers = finished[point.point_id]
         lacking: Sequence[int] = [number for number in range(point.number) if number not in numbers]
         if (lacking or point.point_id == broke_off) and point.point_id in begun and not missing:
-            found.set_aside.append(
+            found.quarantined.append(
                 {
                     "point_id": point.point_id,
                     "parallel": point.parallel,

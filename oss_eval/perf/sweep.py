@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.analysis.checks import ClockWatch, check_point
 from oss_eval.config.task import PerfTask
-from oss_eval.endpoint.capabilities import ADAPTATIONS, Settled, settle
+from oss_eval.endpoint.capabilities import ADAPTATIONS, Capabilities, request_capabilities
 from oss_eval.endpoint.discovery import choose_model, reach
 from oss_eval.endpoint.endpoint import parse_url
 from oss_eval.endpoint.messages import in_words
-from oss_eval.endpoint.server import Server, introduce, simulator_behind, simulator_named, whom_to_ask
-from oss_eval.errors import BrokenOff, OssEvalError
-from oss_eval.load.client_stats import Client, together
+from oss_eval.endpoint.server import Server, describe_server, resolve_endpoints, simulator_behind, simulator_named
+from oss_eval.errors import OssEvalError, RunFailed
+from oss_eval.load.client_stats import ClientStats, merge
 from oss_eval.load.plan import STREAMS_A_WORKER, Point, grid
 from oss_eval.load.prompts.lengths import UNCOUNTED, Lengths, by_counts, by_tokenizer, probes
 from oss_eval.load.prompts.prompts import Source, body, generation, read_prompt, source
-from oss_eval.load.workers.pool import Fleet, PointEnd, check_descriptors
-from oss_eval.perf.liveness import Pulse
+from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
+from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described
-from oss_eval.perf.remaining import Rest, rest, whole
+from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.probe.apis import Generation
 from oss_eval.records import RequestRecord
-from oss_eval.run.lifecycle import Made, close, put_aside, stopping
-from oss_eval.run.options import Order, limits
+from oss_eval.run.lifecycle import RunResult, finish_run, quarantined_parts, stopping
+from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
 from oss_eval.run.resume import check_server
 from oss_eval.simulator.process import parse_sim_url, running
@@ -51,12 +51,12 @@ LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 def run(
     task: PerfTask,
-    order: Order,
+    options: RunOptions,
     kind: str = "perf",
     points: list[Point] | None = None,
     resumed: Path | None = None,
     missing: bool = False,
-) -> Made:
+) -> RunResult:
     """Carry out a sweep and store it: the points of the task's grid, or those given; or, with `resumed`, what that
     stored sweep still lacks (see `resume.rest`).
 
@@ -69,19 +69,19 @@ def run(
         read_prompt(task.prompt)  # a mistake in it should not have to wait for the server
     planned = points or grid(task, environment.usable_cores())
     check_descriptors(planned, max(1, len(task.url)))
-    simulator, endpoints = whom_to_ask(task, order.access)
+    simulator, endpoints = resolve_endpoints(task, options.auth)
     with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         if simulator:
             model = task.model or parse_sim_url(simulator).profile.model
         else:
             model = choose_model(endpoints[0], task.model)
         if resumed is None:
-            writer = RunWriter(order.out, new_run_id(kind, order.name or model), {"kind": kind})
+            writer = RunWriter(options.out, new_run_id(kind, options.name or model), {"kind": kind})
         else:
             writer = RunWriter.reopen(resumed)  # locked from here on
         sweep: _Sweep | None = None
         try:
-            todo = whole(planned) if resumed is None else rest(resumed, missing)
+            todo = everything(planned) if resumed is None else remaining(resumed, missing)
             if resumed is not None and todo.todo:
                 known = simulator
                 if not simulator:
@@ -92,9 +92,9 @@ def run(
                 url = stack.enter_context(running(simulator, writer.path / "truth.jsonl"))
                 endpoints = (parse_url(url, task.api),)
             server = Server(endpoints, model, simulator, started=simulator is not None)
-            sweep = _Sweep(task, order, todo, server, writer, interrupts)
+            sweep = _Sweep(task, options, todo, server, writer, interrupts)
             sweep.run()
-            made = Made(writer.path, "finished")
+            result = RunResult(writer.path, "finished")
         except (KeyboardInterrupt, OssEvalError) as error:
             if sweep is None or not sweep.measured:
                 with interrupts.counted():
@@ -102,12 +102,12 @@ def run(
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = "interrupted" if interrupted else str(error)
-            made = Made(writer.path, "interrupted" if interrupted else "failed", reason)
+            result = RunResult(writer.path, "interrupted" if interrupted else "failed", reason)
         except BaseException:
             with interrupts.counted():
                 writer.leave()  # whatever broke, finished requests stay
             raise
-        return close(writer, made, interrupts, sweep.store, stack)
+        return finish_run(writer, result, interrupts, sweep.store, stack)
 
 
 class _Sweep:
@@ -116,16 +116,16 @@ class _Sweep:
     def __init__(
         self,
         task: PerfTask,
-        order: Order,
-        todo: Rest,
+        options: RunOptions,
+        todo: RemainingWork,
         server: Server,
         writer: RunWriter,
         interrupts: Interrupts,
     ) -> None:
-        self.task, self.order, self.server, self.writer = task, order, server, writer
+        self.task, self.options, self.server, self.writer = task, options, server, writer
         self.interrupts = interrupts
         self.points, self.todo = todo.points, todo
-        self.progress = Progress(order.log_every)
+        self.progress = Progress(options.log_every)
         stored = writer.manifest.get("seed")
         self.seed = next(
             (seed for seed in (task.seed, stored) if seed is not None), random.SystemRandom().randrange(2**31)
@@ -135,19 +135,19 @@ class _Sweep:
         self.measured = 0
         self.point: Point | None = None
         """The one under way."""
-        self.pulse = Pulse()
-        self.clients = {name: Client(**values) for name, values in writer.manifest.get("client", {}).items()}
+        self.liveness = ServerLiveness()
+        self.clients = {name: ClientStats(**values) for name, values in writer.manifest.get("client", {}).items()}
         self.clock = ClockWatch()
-        self.settled = Settled()
+        self.capabilities = Capabilities()
 
     # -- listening to the fleet ------------------------------------------------------------------------
 
     def record(self, record: RequestRecord) -> None:
         """A request is over."""
         if record.error_message:
-            record.error_message = self.server.hide(record.error_message)
+            record.error_message = self.server.redact(record.error_message)
         self.writer.add(record)
-        self.pulse.ended(record)
+        self.liveness.ended(record)
         if record.warmup:
             self.last.append(record)
             return
@@ -158,16 +158,16 @@ class _Sweep:
         """Several times a second."""
         self.clock.look(time.monotonic(), time.time(), time.monotonic())
         self.progress.idle(in_flight, tokens)
-        self.pulse.heard(tokens)
+        self.liveness.heard(tokens)
         try:
             self.writer.flush_due()
         except OssEvalError as error:
             return error.message
-        return self.pulse.lost
+        return self.liveness.lost
 
     def stopping(self, in_flight: int) -> None:
         """The first Ctrl-C."""
-        self.progress.say(stopping(in_flight, self.order.grace))
+        self.progress.say(stopping(in_flight, self.options.grace))
 
     # -- the run ---------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class _Sweep:
         """Announce, probe, warm up, sweep."""
         task, server = self.task, self.server
         self._announce()
-        for line in put_aside(self.writer):
+        for line in quarantined_parts(self.writer):
             self.progress.say(line)
         if not self.todo.todo:
             self.progress.say("nothing is missing")
@@ -183,38 +183,38 @@ class _Sweep:
         if task.tokenizer_path:
             self._tokenizer(task.tokenizer_path)
         workers = max(point.workers for point in self.points)
-        self.settled = settle(server, task)
-        with Fleet(
-            self.writer.run_id, server.targets(), limits(task, self.order.grace), self.interrupts, workers,
+        self.capabilities = request_capabilities(server, task)
+        with WorkerPool(
+            self.writer.run_id, server.targets(), limits(task, self.options.grace), self.interrupts, workers,
             server.reading(task, self.lengths.count),
-        ) as fleet:  # fmt: skip
-            self._probe(fleet)
+        ) as pool:  # fmt: skip
+            self._probe(pool)
             lengths = self.lengths
             prompts = source(task, server.model, self.seed, lengths.counter, lengths.words_per_token)
             self.writer.write_manifest(
-                request=self.settled.described(),
-                **described(task, self.order, self.server, self.todo, lengths, self.seed, self.writer),
+                request=self.capabilities.described(),
+                **described(task, self.options, self.server, self.todo, lengths, self.seed, self.writer),
             )
             with self.progress:
                 if task.warmup:
                     size = min(task.warmup, max(task.parallel))
                     point = Point(point_id=self._own("warmup"), index=-1, parallel=size, number=task.warmup,
                                   warmup=True, reasoning_effort=(task.reasoning_effort or (None,))[0])  # fmt: skip
-                    self._check(fleet.run_point(point, server.model, self._bodies(point, prompts(point)), self))
+                    self._check(pool.run_point(point, server.model, self._bodies(point, prompts(point)), self))
                 for point in self.points:
                     if point.point_id in self.todo.todo:
-                        self._measure(fleet, point, prompts)
+                        self._measure(pool, point, prompts)
 
-    def _measure(self, fleet: Fleet, point: Point, prompts: Source) -> None:
+    def _measure(self, pool: WorkerPool, point: Point, prompts: Source) -> None:
         """One point, or what is missing of it."""
         tags = self.todo.todo[point.point_id]
         self.point = point
-        self.pulse.start()
+        self.liveness.start()
         begun, ended = (self.writer.manifest.get(key, []) for key in ("begun", "ended"))
         before = [name for name in ended if name != point.point_id]
         self.writer.write_manifest(begun=[*dict.fromkeys([*begun, point.point_id])], ended=before)
         self.progress.start(self._title(point), len(tags))
-        end = fleet.run_point(
+        end = pool.run_point(
             point,
             self.server.model,
             self._bodies(point, prompts(point)),
@@ -225,7 +225,7 @@ class _Sweep:
             self.progress.end()
             self._client(point.point_id, end.client(point.parallel))
             self.writer.flush()
-            lost = self.pulse.came_to_nothing(self.server.endpoint, self.task.connect_timeout)
+            lost = self.liveness.failure_after_waiting(self.server.endpoint, self.task.connect_timeout)
             whole = not (lost or end.broken or self.interrupts.count)
             self.writer.write_manifest(
                 client={name: asdict(client) for name, client in self.clients.items()},
@@ -233,43 +233,43 @@ class _Sweep:
             )
         self._check(end)
         if lost:
-            raise BrokenOff(lost)
+            raise RunFailed(lost)
         self.point = None
 
-    def _client(self, point_id: str, client: Client) -> None:
+    def _client(self, point_id: str, client: ClientStats) -> None:
         """How the client itself did at a point, in all sessions that measured it."""
         before = self.clients.get(point_id)
-        self.clients[point_id] = client if before is None else together(before, client)
+        self.clients[point_id] = client if before is None else merge(before, client)
 
     def _own(self, name: str) -> str:
         """The name of a point beside the plan: each session has its own."""
         return name if self.writer.session == 1 else f"{name}-{self.writer.session}"
 
     def _generation(self, effort: str | None) -> Generation:
-        return self.settled.apply(generation(self.task, self.server.model, effort))
+        return self.capabilities.apply(generation(self.task, self.server.model, effort))
 
     def _title(self, point: Point) -> str:
         effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
         return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
 
-    def _check(self, end: PointEnd) -> None:
+    def _check(self, end: PointOutcome) -> None:
         if self.interrupts.count:
             raise KeyboardInterrupt
         if end.broken:
-            raise BrokenOff(end.broken)
+            raise RunFailed(end.broken)
 
-    def store(self, made: Made) -> Made:
+    def store(self, result: RunResult) -> RunResult:
         """Close the run's files and write its summary; how the run ended. Raises StoreError."""
         from oss_eval.analysis.perf_summary import load_run, summary_rows
         from oss_eval.results.writer import write_summary
 
         self.writer.seal()
         report = load_run(self.writer.path)
-        if made.status == "finished" and not any(point.metrics.get("success_rate") for point in report.points):
-            made = replace(made, status="failed")
+        if result.status == "finished" and not any(point.metrics.get("success_rate") for point in report.points):
+            result = replace(result, status="failed")
         broke_off = None
-        if made.status == "failed" and made.reason:
-            broke_off = {"point_id": self.point and self.point.point_id, "reason": made.reason}
+        if result.status == "failed" and result.reason:
+            broke_off = {"point_id": self.point and self.point.point_id, "reason": result.reason}
         checks = {
             point.point_id: [
                 asdict(finding)
@@ -282,14 +282,14 @@ class _Sweep:
         write_summary(self.writer.path, summary_rows(report))
         known = self.writer.manifest.get("run_checks", [])
         self.writer.finish(
-            made.status,
+            result.status,
             broke_off=broke_off,
             finished=datetime.now(UTC).isoformat(),
             clock_source=sorted({source for point in report.points for source in point.clock_sources}),
             checks=checks,
             run_checks=[*known, *(asdict(finding) for finding in self.clock.findings())],
         )
-        return made
+        return result
 
     def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:
         settings = self._generation(point.reasoning_effort)
@@ -299,7 +299,7 @@ class _Sweep:
 
     def _announce(self) -> None:
         task, server = self.task, self.server
-        self.progress.say(introduce(server, bool(task.url)))
+        self.progress.say(describe_server(server, bool(task.url)))
         if task.number is None:
             pairs = " ".join(str(number) for _, number in task.levels())
             self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")
@@ -315,7 +315,7 @@ class _Sweep:
         else:
             self.progress.say(f"tokenizer {path}: {found}")
 
-    def _probe(self, fleet: Fleet) -> None:
+    def _probe(self, pool: WorkerPool) -> None:
         """One or two short requests before anything is measured: does the server answer as it should, what does
         it call itself, and how many words make a token? Raises EndpointError."""
         task, manifest = self.task, self.writer.manifest
@@ -330,10 +330,10 @@ class _Sweep:
             warmup=True,
             reasoning_effort=effort,
         )
-        adapted = retried = 0
+        after_refusal = retried = 0
         while True:
             self.last.clear()
-            attempt = 1 + adapted + retried
+            attempt = 1 + after_refusal + retried
             if attempt > 1:
                 point = point.model_copy(update={"point_id": f"{point.point_id.partition('~')[0]}~{attempt}"})
             settings = self._generation(effort)
@@ -341,15 +341,15 @@ class _Sweep:
             shortest = None if task.min_tokens is None else min(task.min_tokens, PROBE_TOKENS)
             settings = replace(settings, max_tokens=PROBE_TOKENS, min_tokens=shortest, extra=extra)
             bodies = (body(self.server.endpoint.api, prompt, settings) for prompt in chain(prompts, repeat("")))
-            end = fleet.run_point(point, self.server.model, bodies, self)
+            end = pool.run_point(point, self.server.model, bodies, self)
             self._check(end)
             failed = next((record for record in self.last if record.status != "ok"), None)
             if failed is None:
                 break
-            changed = self.settled.adapted(failed.http_status, failed.error_message or "", settings)
-            if changed and adapted < ADAPTATIONS:
-                adapted += 1
-                self.settled = changed
+            changed = self.capabilities.after_refusal(failed.http_status, failed.error_message or "", settings)
+            if changed and after_refusal < ADAPTATIONS:
+                after_refusal += 1
+                self.capabilities = changed
                 self.progress.say(f"the server refuses a field: {changed.notes[-1]}")
             elif failed.error_kind in PASSING and retried < RETRIES:
                 retried += 1

@@ -11,7 +11,7 @@ from oss_eval.records import RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DecodeOptions:
     """How the answers of a run are read."""
 
     api: str = "chat"

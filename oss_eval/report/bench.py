@@ -17,7 +17,7 @@ from rich.text import Text
 
 from oss_eval.analysis.advice import advise_scores
 from oss_eval.analysis.bench_summary import OVERALL, Group, comparisons, groups
-from oss_eval.analysis.stats import Estimate, Score
+from oss_eval.analysis.stats import Estimate, ScoreEstimate
 from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
@@ -88,14 +88,14 @@ def _print_basics(manifest: dict[str, Any], status: str, console: Console) -> No
     console.print(table)
 
 
-def _share(score: Score | Estimate | None) -> str:
+def _share(score: ScoreEstimate | Estimate | None) -> str:
     """A score: as a share where it is one."""
     if score is None:
         return NOTHING
     return f"{score.value:.4f}" if 0 <= score.value <= 1 else f"{score.value:.3f}"
 
 
-def _interval(score: Score | None) -> str:
+def _interval(score: ScoreEstimate | None) -> str:
     if score is None or score.low is None or score.high is None:
         return NOTHING
     return f"{score.low:.3f}–{score.high:.3f}"
@@ -351,7 +351,7 @@ def _document(group: Group) -> dict[str, Any]:
     values = asdict(group)
     for name in list(values):
         original = getattr(group, name)
-        if isinstance(original, Score | Estimate):
+        if isinstance(original, ScoreEstimate | Estimate):
             values[name] = original._asdict()
     values["pass_at"] = {str(k): score._asdict() for k, score in group.pass_at.items()}
     values["failures"] = {k: {"count": n, "example": text} for k, (n, text) in group.failures.items()}

@@ -81,7 +81,7 @@ class RunWriter:
     def reopen(cls, path: Path) -> RunWriter:
         """Go on writing a stored run, in a session of its own.
 
-        Damaged parts are put aside (`set_aside`), what the journal holds becomes a part. Raises StoreError.
+        Damaged parts are put aside (`quarantined`), what the journal holds becomes a part. Raises StoreError.
         """
         read_manifest(path)  # before anything is touched
         writer = cls.__new__(cls)
@@ -100,7 +100,7 @@ class RunWriter:
         self.path = path
         self.session = 1
         """Which sitting this is; every row says in which one it was made."""
-        self.set_aside: list[str] = []
+        self.quarantined: list[str] = []
         """Damaged parts that were put out of the way when the run was reopened."""
         self._before: dict[str, Any] | None = None
         self._made_out = self._sealed = False
@@ -118,7 +118,7 @@ class RunWriter:
         self.run_id = self.manifest["run_id"]
         self.session = max(1, len(self.manifest.get("sessions", []))) + 1
         for name in SCHEMAS:
-            self.set_aside += repair(path, name)
+            self.quarantined += repair(path, name)
             for part in parts_of(path, name):  # what follows the last joined one
                 alone = len(set(span(part))) == 1
                 self._loose[name] = [*self._loose[name], part] if alone else []

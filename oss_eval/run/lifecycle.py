@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oss_eval.errors import BrokenOff, StoreError
+from oss_eval.errors import RunFailed, StoreError
 from oss_eval.system.signals import Interrupts
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Par
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class RunResult:
     """A stored run: where it is, and whether it `finished`, was `interrupted`, or `failed`."""
 
     path: Path
     status: str
     reason: str = ""
     """Why it did not finish, where there is more to say than that."""
-    hurried: bool = False
+    aborted: bool = False
     """Whether it was stopped in a hurry: rows are stored, figures were not computed."""
 
 
@@ -34,24 +34,24 @@ def stopping(in_flight: int, grace: float) -> str:
     return f"stopping: {left} may finish within {grace:g} s (--grace); Ctrl-C again gives them up"
 
 
-def put_aside(writer: RunWriter) -> list[str]:
+def quarantined_parts(writer: RunWriter) -> list[str]:
     """Lines about the damaged parts of a run that was opened again."""
-    return [f"damaged, put aside, and asked for again: {name}" for name in writer.set_aside]
+    return [f"damaged, put aside, and asked for again: {name}" for name in writer.quarantined]
 
 
-def go_on(path: Path) -> str:
+def resume_hint(path: Path) -> str:
     """What to do with a run that ended too early."""
     where = "" if path.parent == Path("results") else f" --out {shlex.quote(str(path.parent))}"
     return f"finished work is stored; go on with: oss-eval resume {path.name}{where}"
 
 
-def close(
+def finish_run(
     writer: RunWriter,
-    made: Made,
+    result: RunResult,
     interrupts: Interrupts,
-    store: Callable[[Made], Made],
+    store: Callable[[RunResult], RunResult],
     held: contextlib.ExitStack,
-) -> Made:
+) -> RunResult:
     """End a run: `store` computes and writes its figures, what it `held` is let go; how it ended. Raises BrokenOff
     when the disk refuses.
 
@@ -59,19 +59,21 @@ def close(
     """
     with interrupts.counted():
         try:
-            return _stored(writer, made, interrupts, store)
+            return _stored(writer, result, interrupts, store)
         except StoreError as error:
             with contextlib.suppress(StoreError):
                 writer.leave()
-            reason = error.message if made.reason in ("", error.message) else f"{made.reason}; {error.message}"
-            raise BrokenOff(reason, go_on(writer.path)) from None
+            reason = error.message if result.reason in ("", error.message) else f"{result.reason}; {error.message}"
+            raise RunFailed(reason, resume_hint(writer.path)) from None
         finally:
             held.close()
 
 
-def _stored(writer: RunWriter, made: Made, interrupts: Interrupts, store: Callable[[Made], Made]) -> Made:
+def _stored(
+    writer: RunWriter, result: RunResult, interrupts: Interrupts, store: Callable[[RunResult], RunResult]
+) -> RunResult:
     with contextlib.suppress(KeyboardInterrupt), interrupts.counted(raises_at=2):
         if interrupts.count < 2:
-            return store(made)
+            return store(result)
     writer.leave()
-    return replace(made, status="interrupted", reason="interrupted", hurried=True)
+    return replace(result, status="interrupted", reason="interrupted", aborted=True)

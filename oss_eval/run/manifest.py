@@ -6,7 +6,7 @@ from typing import Any
 
 from oss_eval.config.task import Task
 from oss_eval.endpoint.server import Server
-from oss_eval.run.options import Order
+from oss_eval.run.options import RunOptions
 from oss_eval.system.redact import public_url, public_values
 
 
@@ -21,7 +21,7 @@ def public_task(task: Task) -> dict[str, Any]:
     return values
 
 
-def endpoint_entry(server: Server, options: Order, before: dict[str, Any] | None) -> dict[str, Any]:
+def endpoint_entry(server: Server, options: RunOptions, before: dict[str, Any] | None) -> dict[str, Any]:
     """The manifest's `endpoint`: the server, how it was found, the price of its tokens.
 
     `before` is the entry of a resumed run: its named endpoint and prices hold when no endpoint is named now.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oss_eval.config.task import Task
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.load.workers.process import Limits
 
 GRACE = 10.0
@@ -14,13 +14,13 @@ GRACE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunOptions:
     """What a command adds to a task: where results go, what they are called, who may ask."""
 
     out: Path = Path("results")
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    access: Access = field(default_factory=Access)
+    auth: Auth = field(default_factory=Auth)
     profile: str | None = None
     """The name of the endpoint that was chosen from endpoints.yaml."""
     prices: dict[str, float] | None = None

@@ -24,7 +24,7 @@ PATIENCE = frozenset(
 """Settings that leave the answers alike: who carries them, how long they are waited for."""
 
 
-def was_and_is(
+def stored_and_current_task(
     kind: type[T], manifest: dict[str, Any], stored: dict[str, Any], typed: dict[str, Any], where: str
 ) -> tuple[T, T]:
     """A task as it is stored, and the same with what was typed now. Raises UsageError."""
@@ -52,7 +52,7 @@ def differences(before: Task, now: Task, may_change: Iterable[str]) -> list[str]
     ]
 
 
-def unlike(manifest: dict[str, Any], lines: list[str]) -> UsageError:
+def settings_differ(manifest: dict[str, Any], lines: list[str]) -> UsageError:
     """What was typed would mix unlike answers."""
     return UsageError(
         f"{manifest['run_id']} can't go on with other settings, its answers would not be alike:\n"
@@ -107,9 +107,9 @@ def _check_api(manifest: dict[str, Any], task: Task, endpoints: tuple[Endpoint, 
     """Raise UsageError for another API, or a prompt file that says something else now."""
     before = manifest["endpoint"].get("api")
     if endpoints and before and endpoints[0].api != before:
-        raise unlike(manifest, [f"  the {before} API was asked, now the {endpoints[0].api} API (--url)"])
+        raise settings_differ(manifest, [f"  the {before} API was asked, now the {endpoints[0].api} API (--url)"])
     if isinstance(task, PerfTask) and manifest.get("prompt_hash") not in (None, prompt_hash(task)):
-        raise unlike(manifest, [f"  the prompt {task.prompt} is another one now"])
+        raise settings_differ(manifest, [f"  the prompt {task.prompt} is another one now"])
 
 
 def prompt_hash(task: PerfTask) -> str | None:

@@ -26,7 +26,7 @@ _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownAnswer:
     """How answers to a question may end."""
 
     right: str
@@ -38,13 +38,13 @@ class AnswerKey:
 
     def __init__(self, path: Path | None = None) -> None:
         """Raises UsageError for a file that is no answer key."""
-        self._known: dict[bytes, Known] = {}
+        self._known: dict[bytes, KnownAnswer] = {}
         if path is None:
             return
         try:
             for line in path.read_bytes().splitlines():
                 entry = orjson.loads(line)
-                self._known[_digest(entry["prompt"])] = Known(entry["right"], tuple(entry["wrong"]))
+                self._known[_digest(entry["prompt"])] = KnownAnswer(entry["right"], tuple(entry["wrong"]))
         except OSError as error:
             raise UsageError(f"can't read the answer key {path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,7 +53,7 @@ class AnswerKey:
                 'each line: {"prompt": "...", "right": "...", "wrong": ["..."]}',
             ) from None
 
-    def find(self, prompt: str) -> Known | None:
+    def find(self, prompt: str) -> KnownAnswer | None:
         """What is known of a prompt."""
         return self._known.get(_digest(prompt)) if self._known else None
 
@@ -78,7 +78,9 @@ def solve_chance(profile: Profile, prompt: str, effort: str | None) -> float:
     return _NORMAL.cdf(ability - SPREAD * difficulty(prompt))
 
 
-def solution(profile: Profile, known: Known, prompt: str, effort: str | None, seed: Any) -> tuple[int, list[str]]:
+def solution(
+    profile: Profile, known: KnownAnswer, prompt: str, effort: str | None, seed: Any
+) -> tuple[int, list[str]]:
     """(reasoning tokens, the answer's words) of one attempt; the same for the same seed.
 
     Harder problems are thought about longer.

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from oss_eval.simulator.http import Peer
-from oss_eval.simulator.truth_log import Truth
+from oss_eval.simulator.http import ClientConnection
+from oss_eval.simulator.truth_log import TruthRow
 
 OVER, UNDER = 50_000_000, 600
 """A Content-Length beyond any answer's end, and one before it: the head, a few events and half of one more."""
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class Completion:
     """One completion under way."""
 
-    peer: Peer
-    truth: Truth
+    client: ClientConnection
+    truth: TruthRow
     chat: bool
     stream: bool
     usage_wanted: bool
@@ -47,8 +47,8 @@ class Job:
     def send(self, payload: bytes) -> int:
         """Send an event of a stream; the instant just before it was written."""
         if self.fault is not None:
-            return self.peer.send(self.frame(b"data: %s\n\n" % payload))
-        return self.peer.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
+            return self.client.send(self.frame(b"data: %s\n\n" % payload))
+        return self.client.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
 
     def framing(self) -> bytes:
         """The header lines that say how a stream is framed."""

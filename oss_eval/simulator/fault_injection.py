@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from oss_eval.simulator.completion import Job
+from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Engine, PacedEngine, Sequence
-from oss_eval.simulator.http import Peer
+from oss_eval.simulator.http import ClientConnection
 
 AT_TOKEN = 3
 """What happens in the middle of a stream happens after this token, or after the last one of a shorter answer."""
@@ -25,22 +25,22 @@ SAID = {
 }  # fmt: skip
 
 
-def refuse(peer: Peer, fault: str) -> None:
+def refuse(client: ClientConnection, fault: str) -> None:
     """An HTTP error, as a limiter (JSON) or a proxy (HTML) says it."""
     status, more = SAID[fault]
     kind, body = "text/html", f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
     if fault.startswith("429"):
         kind, body = "application/json", '{"error": {"message": "too many requests", "code": 429}}'
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
-    peer.send((head + body).encode())
+    client.send((head + body).encode())
 
 
-def whole(peer: Peer, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
+def whole(client: ClientConnection, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
     """A reply that is not streamed, spoiled; whether it was meant to be an answer after all."""
     body, length, more = orjson.dumps(payload), None, b""
     if fault in ("reset", "close"):
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body))
-        peer.reset() if fault == "reset" else peer.close()
+        client.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body))
+        client.reset() if fault == "reset" else client.close()
         return False
     if fault == "error":
         body = b'{"error": {"message": "the engine stumbled", "code": 500}}'
@@ -56,9 +56,9 @@ def whole(peer: Peer, fault: str | None, server: bytes, payload: dict[str, Any])
     elif fault == "length-under":
         length = len(body) // 2
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (length or len(body))
-    peer.send(head + more + server + b"\r\n" + body)
+    client.send(head + more + server + b"\r\n" + body)
     if length is not None or fault == "close-after":
-        peer.close()
+        client.close()
     return fault in (None, "gzip", "close-after")
 
 
@@ -69,73 +69,73 @@ class Host(Protocol):
     """What a strike may do with the server beside spoiling bytes."""
 
     engine: Engine | PacedEngine
-    jobs: dict[Sequence, Job]
+    jobs: dict[Sequence, Completion]
 
-    def emit(self, sequence: Sequence, job: Job) -> None:
+    def emit(self, sequence: Sequence, completion: Completion) -> None:
         """A token is due."""
 
-    def finish(self, sequence: Sequence, job: Job) -> None:
+    def finish(self, sequence: Sequence, completion: Completion) -> None:
         """The last token has been written."""
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call something in a while."""
 
 
-def _reset(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.peer.on_gone = None
-    job.peer.reset()
+def _reset(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.client.on_gone = None
+    completion.client.reset()
     return True
 
 
-def _close(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.peer.on_gone = None
-    job.peer.close()
+def _close(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.client.on_gone = None
+    completion.client.close()
     return True
 
 
-def _cut(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.peer.send(job.end())
+def _cut(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.client.send(completion.end())
     return True
 
 
-def _error(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.send(b'{"error":{"message":"the engine stumbled","code":500}}')
-    job.peer.send(job.end())
+def _error(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.send(b'{"error":{"message":"the engine stumbled","code":500}}')
+    completion.client.send(completion.end())
     return True
 
 
-def _bad_json(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.send(b'{"choices":[{"index":0,"delta":{"content":"')
+def _bad_json(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.send(b'{"choices":[{"index":0,"delta":{"content":"')
     return False
 
 
-def _bad_utf8(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.send(job.token(b"\xff\xfe", thinking=False))
+def _bad_utf8(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.send(completion.token(b"\xff\xfe", thinking=False))
     return False
 
 
-def _huge(host: Host, sequence: Sequence, job: Job) -> bool:
-    job.send(job.token(b"a" * HUGE_BYTES, thinking=False))
+def _huge(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    completion.send(completion.token(b"a" * HUGE_BYTES, thinking=False))
     return False
 
 
-def _burst(host: Host, sequence: Sequence, job: Job) -> bool:
-    event = b"data: %s\n\n" % job.token(b" more", thinking=False)
-    at = job.peer.send(job.frame(event * BURST_TOKENS))
-    job.truth.token_ns += [at] * BURST_TOKENS
+def _burst(host: Host, sequence: Sequence, completion: Completion) -> bool:
+    event = b"data: %s\n\n" % completion.token(b" more", thinking=False)
+    at = completion.client.send(completion.frame(event * BURST_TOKENS))
+    completion.truth.token_ns += [at] * BURST_TOKENS
     sequence.emitted += BURST_TOKENS
     host.engine.drop(sequence)
-    host.finish(sequence, job)
+    host.finish(sequence, completion)
     return False
 
 
-def _trickle(host: Host, sequence: Sequence, job: Job) -> bool:
+def _trickle(host: Host, sequence: Sequence, completion: Completion) -> bool:
     host.engine.drop(sequence)
 
     def drip() -> None:
         if sequence in host.jobs:
             sequence.emitted += 1
-            host.emit(sequence, job)
+            host.emit(sequence, completion)
             if not sequence.finished:
                 host.later(TRICKLE_SECONDS, drip)
 
@@ -143,7 +143,7 @@ def _trickle(host: Host, sequence: Sequence, job: Job) -> bool:
     return False
 
 
-MIDDLE: dict[str, Callable[[Host, Sequence, Job], bool]] = {
+MIDDLE: dict[str, Callable[[Host, Sequence, Completion], bool]] = {
     "reset": _reset, "close": _close, "cut": _cut, "error": _error, "bad-json": _bad_json, "bad-utf8": _bad_utf8,
     "huge": _huge, "burst": _burst, "trickle": _trickle,
 }  # fmt: skip

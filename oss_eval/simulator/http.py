@@ -23,7 +23,7 @@ from oss_eval.probe import timestamps
 time_ns = time.time_ns
 
 
-class Peer:
+class ClientConnection:
     """One client connection; hands whole requests to `on_request`. `server` is the line that names the server."""
 
     __slots__ = (
@@ -35,7 +35,7 @@ class Peer:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        on_request: Callable[[Peer, bytes, int], None],
+        on_request: Callable[[ClientConnection, bytes, int], None],
         server: bytes,
     ) -> None:
         self._loop, self._sock, self._on_request = loop, sock, on_request
@@ -49,7 +49,7 @@ class Peer:
         self.headers: dict[bytes, bytes] = {}
         self.open = True
         self.on_gone: Callable[[], None] | None = None
-        self.on_close: Callable[[Peer], None] | None = None
+        self.on_close: Callable[[ClientConnection], None] | None = None
         loop.add_reader(sock.fileno(), self._on_readable)
 
     # -- reading ---------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ NOBODY_ASKS = signal.SIGUSR1
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulatorUrl:
     """What a sim:// URL asks for."""
 
     profile: Profile
@@ -41,7 +41,7 @@ class Simulated:
     """Chances by name."""
 
 
-def parse_sim_url(url: str) -> Simulated:
+def parse_sim_url(url: str) -> SimulatorUrl:
     """`sim://PROFILE?speed=20&fault=reset:0.02`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
 
     Raises UsageError that says what is wrong.
@@ -70,7 +70,7 @@ def parse_sim_url(url: str) -> Simulated:
             token_rate=values.get("rate", profile.token_rate),
             ttft_ms=values.get("ttft", profile.ttft_ms),
         )
-    return Simulated(profile, speed, faults)
+    return SimulatorUrl(profile, speed, faults)
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def running(url: str, truth: Path | None = None, answers: Path | None = None) ->
 
 
 def serve(
-    what: Simulated,
+    what: SimulatorUrl,
     truth: Path | None,
     host: str,
     port: int,

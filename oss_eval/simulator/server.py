@@ -16,12 +16,12 @@ import orjson
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.simulator import fault_injection, tls
 from oss_eval.simulator.answers import AnswerKey, prompt_text, solution
-from oss_eval.simulator.completion import Job
+from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulator.faults import FAULTS, Faults
-from oss_eval.simulator.http import Peer
+from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.profiles import SERVER, Profile
-from oss_eval.simulator.truth_log import Truth, TruthLog
+from oss_eval.simulator.truth_log import TruthLog, TruthRow
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 DOWN_SECONDS = 1.0
@@ -47,11 +47,11 @@ class Simulator:
         self.key = AnswerKey(answers)
         self.faults = faults or Faults()
         self.engine = engine_for(profile)
-        self.jobs: dict[Sequence, Job] = {}
+        self.jobs: dict[Sequence, Completion] = {}
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._served = 0
-        self._peers: set[Peer] = set()
+        self._peers: set[ClientConnection] = set()
         self._refusing = False
         self._created = int(time.time())
         self._server = f"Server: {SERVER}{profile.name}?speed={speed:g}\r\n".encode()
@@ -105,13 +105,13 @@ class Simulator:
         self._loop.remove_reader(listener.fileno())
         listener.close()
         self._refusing = True
-        self.truth.write(Truth(None, time.time_ns(), status="broken", fault=fault))
+        self.truth.write(TruthRow(None, time.time_ns(), status="broken", fault=fault))
         if fault == "restart":
-            for sequence, job in list(self.jobs.items()):
-                job.fault = job.fault or fault
-                self._break_off(sequence, job)
-            for peer in list(self._peers):
-                peer.reset()
+            for sequence, completion in list(self.jobs.items()):
+                completion.fault = completion.fault or fault
+                self._break_off(sequence, completion)
+            for client in list(self._peers):
+                client.reset()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call something in a while."""
@@ -125,41 +125,41 @@ class Simulator:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = Peer(self._loop, sock, self._on_request, self._server)
-            peer.on_close = self._peers.discard
-            self._peers.add(peer)
+            client = ClientConnection(self._loop, sock, self._on_request, self._server)
+            client.on_close = self._peers.discard
+            self._peers.add(client)
             if len(self._peers) % 64 == 0:
                 file_limits.allow(len(self._peers) + 64)
 
     # -- requests --------------------------------------------------------------------------------------
 
-    def _on_request(self, peer: Peer, body: bytes, received_ns: int) -> None:
-        path = peer.url.split(b"?")[0].decode("latin-1").rstrip("/")
-        if peer.method == b"GET" and path == "/v1/models":
+    def _on_request(self, client: ClientConnection, body: bytes, received_ns: int) -> None:
+        path = client.url.split(b"?")[0].decode("latin-1").rstrip("/")
+        if client.method == b"GET" and path == "/v1/models":
             model = {
                 "id": self.profile.model,
                 "object": "model",
                 "created": self._created,
                 "owned_by": "oss-eval",
             }
-            peer.send_json("200 OK", {"object": "list", "data": [model]})
-        elif peer.method == b"GET" and path == "/health":
-            peer.send_json("200 OK", {"status": "ok"})
-        elif peer.method == b"POST" and path in ("/v1/chat/completions", "/v1/completions"):
-            self._completion(peer, body, received_ns, chat=path == "/v1/chat/completions")
+            client.send_json("200 OK", {"object": "list", "data": [model]})
+        elif client.method == b"GET" and path == "/health":
+            client.send_json("200 OK", {"status": "ok"})
+        elif client.method == b"POST" and path in ("/v1/chat/completions", "/v1/completions"):
+            self._completion(client, body, received_ns, chat=path == "/v1/chat/completions")
         else:
-            self._refuse(peer, "404 Not Found", f"no such address: {path}")
+            self._refuse(client, "404 Not Found", f"no such address: {path}")
 
-    def _refuse(self, peer: Peer, status: str, message: str, truth: Truth | None = None) -> None:
+    def _refuse(self, client: ClientConnection, status: str, message: str, truth: TruthRow | None = None) -> None:
         if truth is not None:
             truth.status = "refused"
             self.truth.write(truth)
         error = {"message": message, "type": "invalid_request_error", "code": int(status[:3])}
-        peer.send_json(status, {"error": error})
+        client.send_json(status, {"error": error})
 
-    def _completion(self, peer: Peer, body: bytes, received_ns: int, chat: bool) -> None:
-        given = peer.headers.get(b"x-client-request-id") or peer.headers.get(b"x-request-id")
-        truth = Truth(given.decode("latin-1") if given else None, received_ns)
+    def _completion(self, client: ClientConnection, body: bytes, received_ns: int, chat: bool) -> None:
+        given = client.headers.get(b"x-client-request-id") or client.headers.get(b"x-request-id")
+        truth = TruthRow(given.decode("latin-1") if given else None, received_ns)
         try:
             request = orjson.loads(body)
             prompt = prompt_text(request["messages"] if chat else request["prompt"])
@@ -167,13 +167,13 @@ class Simulator:
             limit = None if limit is None else int(limit)
             floor = int(request.get("min_tokens") or 0)
         except (ValueError, KeyError, TypeError) as error:
-            self._refuse(peer, "400 Bad Request", f"malformed request: {error!r}", truth)
+            self._refuse(client, "400 Bad Request", f"malformed request: {error!r}", truth)
             return
         if request.get("model") not in (None, self.profile.model):
-            self._refuse(peer, "404 Not Found", f"The model `{request['model']}` does not exist.", truth)
+            self._refuse(client, "404 Not Found", f"The model `{request['model']}` does not exist.", truth)
             return
         if limit is not None and limit < 1:
-            self._refuse(peer, "400 Bad Request", f"max_tokens must be at least 1, got {limit}", truth)
+            self._refuse(client, "400 Bad Request", f"max_tokens must be at least 1, got {limit}", truth)
             return
         stream = bool(request.get("stream"))
         fault = self.faults.of_request()
@@ -183,7 +183,7 @@ class Simulator:
         if fault in fault_injection.SAID:
             truth.status = "refused"
             self.truth.write(truth)
-            fault_injection.refuse(peer, fault)
+            fault_injection.refuse(client, fault)
             return
         if fault == "silence":
             truth.status = "broken"
@@ -220,8 +220,8 @@ class Simulator:
             "model": self.profile.model,
         }
         options = request.get("stream_options")
-        job = Job(
-            peer, truth, chat, stream,
+        completion = Completion(
+            client, truth, chat, stream,
             usage_wanted=isinstance(options, dict) and bool(options.get("include_usage")),
             reasoning=min(reasoning, output),
             cut=limit is not None and (natural > limit or bool(request.get("ignore_eos"))),
@@ -229,27 +229,27 @@ class Simulator:
             words=said, text=[], prompt_tokens=prompt_tokens, fault=fault,
         )  # fmt: skip
         sequence = Sequence(prompt_tokens, output)
-        self.jobs[sequence] = job
-        peer.on_gone = lambda: self._client_left(sequence)
+        self.jobs[sequence] = completion
+        client.on_gone = lambda: self._client_left(sequence)
         if fault == "slow-headers":
-            peer.send(HEAD[:40] if stream else b"HTTP/1.1 200")
-            self.later(fault_injection.SLOW_SECONDS, lambda: self._begin(sequence, job))
+            client.send(HEAD[:40] if stream else b"HTTP/1.1 200")
+            self.later(fault_injection.SLOW_SECONDS, lambda: self._begin(sequence, completion))
         else:
-            self._begin(sequence, job)
+            self._begin(sequence, completion)
 
-    def _begin(self, sequence: Sequence, job: Job) -> None:
+    def _begin(self, sequence: Sequence, completion: Completion) -> None:
         """The head of a stream, then everything else in its time."""
         if sequence not in self.jobs:
             return  # who had to wait for it has left
-        if job.stream:
-            head = HEAD + self._server + job.framing() + b"\r\n"
-            job.peer.send(head[40:] if job.fault == "slow-headers" else head)
-            if job.chat:
-                self._send_chunk(job, {"role": "assistant", "content": ""}, None)
-        if job.fault == "role-only":
-            job.peer.send(job.frame(b"data: [DONE]\n\n") + job.end())
-            job.truth.status = "broken"
-            self._forget(sequence, job)
+        if completion.stream:
+            head = HEAD + self._server + completion.framing() + b"\r\n"
+            completion.client.send(head[40:] if completion.fault == "slow-headers" else head)
+            if completion.chat:
+                self._send_chunk(completion, {"role": "assistant", "content": ""}, None)
+        if completion.fault == "role-only":
+            completion.client.send(completion.frame(b"data: [DONE]\n\n") + completion.end())
+            completion.truth.status = "broken"
+            self._forget(sequence, completion)
             return
         self.engine.submit(sequence)
         if self._timer is None:
@@ -275,81 +275,84 @@ class Simulator:
 
     def _step(self) -> None:
         for sequence in self.engine.commit():
-            job = self.jobs.get(sequence)
-            if job is not None:
-                self.emit(sequence, job)
+            completion = self.jobs.get(sequence)
+            if completion is not None:
+                self.emit(sequence, completion)
         self._plan()
 
     # -- output ----------------------------------------------------------------------------------------
 
-    def emit(self, sequence: Sequence, job: Job) -> None:
+    def emit(self, sequence: Sequence, completion: Completion) -> None:
         """A token is due."""
-        word = next(job.words)
-        if job.stream:
-            thinking = sequence.emitted <= job.reasoning
-            job.truth.token_ns.append(job.send(job.token(orjson.dumps(word)[1:-1], thinking)))
+        word = next(completion.words)
+        if completion.stream:
+            thinking = sequence.emitted <= completion.reasoning
+            completion.truth.token_ns.append(completion.send(completion.token(orjson.dumps(word)[1:-1], thinking)))
         else:
-            job.truth.token_ns.append(time.time_ns())
-            job.text.append(word)
-        if job.fault in fault_injection.MIDDLE and job.stream:
+            completion.truth.token_ns.append(time.time_ns())
+            completion.text.append(word)
+        if completion.fault in fault_injection.MIDDLE and completion.stream:
             struck = sequence.emitted == min(fault_injection.AT_TOKEN, sequence.output_tokens)
-            if struck and fault_injection.MIDDLE[job.fault](self, sequence, job):
-                self._break_off(sequence, job)
+            if struck and fault_injection.MIDDLE[completion.fault](self, sequence, completion):
+                self._break_off(sequence, completion)
         if sequence.finished and sequence in self.jobs:
-            self.finish(sequence, job)
+            self.finish(sequence, completion)
 
-    def _send_chunk(self, job: Job, delta: dict[str, Any], finish_reason: str | None) -> None:
-        part: dict[str, Any] = {"delta": delta} if job.chat else {"text": delta.get("content", "")}
+    def _send_chunk(self, completion: Completion, delta: dict[str, Any], finish_reason: str | None) -> None:
+        part: dict[str, Any] = {"delta": delta} if completion.chat else {"text": delta.get("content", "")}
         choice = {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
-        job.send(job.head + b',"choices":' + orjson.dumps([choice]) + b"}")
+        completion.send(completion.head + b',"choices":' + orjson.dumps([choice]) + b"}")
 
-    def finish(self, sequence: Sequence, job: Job) -> None:
+    def finish(self, sequence: Sequence, completion: Completion) -> None:
         """The last token has been written: say why, count, and end the response."""
-        ok = job.fault is None or None in FAULTS[job.fault].seen
-        reason = "length" if job.cut else "stop"
+        ok = completion.fault is None or None in FAULTS[completion.fault].seen
+        reason = "length" if completion.cut else "stop"
         usage: dict[str, Any] = {
-            "prompt_tokens": job.prompt_tokens,
+            "prompt_tokens": completion.prompt_tokens,
             "completion_tokens": sequence.emitted,
-            "total_tokens": job.prompt_tokens + sequence.emitted,
+            "total_tokens": completion.prompt_tokens + sequence.emitted,
         }
-        if job.chat:
-            usage["completion_tokens_details"] = {"reasoning_tokens": job.reasoning}
-        if job.stream:
-            self._send_chunk(job, {}, reason)
-            for _ in range(2 if job.fault == "usage-twice" else 1):
-                if job.usage_wanted:
-                    job.send(job.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
-            job.peer.send(job.frame(b"data: [DONE]\n\n") + job.end())
+        if completion.chat:
+            usage["completion_tokens_details"] = {"reasoning_tokens": completion.reasoning}
+        if completion.stream:
+            self._send_chunk(completion, {}, reason)
+            for _ in range(2 if completion.fault == "usage-twice" else 1):
+                if completion.usage_wanted:
+                    completion.send(completion.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
+            completion.client.send(completion.frame(b"data: [DONE]\n\n") + completion.end())
         else:
-            thought, answer = "".join(job.text[: job.reasoning]), "".join(job.text[job.reasoning :])
+            thought, answer = (
+                "".join(completion.text[: completion.reasoning]),
+                "".join(completion.text[completion.reasoning :]),
+            )
             message = {"role": "assistant", "content": answer, "reasoning_content": thought or None}
-            part: dict[str, Any] = {"message": message} if job.chat else {"text": answer}
+            part: dict[str, Any] = {"message": message} if completion.chat else {"text": answer}
             choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
-            payload = {**orjson.loads(job.head + b"}"), "choices": [choice], "usage": usage}
-            job.peer.on_gone = None
-            if job.fault == "slow-headers":
-                job.peer.send_json("200 OK", payload, sent=len(b"HTTP/1.1 200"))
+            payload = {**orjson.loads(completion.head + b"}"), "choices": [choice], "usage": usage}
+            completion.client.on_gone = None
+            if completion.fault == "slow-headers":
+                completion.client.send_json("200 OK", payload, sent=len(b"HTTP/1.1 200"))
             else:
-                ok = fault_injection.whole(job.peer, job.fault, self._server, payload)
-        job.truth.status = "ok" if ok else "broken"
-        self._forget(sequence, job)
-        if job.fault in ("close-after", "length-over") or self._refusing:
-            job.peer.close()
+                ok = fault_injection.whole(completion.client, completion.fault, self._server, payload)
+        completion.truth.status = "ok" if ok else "broken"
+        self._forget(sequence, completion)
+        if completion.fault in ("close-after", "length-over") or self._refusing:
+            completion.client.close()
 
-    def _break_off(self, sequence: Sequence, job: Job) -> None:
+    def _break_off(self, sequence: Sequence, completion: Completion) -> None:
         """The answer ends here, spoiled."""
         self.engine.drop(sequence)
-        job.truth.status, job.truth.fault = "broken", job.fault
-        self._forget(sequence, job)
+        completion.truth.status, completion.truth.fault = "broken", completion.fault
+        self._forget(sequence, completion)
 
     def _client_left(self, sequence: Sequence) -> None:
-        job = self.jobs.get(sequence)
-        if job is not None:
+        completion = self.jobs.get(sequence)
+        if completion is not None:
             self.engine.drop(sequence)
-            job.truth.status = "left"
-            self._forget(sequence, job)
+            completion.truth.status = "left"
+            self._forget(sequence, completion)
 
-    def _forget(self, sequence: Sequence, job: Job) -> None:
+    def _forget(self, sequence: Sequence, completion: Completion) -> None:
         del self.jobs[sequence]
-        job.peer.on_gone = None
-        self.truth.write(job.truth)
+        completion.client.on_gone = None
+        self.truth.write(completion.truth)

@@ -17,7 +17,7 @@ import orjson
 
 
 @dataclass(slots=True)
-class Truth:
+class TruthRow:
     """What truly happened to one request."""
 
     request_id: str | None
@@ -38,7 +38,7 @@ class TruthLog:
         self._file = path.open("ab", buffering=0) if path else None
         self._lines = bytearray()
 
-    def write(self, truth: Truth) -> None:
+    def write(self, truth: TruthRow) -> None:
         """One finished request."""
         if self._file is not None:
             self._lines += orjson.dumps(truth) + b"\n"
@@ -53,12 +53,12 @@ class TruthLog:
                 self._file = None
 
 
-def read_truth(path: Path) -> dict[str, Truth]:
+def read_truth(path: Path) -> dict[str, TruthRow]:
     """request_id -> Truth of the last exchange under that id; lines without one, or cut short, are passed over."""
-    found: dict[str, Truth] = {}
+    found: dict[str, TruthRow] = {}
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
-            truth = Truth(**orjson.loads(line))
+            truth = TruthRow(**orjson.loads(line))
             if truth.request_id:
                 found[truth.request_id] = truth
     return found

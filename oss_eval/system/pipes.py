@@ -6,16 +6,16 @@ import os
 import sys
 
 
-def complain(message: str, hint: str = "") -> None:
+def print_error(message: str, hint: str = "") -> None:
     """What went wrong and what to do about it, on standard error, if anybody still reads it."""
     try:
         sys.stderr.write(f"oss-eval: {message}\n" + (f"  → {hint}\n" if hint else ""))
         sys.stderr.flush()
     except BrokenPipeError:
-        drop_unread()
+        ignore_broken_pipe()
 
 
-def drop_unread() -> None:
+def ignore_broken_pipe() -> None:
     """What is left in the buffer of a pipe without a reader is for nobody, and would fail again at the exit."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -18,7 +18,7 @@ _again = threading.Event()
 """Set while the next signal is one that was counted before."""
 
 
-def insist() -> None:
+def reraise_lost_interrupts() -> None:
     """From here on no KeyboardInterrupt is lost that was raised in a finalizer or in a weak reference's callback.
 
     Python prints such an exception and goes on (sys.unraisablehook). Here it comes again a moment later, as
@@ -38,7 +38,7 @@ def insist() -> None:
     sys.unraisablehook = hook
 
 
-def handled() -> None:
+def clear_unhandled_flag() -> None:
     """Leave by exit code, not as killed by SIGINT, whatever was interrupted before.
 
     CPython (Python/pythonrun.c) notes a KeyboardInterrupt that comes out of code given as text, as dataclasses are

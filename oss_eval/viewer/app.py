@@ -15,7 +15,7 @@ from oss_eval.errors import UsageError
 from oss_eval.viewer.assets import ASSETS, PLOTLY
 from oss_eval.viewer.i18n import LANGUAGES
 from oss_eval.viewer.layout import build_page
-from oss_eval.viewer.run_index import Library
+from oss_eval.viewer.run_index import RunIndex
 
 
 def serve(
@@ -28,12 +28,12 @@ def serve(
     announce: Callable[[str, str | None], None],
 ) -> None:
     """Show the runs in some folders until interrupted. Raises UsageError where the address can't be had."""
-    library = Library(folders)
+    run_index = RunIndex(folders)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server once, which no proxy can reach
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost", host)))
     with tempfile.TemporaryDirectory(prefix="oss-eval-view-") as scratch:
-        demo = build(library, language, Path(scratch))
+        demo = build(run_index, language, Path(scratch))
         gr.set_static_paths([str(ASSETS), str(PLOTLY.parent)])
         demo.queue(default_concurrency_limit=8)
         try:
@@ -100,13 +100,13 @@ def _head() -> str:
     )
 
 
-def build(library: Library, language: str, scratch: Path) -> gr.Blocks:
+def build(run_index: RunIndex, language: str, scratch: Path) -> gr.Blocks:
     """The application: the language asked for at `/`, the other one at its own path."""
     other = next(code for code in LANGUAGES if code != language)
     demo: gr.Blocks
     with gr.Blocks(title="oss-eval", analytics_enabled=False) as demo:
         gr.components.Navbar(visible=False)
-        build_page(library, language, other, scratch)
+        build_page(run_index, language, other, scratch)
     with demo.route(other, f"/{other}", show_in_navbar=False):
-        build_page(library, other, ".", scratch)
+        build_page(run_index, other, ".", scratch)
     return demo

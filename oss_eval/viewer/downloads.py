@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from oss_eval.results.reader import iter_requests, read_samples
 from oss_eval.viewer.pages.about import downloads
-from oss_eval.viewer.run_index import Run
+from oss_eval.viewer.run_index import StoredRun
 
 
-def prepare(run: Run, name: str, folder: Path) -> Path | None:
+def prepare(run: StoredRun, name: str, folder: Path) -> Path | None:
     """The file of this name for a run, written into `folder`; None for a name that is not offered.
 
     CSV has lists as text joined by spaces. Parquet is what is stored, its parts joined.
@@ -43,7 +43,7 @@ def prepare(run: Run, name: str, folder: Path) -> Path | None:
     return target
 
 
-def _tables(run: Run, stem: str) -> Any:
+def _tables(run: StoredRun, stem: str) -> Any:
     damaged: list[str] = []
     if stem == "requests":
         return iter_requests(run.path, damaged=damaged)

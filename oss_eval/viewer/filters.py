@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Control:
+class Filter:
     """One filter of a page; its value travels in the address. Labels are English, translated where shown."""
 
     name: str

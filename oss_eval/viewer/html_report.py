@@ -10,10 +10,10 @@ import oss_eval
 from oss_eval.errors import StoreError
 from oss_eval.viewer.assets import ASSETS, PLOTLY
 from oss_eval.viewer.i18n import words
-from oss_eval.viewer.page import Sheet, esc, script_json
+from oss_eval.viewer.page import Page, esc, script_json
 from oss_eval.viewer.pages import about, perf, requests, scores
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 
 _INNER_LINK = re.compile(r'<a data-(?:go|download="[^"]*" data-run="[^"]*")((?: [a-z-]+="[^"]*")*)>([^<]*)</a>')
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -44,7 +44,7 @@ document.querySelectorAll("section").forEach((box, place) => {{
 
 def write(path: Path, target: Path, language: str) -> None:
     """The report of the run in `path`. Raises StoreError for a run without results and for a bad target."""
-    run = Library([path]).runs()[0]
+    run = RunIndex([path]).runs()[0]
     if not run.points:
         raise StoreError(f"{path.name} holds nothing to report", *run.problems[:1])
     t = words(language)
@@ -69,16 +69,16 @@ def write(path: Path, target: Path, language: str) -> None:
         raise StoreError(f"can't write {target}: {error.strerror}", "choose another file: -o FILE") from None
 
 
-def _sheets(run: Run, language: str) -> list[dict[str, object]]:
+def _sheets(run: StoredRun, language: str) -> list[dict[str, object]]:
     """The pages that matter for its kind; of the requests, those of the point with most in flight."""
-    library, t = Library([run.path]), words(language)
-    address = Address("runs", (run.key,))
-    pages: list[Sheet] = [(scores if run.kind == "bench" else perf).draw(library, address, t)]
-    pages.append(requests.draw(library, address.to("requests"), t))
-    pages.append(about.draw(library, address.to("about"), t))
+    run_index, t = RunIndex([run.path]), words(language)
+    query = Query("runs", (run.key,))
+    pages: list[Page] = [(scores if run.kind == "bench" else perf).draw(run_index, query, t)]
+    pages.append(requests.draw(run_index, query.to("requests"), t))
+    pages.append(about.draw(run_index, query.to("about"), t))
     found = []
     for sheet in pages:
-        value = sheet.value(address)
+        value = sheet.value(query)
         value["html"] = _INNER_LINK.sub(r"<span\1>\2</span>", str(value["html"]))
         found.append(value)
     return found

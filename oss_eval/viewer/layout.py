@@ -12,14 +12,14 @@ from typing import Any
 import gradio as gr
 
 from oss_eval.viewer.downloads import prepare
-from oss_eval.viewer.filters import Control
+from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.i18n import LANGUAGES, words
 from oss_eval.viewer.markdown import DELIMITERS
-from oss_eval.viewer.page import Sheet, esc
+from oss_eval.viewer.page import Page, esc
 from oss_eval.viewer.pages import about, compare, perf, requests, runs, samples, scores
 from oss_eval.viewer.pages.common import Words
-from oss_eval.viewer.query import PAGES, Address
-from oss_eval.viewer.run_index import Library
+from oss_eval.viewer.query import PAGES, Query
+from oss_eval.viewer.run_index import RunIndex
 
 TITLES = {
     "runs": "Runs",
@@ -87,18 +87,18 @@ if (kept) document.body.classList.toggle('dark', kept === 'dark');
 """
 
 
-def build_page(library: Library, language: str, other: str, scratch: Path) -> None:
+def build_page(run_index: RunIndex, language: str, other: str, scratch: Path) -> None:
     """Everything of one language."""
     t = words(language)
 
     def download(wanted: list[str]) -> str | None:
         key, name = (str(word) for word in wanted)
-        run = library.find(key)
+        run = run_index.find(key)
         path = None if run is None else prepare(run, name, scratch)
         return None if path is None else f"gradio_api/file={path}"
 
     next_language = next(name for code, name in LANGUAGES.items() if code != language)
-    folders = ", ".join(str(folder) for folder in library.folders)
+    folders = ", ".join(str(folder) for folder in run_index.folders)
     header = HEADER.format(folders=esc(folders), other=other, language=next_language, theme=esc(t("light / dark")))
     gr.HTML(header, js_on_load=HEADER_JS, apply_default_css=False)
     chosen = gr.Dropdown(
@@ -110,7 +110,7 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         label=t("Runs shown"),
         info=t("Nothing chosen: the latest. The first is A, the second B."),
     )
-    here = gr.State(Address())
+    here = gr.State(Query())
     trail = gr.State({})  # page -> its address when it was last shown, so that its filters are kept
     seen = gr.State(())
     # Where a link leads: a field's value, not an event's, because of links followed quickly one after the other
@@ -143,9 +143,9 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
         details,
     ]
 
-    def show(address: Address, past: dict[str, Address], typed: bool = False) -> list[Any]:
+    def show(address: Query, past: dict[str, Query], typed: bool = False) -> list[Any]:
         """Updates of everything for an address; what the user is just typing is left alone."""
-        sheet = drawn_sheet(library, address, t)
+        sheet = drawn_sheet(run_index, address, t)
         value = sheet.value(address)
         drawn = [value if page == address.page else gr.skip() for page in sheets]
         updates = []
@@ -163,27 +163,27 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
             else gr.skip()
             for name in texts
         ]
-        choices = _choices(library)
+        choices = _choices(run_index)
         known = {key for _, key in choices}
         picked = gr.update(choices=choices, value=[key for key in address.runs if key in known])
         past = {**past, address.page: address}
         visible = [gr.update(visible=page == address.page) for page in columns]
         links = {"html": _navigation(address, past, t), "figures": [], "address": ""}
-        state = [address, past, (_signature(library, address), 0.0)]
+        state = [address, past, (_signature(run_index, address), 0.0)]
         below = gr.skip() if sheet.below is None else sheet.below.value(address) | {"address": ""}
         return [*state, picked, links, *visible, *drawn, *updates, *fields, below]
 
     def opened(request: gr.Request) -> list[Any]:
-        return show(Address.parse(str(request.query_params)), {})
+        return show(Query.parse(str(request.query_params)), {})
 
-    def visited(past: dict[str, Address], address: str) -> list[Any]:
-        return show(Address.parse(address.partition("#")[0]), past)
+    def visited(past: dict[str, Query], address: str) -> list[Any]:
+        return show(Query.parse(address.partition("#")[0]), past)
 
-    def chose(at: Address, past: dict[str, Address], runs: list[str]) -> list[Any]:
+    def chose(at: Query, past: dict[str, Query], runs: list[str]) -> list[Any]:
         return show(at.to(runs=tuple(runs), sample="", request=""), past, typed=True)
 
-    def set_filter(page: str, spec: Control) -> Callable[..., list[Any]]:
-        def changed(at: Address, past: dict[str, Address], value: Any) -> list[Any]:
+    def set_filter(page: str, spec: Filter) -> Callable[..., list[Any]]:
+        def changed(at: Query, past: dict[str, Query], value: Any) -> list[Any]:
             changes: dict[str, Any] = {spec.name: _said(spec, value), "sample": "", "request": ""}
             fresh = at.to(**changes)  # what was opened under the old filter is closed
             if at.page != page or fresh.get(spec.name) == at.get(spec.name):
@@ -192,15 +192,15 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
 
         return changed
 
-    def ticked(at: Address, before: tuple[Any, ...]) -> list[Any]:
+    def ticked(at: Query, before: tuple[Any, ...]) -> list[Any]:
         signature, rest_until = before or ((), 0.0)
-        now = _signature(library, at)
+        now = _signature(run_index, at)
         if now == signature or time.monotonic() < rest_until:
             return [gr.skip()] * (2 + len(sheets))
         begun = time.monotonic()
-        value = drawn_sheet(library, at, t).value(at) | {"address": "", "refresh": str(at)}
+        value = drawn_sheet(run_index, at, t).value(at) | {"address": "", "refresh": str(at)}
         drawn = [value if page == at.page else gr.skip() for page in sheets]
-        choices = _choices(library)
+        choices = _choices(run_index)
         known = {key for _, key in choices}
         picked = gr.update(choices=choices, value=[key for key in at.runs if key in known])
         # A page of a large run that is still going may take long: it must not take the run's own cores.
@@ -219,13 +219,13 @@ def build_page(library: Library, language: str, other: str, scratch: Path) -> No
     timer.tick(ticked, [here, seen], [seen, chosen, *sheets.values()], **QUIET)
 
 
-def drawn_sheet(library: Library, address: Address, t: Words) -> Sheet:
+def drawn_sheet(run_index: RunIndex, address: Query, t: Words) -> Page:
     """A page's sheet; one that can't be drawn says so, and leaves the other pages alone."""
     try:
-        sheet: Sheet = MODULES[address.page].draw(library, address, t)
+        sheet: Page = MODULES[address.page].draw(run_index, address, t)
     except Exception as error:  # a run can be damaged in more ways than can be foreseen
         logging.getLogger(__name__).exception("page %s", address)
-        sheet = Sheet()
+        sheet = Page()
         words_ = t("This page can't be drawn for these runs: {error}")
         sheet.say(words_.format(error=f"{type(error).__name__}: {error}"[:300]), "bad")
     return sheet
@@ -243,17 +243,17 @@ def _sheet(name: str, functions: list[Callable[..., Any]]) -> gr.HTML:
     )
 
 
-def _navigation(address: Address, past: dict[str, Address], t: Words) -> str:
+def _navigation(address: Query, past: dict[str, Query], t: Words) -> str:
     """Links to all pages, for the same runs and with the filters they were left with."""
     links = []
     for page, title in TITLES.items():
-        to = past.get(page, Address(page)).to(runs=address.runs)
+        to = past.get(page, Query(page)).to(runs=address.runs)
         current = ' aria-current="page"' if page == address.page else ""
         links.append(f'<a data-go href="{esc(to)}"{current}>{esc(t(title))}</a>')
     return f'<nav class="pages">{"".join(links)}</nav>'
 
 
-def _controls(specs: Sequence[Control], page: str, t: Words) -> dict[str, Any]:
+def _controls(specs: Sequence[Filter], page: str, t: Words) -> dict[str, Any]:
     """The page's filters, in one row."""
     made: dict[str, Any] = {}
     if not specs:
@@ -290,7 +290,7 @@ def _text(name: str) -> gr.Markdown:
     )
 
 
-def _choices(library: Library) -> list[tuple[str, str]]:
+def _choices(run_index: RunIndex) -> list[tuple[str, str]]:
     """Runs by a name that says what they are."""
     return [
         (
@@ -299,12 +299,12 @@ def _choices(library: Library) -> list[tuple[str, str]]:
             ),
             run.key,
         )
-        for run in library.runs()
+        for run in run_index.runs()
         if run.manifest
     ]
 
 
-def _shown(spec: Control, address: Address) -> Any:
+def _shown(spec: Filter, address: Query) -> Any:
     """A filter's value as its component takes it."""
     if spec.kind == "slider":
         return min(address.number(spec.name) or 0, spec.most)
@@ -314,22 +314,22 @@ def _shown(spec: Control, address: Address) -> Any:
     return value
 
 
-def _spec(page: str, name: str) -> Control:
+def _spec(page: str, name: str) -> Filter:
     """A page's filter by its name."""
-    controls: tuple[Control, ...] = MODULES[page].CONTROLS
+    controls: tuple[Filter, ...] = MODULES[page].CONTROLS
     return next(control for control in controls if control.name == name)
 
 
-def _said(spec: Control, value: Any) -> str:
+def _said(spec: Filter, value: Any) -> str:
     """A component's value as it stands in an address; empty at its default."""
     if value in (None, "", 0, spec.default):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _signature(library: Library, address: Address) -> tuple[Any, ...]:
+def _signature(run_index: RunIndex, address: Query) -> tuple[Any, ...]:
     """Changes when what an address shows has been written to, or when there is a new run to list."""
-    runs = library.runs()
+    runs = run_index.runs()
     if address.page != "runs":
         runs = [run for run in runs if run.live and (not address.runs or run.key in address.runs)]
     return tuple((run.key, run.status, run.stamp) for run in runs)

@@ -14,7 +14,7 @@ from typing import Any
 
 from oss_eval.analysis.metrics import Metric
 from oss_eval.report.format import NOTHING, number
-from oss_eval.viewer.query import Address
+from oss_eval.viewer.query import Query
 
 Json = dict[str, Any]
 
@@ -41,12 +41,12 @@ def text(value: object, title: str = "") -> Cell:
     return Cell(f'<span title="{esc(title)}">{shown}</span>' if title else shown, str(value))
 
 
-def link(value: object, address: Address, title: str = "") -> Cell:
+def link(value: object, address: Query, title: str = "") -> Cell:
     """A cell that leads somewhere."""
     return Cell(anchor(value, address, title), str(value))
 
 
-def anchor(value: object, address: Address, title: str = "", kind: str = "") -> str:
+def anchor(value: object, address: Query, title: str = "", kind: str = "") -> str:
     """A link to another view."""
     attributes = f' title="{esc(title)}" aria-label="{esc(title)}"' if title else ""
     attributes += f' class="{kind}"' if kind else ""
@@ -135,7 +135,7 @@ class Figure:
 
 
 @dataclass
-class Sheet:
+class Page:
     """A page under construction: call its methods in the order of reading."""
 
     numbers_word: str = "Numbers"
@@ -143,7 +143,7 @@ class Sheet:
     figures: list[Json] = field(default_factory=list)
     choices: dict[str, tuple[list[tuple[str, str]], str]] = field(default_factory=dict)
     """Control -> its (label, value) pairs and the chosen value, for those that depend on the runs."""
-    below: Sheet | None = None
+    below: Page | None = None
     """What stands below the page's text fields."""
     caption: str = ""
     """What a saved figure says of where it comes from."""
@@ -191,7 +191,7 @@ class Sheet:
             self.figures.append({**drawn, "name": figure.name})
         self.parts.append(f'<div class="figures">{"".join(boxes)}</div>')
 
-    def value(self, address: Address) -> Json:
+    def value(self, address: Query) -> Json:
         """For the browser."""
         return {
             "html": "".join(self.parts), "figures": self.figures, "address": str(address), "caption": self.caption,

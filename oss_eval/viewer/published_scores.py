@@ -10,7 +10,7 @@ import yaml
 
 
 @dataclass(frozen=True)
-class Reference:
+class PublishedScore:
     """One published score."""
 
     model: str
@@ -23,10 +23,10 @@ class Reference:
 
 
 @lru_cache(maxsize=1)
-def _all() -> tuple[Reference, ...]:
+def _all() -> tuple[PublishedScore, ...]:
     entries = yaml.safe_load((Path(__file__).parent / "published_scores.yaml").read_text(encoding="utf-8"))
     return tuple(
-        Reference(
+        PublishedScore(
             entry["model"],
             entry["task"],
             effort,
@@ -40,7 +40,7 @@ def _all() -> tuple[Reference, ...]:
     )
 
 
-def published(model: str, task: str) -> list[Reference]:
+def published(model: str, task: str) -> list[PublishedScore]:
     """What is known of a model under any of its names (`openai/gpt-oss-20b`, `gpt-oss:20b`) on a task."""
     name = model.lower().replace(":", "-").replace("_", "-")
     return [reference for reference in _all() if reference.task == task and reference.model in name]

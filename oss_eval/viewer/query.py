@@ -18,7 +18,7 @@ LONGEST = 300
 
 
 @dataclass(frozen=True)
-class Address:
+class Query:
     """A page, the runs that it shows in order (the first is A, the second B), and its filters by name."""
 
     page: str = "runs"
@@ -26,7 +26,7 @@ class Address:
     filters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, query: str) -> Address:
+    def parse(cls, query: str) -> Query:
         """Out of a query string. Never raises: what can't be understood is left out."""
         found = dict(parse_qsl(query.removeprefix("?")[:20_000], errors="replace"))
         page = found.pop("show", PAGES[0])
@@ -46,7 +46,7 @@ class Address:
             return None
         return value if 0 < value < float("inf") else None
 
-    def to(self, page: str | None = None, runs: tuple[str, ...] | None = None, **filters: Any) -> Address:
+    def to(self, page: str | None = None, runs: tuple[str, ...] | None = None, **filters: Any) -> Query:
         """The same with changes; another page begins without filters but those given (as text)."""
         kept = dict(self.filters) if page in (None, self.page) else {}
         kept |= {name: str(value) for name, value in filters.items()}

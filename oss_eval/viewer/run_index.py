@@ -38,10 +38,10 @@ RANKS = {None: -1, "none": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "x
 
 
 @dataclass(frozen=True)
-class View:
+class PointView:
     """One point of a run with its figures."""
 
-    run: Run
+    run: StoredRun
     point_id: str
     task: str
     effort: str | None
@@ -113,7 +113,7 @@ def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     return found
 
 
-class Run:
+class StoredRun:
     """A stored run as far as it can be read. It does not change: a run that was written to is another object."""
 
     def __init__(self, key: str, path: Path, stamp: tuple[int, ...]) -> None:
@@ -217,14 +217,14 @@ class Run:
         return bench_summary.groups(self.samples(bench_summary.COLUMNS), self.endpoint.get("prices"))
 
     @cached_property
-    def points(self) -> list[View]:
+    def points(self) -> list[PointView]:
         """Points that have figures, in the order of the run."""
         found = []
         for planned in self.manifest.get("points", []):
             metrics = self.summary.get((planned["point_id"], None))
             if metrics is not None:
                 found.append(
-                    View(
+                    PointView(
                         self,
                         planned["point_id"],
                         planned.get("task") or self.task,
@@ -254,7 +254,7 @@ class Run:
         """Only a calibration has points that differ in nothing else."""
         return point.get("workers") if self.kind == "calibrate" else None
 
-    def point(self, point_id: str) -> View | None:
+    def point(self, point_id: str) -> PointView | None:
         """A point by its id."""
         return next((view for view in self.points if view.point_id == point_id), None)
 
@@ -304,7 +304,7 @@ class Run:
             self.problems.append(problem)
 
 
-class Library:
+class RunIndex:
     """Every run in some folders, newest first."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -315,11 +315,11 @@ class Library:
                     f"{folder} is no folder", "give folders of results, or run oss-eval perf --url sim://instant"
                 )
         self.folders = [folder.resolve() for folder in folders]
-        self._runs: dict[Path, Run] = {}
+        self._runs: dict[Path, StoredRun] = {}
         self._lock = threading.Lock()
         self._looked = float("-inf")
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[StoredRun]:
         """All runs; folders are looked at again once a second."""
         with self._lock:
             if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
@@ -327,17 +327,17 @@ class Library:
                 self._looked = time.monotonic()
             return list(self._runs.values())
 
-    def find(self, key: str) -> Run | None:
+    def find(self, key: str) -> StoredRun | None:
         """A run by its key."""
         return next((run for run in self.runs() if run.key == key), None)
 
-    def chosen(self, keys: Sequence[str], kinds: tuple[str, ...]) -> list[Run]:
+    def chosen(self, keys: Sequence[str], kinds: tuple[str, ...]) -> list[StoredRun]:
         """The runs named, as far as they are of these kinds, in the order named."""
         found = {run.key: run for run in self.runs()}
         return [found[key] for key in keys if key in found and found[key].kind in kinds]
 
     def _look(self) -> None:
-        fresh: dict[Path, Run] = {}
+        fresh: dict[Path, StoredRun] = {}
         used: set[str] = set()
         for path in self._paths():
             stamp, old = _stamp(path), self._runs.get(path)
@@ -347,7 +347,7 @@ class Library:
             used.add(key)
             ended = old is not None and old.live and status_of(path, old.manifest) != "running"
             if old is None or old.stamp != stamp or ended or old.key != key:
-                old = Run(key, path, stamp)
+                old = StoredRun(key, path, stamp)
             fresh[path] = old
         order = sorted(fresh.values(), key=lambda run: (run.created, run.key), reverse=True)
         self._runs = {run.path: run for run in order}

@@ -7,9 +7,9 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from oss_eval.bench.types import Grade, Question, Said
+from oss_eval.bench.types import ModelOutput, Sample, Score
 from oss_eval.config.task import BenchTask
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import find_endpoint
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
 from oss_eval.errors import UsageError
@@ -37,16 +37,16 @@ VERDICT: INCORRECT"""
 _VERDICT = re.compile(r"VERDICT:\s*\**\s*(CORRECT|INCORRECT)\b", re.I)
 
 
-def judge_endpoint(task: BenchTask, access: Access) -> Endpoint:
+def judge_endpoint(task: BenchTask, auth: Auth) -> Endpoint:
     """Where the judge answers: `judge_url`, else the server under test. Raises UsageError.
 
     The key of the server under test stays there: another judge's is in OSS_EVAL_JUDGE_KEY or OPENAI_API_KEY.
     """
     if task.judge_url:
-        return parse_url(task.judge_url, "chat", Access(key=os.environ.get(KEY)))
+        return parse_url(task.judge_url, "chat", Auth(key=os.environ.get(KEY)))
     if task.url and task.url[0].startswith("sim://"):
         raise UsageError("the simulator can't judge", "name a server that can: --judge-url URL --judge-model NAME")
-    own = Access(key=os.environ[KEY]) if os.environ.get(KEY) else access
+    own = Auth(key=os.environ[KEY]) if os.environ.get(KEY) else auth
     endpoint = find_endpoint(task.url[0] if task.url else None, "chat", own)
     if endpoint is None:
         raise UsageError("there is no server for the judge", "name one: --judge-url URL")
@@ -56,10 +56,10 @@ def judge_endpoint(task: BenchTask, access: Access) -> Endpoint:
 class Judge:
     """Asks a judge model, without streaming and apart from the measured requests."""
 
-    def __init__(self, task: BenchTask, access: Access) -> None:
+    def __init__(self, task: BenchTask, auth: Auth) -> None:
         from openai import OpenAI
 
-        endpoint = judge_endpoint(task, access)
+        endpoint = judge_endpoint(task, auth)
         self._client = OpenAI(
             base_url=endpoint.url,
             api_key=endpoint.api_key or "none",
@@ -71,15 +71,15 @@ class Judge:
         self._model = str(task.judge_model)
         self._prompt = task.judge_prompt or PROMPT
 
-    def grade(self, question: Question, said: Said) -> Grade:
+    def grade(self, sample: Sample, output: ModelOutput) -> Score:
         """CORRECT is 1, INCORRECT 0; a judge that says neither leaves the sample unscored."""
-        texts = {"question": _text(question.messages), "target": question.target, "response": said.response}
+        texts = {"question": _text(sample.messages), "target": sample.target, "response": output.response}
         prompt = re.sub(r"\{(question|target|response)\}", lambda match: texts[match.group(1)], self._prompt)
         words = self._ask(prompt)
         verdicts = _VERDICT.findall(words)
         if not verdicts:
-            return Grade(None, unscored=f"the judge gave no verdict: {words[-200:]!r}")
-        return Grade(float(verdicts[-1].upper() == "CORRECT"), None, f"judge {self._model}")
+            return Score(None, unscored=f"the judge gave no verdict: {words[-200:]!r}")
+        return Score(float(verdicts[-1].upper() == "CORRECT"), None, f"judge {self._model}")
 
     def _ask(self, prompt: str) -> str:
         completion = self._client.chat.completions.create(

@@ -6,88 +6,96 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oss_eval.bench.client import Failed, Voice
-from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.client import RequestFailed, SampleClient
+from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.scoring.scorers import final_text, last_box
-from oss_eval.bench.types import Benchmark, Grade, Question, Said
+from oss_eval.bench.types import Benchmark, ModelOutput, Sample, Score
 from oss_eval.config.task import BenchTask
 from oss_eval.records import RequestRecord, SampleRecord
 
 if TYPE_CHECKING:
-    from oss_eval.bench.plan import Job
+    from oss_eval.bench.plan import SampleJob
 
 NS_PER_MS = 1e6
 
 
-def grade(task: BenchTask, benchmark: Benchmark, question: Question, said: Said, grader: Grader) -> Grade:
+def grade(
+    task: BenchTask, benchmark: Benchmark, sample: Sample, output: ModelOutput, scorers: ScorerProcess
+) -> Score:
     """The benchmark's verdict and, beside it, the second grader's. Never raises for what a grader does."""
-    if said.truncated:
-        cut = _cut_short(task, question, said)
+    if output.truncated:
+        cut = _cut_short(task, sample, output)
         if cut is not None:
             return cut
     try:
-        verdict = benchmark.grade(question, said)
+        verdict = benchmark.grade(sample, output)
     except Exception as error:  # noqa: BLE001 (a grader that raises leaves the sample unscored)
-        return Grade(None, unscored=f"{type(error).__name__}: {error}"[:500])
-    if verdict.score is None or said.truncated or not _mathematical(task, question):
+        return Score(None, unscored=f"{type(error).__name__}: {error}"[:500])
+    if verdict.score is None or output.truncated or not _mathematical(task, sample):
         return verdict
-    second = grader.second_opinion(said.response, question.target)
+    second = scorers.second_score(output.response, sample.target)
     return replace(verdict, second=second)
 
 
-def _cut_short(task: BenchTask, question: Question, said: Said) -> Grade | None:
+def _cut_short(task: BenchTask, sample: Sample, output: ModelOutput) -> Score | None:
     """The verdict on a cut answer that holds no whole box, where something would otherwise be read out of it.
 
     Our own scorers see to it themselves. What asks for no box and no letter (an essay with instructions) can be
     judged by what there is.
     """
-    if task.scorer is not None or question.form == "plain":
+    if task.scorer is not None or sample.form == "plain":
         return None
-    box, cut = last_box(said.response)
+    box, cut = last_box(output.response)
     if box is not None and not cut:
-        said.response = f"\\boxed{{{box}}}"
+        output.response = f"\\boxed{{{box}}}"
         return None
-    return Grade(0.0, None, "cut box" if cut else "truncated")
+    return Score(0.0, None, "cut box" if cut else "truncated")
 
 
-def _mathematical(task: BenchTask, question: Question) -> bool:
+def _mathematical(task: BenchTask, sample: Sample) -> bool:
     """Whether math-verify can be a second grader, because it was not the first."""
     if task.scorer is not None:
         return task.scorer == "integer"
-    return question.form == "box"
+    return sample.form == "box"
 
 
 def sample_record(
-    job: Job, run_id: str, model: str, voice: Voice, said: Said | None, failure: Exception | None, grader: Grader
+    job: SampleJob,
+    run_id: str,
+    model: str,
+    client: SampleClient,
+    output: ModelOutput | None,
+    failure: Exception | None,
+    scorers: ScorerProcess,
 ) -> SampleRecord:
     """A row for a sample that was answered, or that failed for good."""
-    question = job.question
+    sample = job.sample
     record = SampleRecord(
         run_id=run_id,
         point_id=job.point_id,
-        request_id=voice.request_id,
+        request_id=client.request_id,
         task=job.task.name,
-        subset=question.subset,
-        sample_id=question.sample_id,
+        subset=sample.subset,
+        sample_id=sample.sample_id,
         epoch=job.epoch,
         reasoning_effort=job.effort,
         model=model,
-        prompt=json.dumps(question.messages if said is None else said.messages, ensure_ascii=False),
-        target=question.target,
-        attempts=voice.attempts,
-        turns=len(voice.answers),
-        waited_ms=voice.waited * 1000,
+        prompt=json.dumps(sample.messages if output is None else output.messages, ensure_ascii=False),
+        target=sample.target,
+        attempts=client.attempts,
+        turns=len(client.answers),
+        waited_ms=client.waited * 1000,
     )
-    _timings(record, [answer.record for answer in voice.answers])
-    if said is None:
+    _timings(record, [answer.record for answer in client.answers])
+    if output is None:
         _failed(record, failure)
         return record
-    text, leaked = final_text(said.response)
-    record.response, record.reasoning = said.response, said.reasoning or None
+    text, leaked = final_text(output.response)
+    record.response, record.reasoning = output.response, output.reasoning or None
     record.leaked = leaked
-    record.finish_reason, record.truncated = said.finish_reason, said.truncated
-    said.response = text
-    verdict = grade(job.task, job.benchmark, question, said, grader)
+    record.finish_reason, record.truncated = output.finish_reason, output.truncated
+    output.response = text
+    verdict = grade(job.task, job.benchmark, sample, output, scorers)
     record.answer, record.route = verdict.answer, verdict.route or None
     record.score, record.unscored_reason = verdict.score, verdict.unscored
     record.correct = verdict.score == 1.0 if verdict.binary and verdict.score in (0.0, 1.0) else None
@@ -98,7 +106,7 @@ def sample_record(
 
 def _failed(record: SampleRecord, failure: Exception | None) -> None:
     record.status, record.error_kind = "error", "client"
-    if isinstance(failure, Failed):
+    if isinstance(failure, RequestFailed):
         last = failure.record
         record.status, record.error_kind, record.http_status = last.status, last.error_kind, last.http_status
         record.error_message = last.error_message

@@ -19,8 +19,8 @@ import sys
 import threading
 from typing import IO, Any
 
-from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, equal_math, second_opinion
-from oss_eval.bench.types import Grade
+from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, equal_math, second_score
+from oss_eval.bench.types import Score
 from oss_eval.system import child_process
 
 MODULE = "oss_eval.bench.scoring.scorer_process"
@@ -32,11 +32,11 @@ START = 60.0
 _SIZE = struct.Struct("=I")
 
 
-class GraderError(Exception):
+class ScorerError(Exception):
     """A scorer raised, or gave no verdict in time: the sample is unscored, and this says why."""
 
 
-class Grader:
+class ScorerProcess:
     """Grades answers one at a time, from any thread; the process is started when it is first needed."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -45,21 +45,21 @@ class Grader:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def grade(self, scorer: str, response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+    def grade(self, scorer: str, response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
         """A verdict by a scorer of SCORERS. Raises GraderError."""
         if scorer not in MAY_HANG:
             try:
                 return SCORERS[scorer](response, target, truncated, settings)
             except Exception as error:  # noqa: BLE001 (whatever a scorer trips over, the sample is unscored)
-                raise GraderError(f"the scorer {scorer} raised {type(error).__name__}: {error}") from None
-        verdict: Grade = self._call(scorer, response, target, truncated, settings)
+                raise ScorerError(f"the scorer {scorer} raised {type(error).__name__}: {error}") from None
+        verdict: Score = self._call(scorer, response, target, truncated, settings)
         return verdict
 
-    def second_opinion(self, response: str, target: str) -> float | None:
+    def second_score(self, response: str, target: str) -> float | None:
         """math-verify's own verdict; None when it has none."""
         try:
             return float(self._call("second", response, target))
-        except GraderError:
+        except ScorerError:
             return None
 
     def warm_up(self) -> None:
@@ -90,12 +90,12 @@ class Grader:
                 verdict, error = _read(process.stdout, self._patience)
             except TimeoutError:
                 self._end()
-                raise GraderError(f"the scorer gave no verdict within {self._patience:g} s") from None
+                raise ScorerError(f"the scorer gave no verdict within {self._patience:g} s") from None
             except (OSError, EOFError):
                 self._end()
-                raise GraderError("the scorer's process died") from None
+                raise ScorerError("the scorer's process died") from None
         if error is not None:
-            raise GraderError(error)
+            raise ScorerError(error)
         return verdict
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -164,7 +164,7 @@ def _serve() -> None:
         # Should nobody be left to end it: the system does, after twice its parent's patience.
         signal.setitimer(signal.ITIMER_PROF, 2 * PATIENCE)
         try:
-            verdict = second_opinion(*arguments) if name == "second" else SCORERS[name](*arguments)
+            verdict = second_score(*arguments) if name == "second" else SCORERS[name](*arguments)
         except Exception as reason:  # noqa: BLE001 (a scorer's failure is an answer)
             error = f"the scorer {name} raised {type(reason).__name__}: {str(reason)[:200]}"
         _write(answers, (verdict, error))

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from oss_eval.bench.types import Grade
+from oss_eval.bench.types import Score
 
 # -- what is the answer channel ---------------------------------------------------------------------------------
 
@@ -184,11 +184,11 @@ def as_integer(text: str) -> int | None:
     return int(match.group(1))
 
 
-def integer(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def integer(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """An answer that is an integer, compared as one."""
     wanted = as_integer(target)
     if wanted is None:
-        return Grade(None, unscored=f"the target {target!r} is no integer")
+        return Score(None, unscored=f"the target {target!r} is no integer")
     text, route = find_answer(response, truncated)
     if text is None and route == "none":
         lines = [line for line in response.splitlines() if line.strip()]
@@ -196,8 +196,8 @@ def integer(response: str, target: str, truncated: bool, settings: dict[str, Any
             text, route = lines[-1], "last line"
     value = None if text is None else as_integer(text)
     if text is not None and value is None:
-        return Grade(0.0, text.strip()[:200], f"{route}, no integer")
-    return Grade(float(value == wanted), None if value is None else str(value), route)
+        return Score(0.0, text.strip()[:200], f"{route}, no integer")
+    return Score(float(value == wanted), None if value is None else str(value), route)
 
 
 # -- texts ------------------------------------------------------------------------------------------------------
@@ -208,28 +208,28 @@ def _plain(text: str) -> str:
     return " ".join(folded.split()).strip(" .,;:!\"'`*$。“”‘’")
 
 
-def exact(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def exact(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """The answer is the target, but for case, white space, quotation and closing punctuation."""
     if not _plain(target):
-        return Grade(None, unscored="the target is empty")
+        return Score(None, unscored="the target is empty")
     text, route = find_answer(response, truncated)
     if text is None and route in ("cut box", "truncated"):
-        return Grade(0.0, None, route)
+        return Score(0.0, None, route)
     whole = _plain(response)
     answer = _plain(text or "")
     if answer != _plain(target) and (text is None or route == "bold"):
         answer, route = whole, "whole"
-    return Grade(float(answer == _plain(target)), answer[:200], route)
+    return Score(float(answer == _plain(target)), answer[:200], route)
 
 
-def contains(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def contains(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """The target stands somewhere in a finished answer."""
     if not _plain(target):
-        return Grade(None, unscored="the target is empty")
+        return Score(None, unscored="the target is empty")
     if truncated:
-        return Grade(0.0, None, "truncated")
+        return Score(0.0, None, "truncated")
     found = _plain(target) in _plain(response)
-    return Grade(float(found), None, "contained" if found else "none")
+    return Score(float(found), None, "contained" if found else "none")
 
 
 _LETTER = r"\(?\[?([A-Z])\)?\]?(?=\s*(?:$|[.,;:!)\]\n—–-]|\b(?:because|since|as)\b))"
@@ -240,14 +240,14 @@ _STATED = re.compile(
 _CALLED = re.compile(rf"{_KEYWORD}\s+\(?([A-Z])\)?\s+(?i:is\s+(?:the\s+)?(?:correct|right|best))")
 
 
-def choice(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def choice(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """One letter of several: boxed, stated (`Answer: B`, `option B is correct`), in bold, or alone on a line."""
     wanted = target.strip().upper()
     box, cut = last_box(response)
     if cut or (truncated and box is None):
-        return Grade(0.0, None, "cut box" if cut else "truncated")
+        return Score(0.0, None, "cut box" if cut else "truncated")
     letter, route = _boxed_letter(box) if box is not None else _stated_letter(response)
-    return Grade(float(letter is not None and letter == wanted), letter, route)
+    return Score(float(letter is not None and letter == wanted), letter, route)
 
 
 def _boxed_letter(box: str) -> tuple[str | None, str]:
@@ -276,47 +276,47 @@ def _stated_letter(response: str) -> tuple[str | None, str]:
     return (alone.pop(), "letter") if len(alone) == 1 else (None, "none")
 
 
-def regex(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def regex(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """What the task's `pattern` captures last, compared with the target; without a pattern the target is one."""
     if truncated:
-        return Grade(0.0, None, "truncated")
+        return Score(0.0, None, "truncated")
     pattern = settings.get("pattern")
     if pattern is None:
-        return Grade(float(re.search(target, response, re.M) is not None), None, "target pattern")
+        return Score(float(re.search(target, response, re.M) is not None), None, "target pattern")
     matches = list(re.finditer(pattern, response, re.M))
     if not matches:
-        return Grade(0.0, None, "none")
+        return Score(0.0, None, "none")
     last = matches[-1]
     answer = _plain(last.group(last.lastindex or 0))
-    return Grade(float(answer == _plain(target)), answer[:200], "pattern")
+    return Score(float(answer == _plain(target)), answer[:200], "pattern")
 
 
-def math(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Grade:
+def math(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
     """Mathematical equality, judged by math-verify (https://github.com/huggingface/Math-Verify)."""
     text, route = find_answer(response, truncated)
     if text is None and route == "none":
         text, route = response, "math-verify"
     if text is None:
-        return Grade(0.0, None, route)
-    return Grade(
+        return Score(0.0, None, route)
+    return Score(
         float(equal_math(f"\\boxed{{{text}}}" if route == "box" else text, target)), text.strip()[:200], route
     )
 
 
 def equal_math(answer: str, target: str) -> bool:
-    """math-verify's own verdict on two texts. It may take long, or for ever: see `grader`."""
+    """math-verify's own verdict on two texts. It may take long, or for ever: see `scorers`."""
     from math_verify import parse, verify
 
     bare = target if "\\boxed" in target or "$" in target else f"${target}$"
     return bool(verify(parse(bare), parse(answer)))
 
 
-def second_opinion(response: str, target: str) -> float:
+def second_score(response: str, target: str) -> float:
     """The second, independent grader: math-verify finds and compares the answer by its own rules."""
     return float(equal_math(response, target))
 
 
-Scorer = Callable[[str, str, bool, dict[str, Any]], Grade]
+Scorer = Callable[[str, str, bool, dict[str, Any]], Score]
 """(answer channel, target, truncated, the task's settings) -> verdict."""
 
 SCORERS: dict[str, Scorer] = {

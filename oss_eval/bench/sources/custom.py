@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from oss_eval.bench.client import Voice
+from oss_eval.bench.client import SampleClient
 from oss_eval.bench.scoring.judge import Judge
-from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.scoring.scorers import as_integer
-from oss_eval.bench.types import LETTERS, Grade, Message, Question, Said
+from oss_eval.bench.types import LETTERS, Message, ModelOutput, Sample, Score
 from oss_eval.config.task import BenchTask
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import TaskError
 
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -28,17 +28,17 @@ _COLUMN = re.compile(r"\{(\w+)\}")
 class CustomBenchmark:
     """Questions out of a file or a dataset of the hub."""
 
-    def __init__(self, task: BenchTask, folder: Path | None, grader: Grader, access: Access) -> None:
+    def __init__(self, task: BenchTask, folder: Path | None, scorers: ScorerProcess, auth: Auth) -> None:
         """`folder` is where the task file lies: a relative `dataset` is looked for there first."""
         self.name = task.name
-        self._task, self._grader = task, grader
-        self._judge = Judge(task, access) if task.scorer == "judge" else None
+        self._task, self._scorers = task, scorers
+        self._judge = Judge(task, auth) if task.scorer == "judge" else None
         self._path = _local(task, folder)
         self.source: dict[str, Any] = {"dataset": task.dataset, "subset": task.subset, "split": task.split}
         if self._path is None:
             self.source["hub"] = "huggingface" if task.hub == "auto" else task.hub
 
-    def questions(self) -> list[Question]:
+    def samples(self) -> list[Sample]:
         """One a row. Raises TaskError naming a column that is missing, or why the data can't be read."""
         task = self._task
         rows = self._rows()
@@ -60,7 +60,7 @@ class CustomBenchmark:
                 "the prompt holds {choices}, and `choices` names no column",
                 f"choices: NAME, one of {', '.join(columns)}",
             )
-        questions: list[Question] = []
+        samples: list[Sample] = []
         for number, row in enumerate(rows, 1):
             where = f"row {number} of {self._path or task.dataset}"
             missing = [name for name in dict.fromkeys([task.target, *used]) if row.get(name) is None]
@@ -85,8 +85,8 @@ class CustomBenchmark:
                 )
             form = FORMS.get(task.scorer or "", "plain")
             subset = named_subset(task.subsets, number) or "default"
-            questions.append(Question(subset, str(number), messages, target, None, form, len(options)))
-        return questions
+            samples.append(Sample(subset, str(number), messages, target, None, form, len(options)))
+        return samples
 
     def _rows(self) -> list[dict[str, Any]]:
         task = self._task
@@ -116,16 +116,18 @@ class CustomBenchmark:
         self.source["fingerprint"] = getattr(loaded, "_fingerprint", None)
         return [dict(row) for row in loaded.select(range(min(task.limit or len(loaded), len(loaded))))]
 
-    def answer(self, question: Question, voice: Voice) -> Said:
+    def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
         """One request."""
-        return Said.single(question.messages, voice.ask({"messages": question.messages}))
+        return ModelOutput.single(sample.messages, client.ask({"messages": sample.messages}))
 
-    def grade(self, question: Question, said: Said) -> Grade:
+    def grade(self, sample: Sample, output: ModelOutput) -> Score:
         """By the task's scorer."""
         if self._judge is not None:
-            return self._judge.grade(question, said)
+            return self._judge.grade(sample, output)
         settings = {"pattern": self._task.pattern}
-        return self._grader.grade(str(self._task.scorer), said.response, question.target, said.truncated, settings)
+        return self._scorers.grade(
+            str(self._task.scorer), output.response, sample.target, output.truncated, settings
+        )
 
     def close(self) -> None:
         """Let go of the judge."""
@@ -215,8 +217,8 @@ def _letter(target: Any, options: list[str], where: str) -> str:
             "give a letter, an option's text, or its place from 0",
         )
     if len(set(readings.values())) > 1:
-        said = ", ".join(f"as {how} it is {letter}" for how, letter in readings.items())
-        raise TaskError(f"{where}: the target {text!r} can be read in several ways: {said}", "give letters")
+        output = ", ".join(f"as {how} it is {letter}" for how, letter in readings.items())
+        raise TaskError(f"{where}: the target {text!r} can be read in several ways: {output}", "give letters")
     return next(iter(readings.values()))
 
 

@@ -14,13 +14,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from oss_eval.bench.client import Voice
-from oss_eval.bench.scoring.scorer_process import Grader
+from oss_eval.bench.client import SampleClient
+from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.sources import evalscope_names, hubs
 from oss_eval.bench.sources.custom import named_subset
-from oss_eval.bench.types import Grade, Message, Question, Said
+from oss_eval.bench.types import Message, ModelOutput, Sample, Score
 from oss_eval.config.task import BenchTask
-from oss_eval.endpoint.auth import Access
+from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import TaskError, UsageError
 
 OPENAI_PROMPT = "\n{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.\n"
@@ -42,19 +42,19 @@ def check_name(name: str) -> None:
         raise TaskError(f"EvalScope has no benchmark {name!r}", f"{hint}oss-eval tasks --all lists them")
 
 
-class SuiteBenchmark:
-    """One of EvalScope's benchmarks behind the vocabulary of `questions`."""
+class EvalScopeBenchmark:
+    """One of EvalScope's benchmarks behind the vocabulary of `samples`."""
 
-    def __init__(self, task: BenchTask, model: str, grader: Grader, access: Access, work: Path) -> None:
+    def __init__(self, task: BenchTask, model: str, scorers: ScorerProcess, auth: Auth, work: Path) -> None:
         """`work` is a folder for whatever EvalScope writes. Raises TaskError, UsageError."""
         assert task.benchmark is not None
         check_name(task.benchmark)
         self.name = task.name
-        self._task, self._grader, self._model = task, grader, model
+        self._task, self._scorers, self._model = task, scorers, model
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-data-")
         self._work = work
         self._batches = threading.Lock()
-        self._access = access
+        self._access = auth
         self.source: dict[str, Any] = {}
         self._adapter = self._checked()
 
@@ -117,7 +117,7 @@ class SuiteBenchmark:
             )
         return adapter
 
-    def questions(self) -> list[Question]:
+    def samples(self) -> list[Sample]:
         """Samples of every subset, asked for from the local copy or the hub. Raises TaskError."""
         task = self._task
         name = str(task.benchmark)
@@ -136,16 +136,16 @@ class SuiteBenchmark:
         meta = self._adapter.benchmark_meta
         self.source["evaluation_version"] = getattr(meta, "evaluation_version", None)
         self.source["own_aggregation"] = task.scorer is None and self._aggregates_itself()
-        questions = [
-            self._question(subset, place, sample)
+        samples = [
+            self._sample(subset, place, raw_sample)
             for subset, samples in loaded.items()
-            for place, sample in enumerate(samples, 1)
+            for place, raw_sample in enumerate(samples, 1)
         ]
-        if not questions:
+        if not samples:
             raise TaskError(f"{name} has no samples", "check --data and --limit")
-        if len({(question.subset, question.sample_id) for question in questions}) < len(questions):
+        if len({(sample.subset, sample.sample_id) for sample in samples}) < len(samples):
             raise TaskError(f"{name}: `subsets` names ranges, but the benchmark has subsets of its own")
-        return questions
+        return samples
 
     def _aggregates_itself(self) -> bool:
         """Whether EvalScope's own score of this benchmark is something else than the mean over its samples."""
@@ -213,55 +213,59 @@ class SuiteBenchmark:
         hint = f"--data must hold {self._task.benchmark}'s own data, as its hub has it" if self._task.data else ""
         raise TaskError(f"can't load {self._task.benchmark}: {reason}", hint)
 
-    def _question(self, subset: str, place: int, sample: Any) -> Question:
-        if isinstance(sample.input, str):
-            messages: list[Message] = [{"role": "user", "content": sample.input}]
+    def _sample(self, subset: str, place: int, raw_sample: Any) -> Sample:
+        if isinstance(raw_sample.input, str):
+            messages: list[Message] = [{"role": "user", "content": raw_sample.input}]
         else:
-            messages = _messages(sample.input)
-        target = sample.target if isinstance(sample.target, str) else "\n".join(map(str, sample.target))
+            messages = _messages(raw_sample.input)
+        target = (
+            raw_sample.target if isinstance(raw_sample.target, str) else "\n".join(map(str, raw_sample.target))
+        )
         prompt = json.dumps(messages)
-        form = "choice" if sample.choices else "box" if "boxed" in prompt else "plain"
-        return Question(
+        form = "choice" if raw_sample.choices else "box" if "boxed" in prompt else "plain"
+        return Sample(
             named_subset(self._task.subsets, place) or subset,
             str(place),
             messages,
             target,
-            sample,
+            raw_sample,
             form,
-            len(sample.choices or ()),
+            len(raw_sample.choices or ()),
         )
 
     # -- asking and grading ----------------------------------------------------------------------------
 
-    def answer(self, question: Question, voice: Voice) -> Said:
+    def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
         """The adapter's own inference: one request, or a conversation."""
         from evalscope.api.model import GenerateConfig, Model
 
         from oss_eval.bench.sources.evalscope_model import ProbeModel
 
-        model = Model(ProbeModel(self._model, voice.ask), GenerateConfig())
+        model = Model(ProbeModel(self._model, client.ask), GenerateConfig())
         # Adapters note things in a sample's metadata while they talk: each epoch and effort has its own.
-        state = self._adapter.run_inference(model, question.raw.model_copy(deep=True), str(self._work))
-        if voice.failure is not None:
-            raise voice.failure  # some benchmarks catch whatever asking raises and go on with nothing
-        if not voice.answers:
+        state = self._adapter.run_inference(model, sample.raw.model_copy(deep=True), str(self._work))
+        if client.failure is not None:
+            raise client.failure  # some benchmarks catch whatever asking raises and go on with nothing
+        if not client.answers:
             raise RuntimeError("the benchmark asked nothing")
-        last = voice.answers[-1]
+        last = client.answers[-1]
         messages = _messages(state.messages)
         if messages and messages[-1].get("role") == "assistant":
             messages.pop()
         reply = last.reply
-        text = state.output.completion if len(voice.answers) > 1 and state.output else reply.text
-        return Said(text, reply.reasoning, messages or question.messages, last.record.finish_reason, state)
+        text = state.output.completion if len(client.answers) > 1 and state.output else reply.text
+        return ModelOutput(text, reply.reasoning, messages or sample.messages, last.record.finish_reason, state)
 
-    def grade(self, question: Question, said: Said) -> Grade:
+    def grade(self, sample: Sample, output: ModelOutput) -> Score:
         """By the task's own scorer if it names one, else by the benchmark's."""
         if self._task.scorer is not None:
             settings = {"pattern": self._task.pattern}
-            return self._grader.grade(self._task.scorer, said.response, question.target, said.truncated, settings)
-        state = said.raw
-        if state.output is not None and state.output.choices and said.response != state.output.completion:
-            state.output.completion = said.response
+            return self._scorers.grade(
+                self._task.scorer, output.response, sample.target, output.truncated, settings
+            )
+        state = output.raw
+        if state.output is not None and state.output.choices and output.response != state.output.completion:
+            state.output.completion = output.response
         if getattr(self._adapter, "use_batch_scoring", False):
             with self._batches:
                 scored = self._adapter.calculate_metrics(state)
@@ -271,13 +275,13 @@ class SuiteBenchmark:
         score = scored.score
         if not getattr(score.status, "is_usable", True) or not score.value:
             reason = score.explanation or "; ".join(f"{k}: {v}" for k, v in (score.metadata or {}).items())
-            return Grade(None, score.extracted_prediction, unscored=reason[:500] or "the benchmark gave no score")
+            return Score(None, score.extracted_prediction, unscored=reason[:500] or "the benchmark gave no score")
         main = score.main_value
         values = {key: float(value) for key, value in score.value.items() if isinstance(value, (int, float))}
         if main is None:
             main = next(iter(values.values()), None)
         answer = score.extracted_prediction
-        return Grade(
+        return Score(
             None if main is None else float(main),
             None if answer is None else str(answer)[:500],
             "evalscope",
@@ -300,12 +304,12 @@ def _messages(chat: list[Any]) -> list[Message]:
     return [dict(message) for message in openai_chat_messages(chat, reasoning_format="none")]
 
 
-def _judge_config(task: BenchTask, access: Access) -> dict[str, Any]:
+def _judge_config(task: BenchTask, auth: Auth) -> dict[str, Any]:
     if not task.judge_model:
         return {}
     from oss_eval.bench.scoring.judge import judge_endpoint
 
-    endpoint = judge_endpoint(task, access)
+    endpoint = judge_endpoint(task, auth)
     key = endpoint.api_key or "EMPTY"
     return {"models": [{"model_id": task.judge_model, "api_url": endpoint.url, "api_key": key}]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from oss_eval.load.workers.messages import Batch, GiveUp
+from oss_eval.load.workers.messages import Batch, CancelRequests
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.records import RequestRecord
 
@@ -16,7 +16,7 @@ End = Callable[[int, ResponseDecoder, RequestRecord], None]
 """(tag, decoder, record): a request is over."""
 
 
-class Replies:
+class InFlight:
     """Feeds the batches of any number of workers to one decoder a request."""
 
     def __init__(self, begin: Begin, end: End) -> None:
@@ -29,7 +29,7 @@ class Replies:
         """Requests under way."""
         return len(self._decoders)
 
-    def overdue(self, first: float | None, idle: float, known: float) -> Iterator[tuple[int, GiveUp]]:
+    def overdue(self, first: float | None, idle: float, known: float) -> Iterator[tuple[int, CancelRequests]]:
         """(worker, what to tell it) of requests to be given up.
 
         No token event within `first` seconds, no further one within `idle`, or more bytes than are taken; by a
@@ -38,12 +38,12 @@ class Replies:
         for tag, decoder in self._decoders.items():
             waited, worker = known - decoder.moved, decoder.record.worker
             if decoder.too_large:
-                yield worker, GiveUp(tag, "too_large", "too large")
+                yield worker, CancelRequests(tag, "too_large", "too large")
             elif decoder.record.first_token_ns is not None:
                 if waited > idle:
-                    yield worker, GiveUp(tag, "timeout_idle", f"no further token within {idle:g} s")
+                    yield worker, CancelRequests(tag, "timeout_idle", f"no further token within {idle:g} s")
             elif first is not None and waited > first:
-                yield worker, GiveUp(tag, "timeout_first_token", f"no token within {first:g} s")
+                yield worker, CancelRequests(tag, "timeout_first_token", f"no token within {first:g} s")
 
     def lose(self, kind: str, message: str, worker: int | None = None) -> None:
         """End what is under way, of one worker or of all: nothing more will be heard of it."""

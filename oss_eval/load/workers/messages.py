@@ -39,14 +39,14 @@ class Prepare:
     point_id: str
     slots: int
     number: int
-    deck: Path
-    budget: Path
+    request_file: Path
+    counter: Path
     tags: tuple[int, ...] | None = None
     """The numbers of the requests in the deck; None when they are all of the point's, from 0."""
 
 
 @dataclass(slots=True)
-class GiveUp:
+class CancelRequests:
     """Main to worker: end this request, because of what only the main process can see."""
 
     tag: int

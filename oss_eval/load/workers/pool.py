@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from oss_eval.errors import StoreError, UsageError
-from oss_eval.load.client_stats import Client
+from oss_eval.load.client_stats import ClientStats
 from oss_eval.load.plan import Point
-from oss_eval.load.workers.in_flight import Replies
+from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
-from oss_eval.load.workers.request_file import Budget, write_deck
+from oss_eval.load.workers.request_file import RequestCounter, write_request_file
 from oss_eval.probe import file_limits
 from oss_eval.probe.decode import ResponseDecoder
-from oss_eval.probe.decode_options import Reading
+from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 from oss_eval.system.environment import usable_cores
@@ -50,7 +50,7 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
-class PointEnd:
+class PointOutcome:
     """What the workers say of a point beside its records, and why it ended before its time, if it did."""
 
     workers: list[Done] = field(default_factory=list)
@@ -60,13 +60,13 @@ class PointEnd:
     server: str | None = None
     """The Server header of the replies."""
 
-    def client(self, slots: int) -> Client:
+    def client(self, slots: int) -> ClientStats:
         """What the workers say, summed up."""
         done = self.workers
         waited = [
             w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds
         ]
-        return Client(
+        return ClientStats(
             workers=len(done),
             cores=usable_cores(),
             slots=slots,
@@ -95,7 +95,7 @@ def check_descriptors(points: list[Point], servers: int = 1) -> None:
             )
 
 
-class Fleet:
+class WorkerPool:
     """The worker processes of a run, one point at a time."""
 
     def __init__(
@@ -105,13 +105,13 @@ class Fleet:
         limits: Limits,
         interrupts: Interrupts,
         workers: int = 1,
-        reading: Reading | None = None,
+        reading: DecodeOptions | None = None,
     ) -> None:
         """`interrupts`: those of the whole run."""
         self.run_id = run_id
         self._interrupts = interrupts
         self._limits = limits
-        self._reading = reading or Reading()
+        self._reading = reading or DecodeOptions()
         self._workers = [
             WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total))
             for n in range(workers)
@@ -121,7 +121,7 @@ class Fleet:
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -137,7 +137,7 @@ class Fleet:
         bodies: Iterator[bytes],
         listener: Listener,
         tags: Sequence[int] | None = None,
-    ) -> PointEnd:
+    ) -> PointOutcome:
         """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time; with `tags`,
         only the requests of these numbers.
 
@@ -146,13 +146,15 @@ class Fleet:
         grace.
         """
         folder = Path(self._scratch.name)
-        deck, budget = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
+        request_file, counter = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
         chosen = None if tags is None else tuple(sorted(tags))
         wanted = None if chosen is None else set(chosen)
         numbered = islice(zip(count(), bodies), point.number)
         try:
-            number = write_deck(deck, (body for tag, body in numbered if wanted is None or tag in wanted))
-            Budget(budget).close()
+            number = write_request_file(
+                request_file, (body for tag, body in numbered if wanted is None or tag in wanted)
+            )
+            RequestCounter(counter).close()
         except OSError as error:
             raise StoreError(
                 f"can't write the requests of a point to {folder}: {error.strerror}",
@@ -162,7 +164,7 @@ class Fleet:
         cpu = time.process_time()
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, slots, number, deck, budget, chosen))
+            worker.send(Prepare(point.point_id, slots, number, request_file, counter, chosen))
         with self._interrupts.counted():
             state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
             for _ in self._collect(used, Ready, state):
@@ -170,11 +172,11 @@ class Fleet:
             state.begun = True
             for worker in used:
                 worker.send(Go())
-            end = PointEnd(workers=[done for _, done in self._collect(used, Done, state)])
+            end = PointOutcome(workers=[done for _, done in self._collect(used, Done, state)])
             if state.aborted:
                 state.replies.lose("cancelled", state.broken or STOPPED)
-        deck.unlink()
-        budget.unlink()
+        request_file.unlink()
+        counter.unlink()
         end.server, end.broken = state.server, state.broken
         end.main_cpu_seconds = time.process_time() - cpu
         return end
@@ -196,7 +198,7 @@ class Fleet:
                 emptied &= len(data) < RECEIVE_BYTES
                 if not data:
                     waiting.discard(worker)
-                    self._bury(worker, state)
+                    self._worker_died(worker, state)
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
                         state.replies.take(worker.number, message)
@@ -213,7 +215,7 @@ class Fleet:
                 for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, known):
                     self._workers[number].send(what)
 
-    def _bury(self, worker: WorkerProcess, state: _PointState) -> None:
+    def _worker_died(self, worker: WorkerProcess, state: _PointState) -> None:
         """A worker has died: what it had in flight is cancelled, and the point can't go on."""
         self._selector.unregister(worker.socket)
         state.dead.add(worker.number)
@@ -249,13 +251,13 @@ class _PointState:
         point: Point,
         model: str,
         listener: Listener,
-        reading: Reading,
+        reading: DecodeOptions,
         interrupts: Interrupts,
     ) -> None:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener
         self.reading = reading
-        self.replies = Replies(self._begin, self._end)
+        self.replies = InFlight(self._begin, self._end)
         self.interrupts = interrupts
         self.begun = False
         """Whether connections are open and requests are sent."""

@@ -12,7 +12,7 @@ from pathlib import Path
 _COUNT = struct.Struct("=Q")
 
 
-def write_deck(path: Path, bodies: Iterable[bytes]) -> int:
+def write_request_file(path: Path, bodies: Iterable[bytes]) -> int:
     """Write the request bodies of a point, equal ones once; returns how many requests there are.
 
     Layout: the number of requests, an (offset, length) pair for each, then the bytes. Written before the
@@ -42,8 +42,8 @@ def write_deck(path: Path, bodies: Iterable[bytes]) -> int:
     return len(index) // 2
 
 
-class Deck:
-    """Read side of `write_deck`."""
+class RequestFile:
+    """Read side of `write_request_file`."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ class Deck:
         self._map.close()
 
 
-class Budget:
+class RequestCounter:
     """A counter in a mapped file: each request number is taken once, by whichever worker is free first."""
 
     def __init__(self, path: Path) -> None:

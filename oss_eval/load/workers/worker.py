@@ -25,9 +25,9 @@ from oss_eval.load.workers.messages import (
     STOPPED,
     Ask,
     Batch,
+    CancelRequests,
     Done,
     Ended,
-    GiveUp,
     Go,
     Inbox,
     Prepare,
@@ -36,7 +36,7 @@ from oss_eval.load.workers.messages import (
     Stop,
     encode,
 )
-from oss_eval.load.workers.request_file import Budget, Deck
+from oss_eval.load.workers.request_file import RequestCounter, RequestFile
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
 from oss_eval.probe.poller import Poller
@@ -164,7 +164,7 @@ class Worker:
                 self._stopping = False
             elif isinstance(message, Stop):
                 self._halt(message.abort, message.why)
-            elif isinstance(message, GiveUp):
+            elif isinstance(message, CancelRequests):
                 if message.tag in self._asking_with:
                     self._asking_with[message.tag].give_up(message.kind, message.message)
                 continue
@@ -193,18 +193,18 @@ class Worker:
             if message is None:
                 self._inbound.put_nowait(None)  # for `run`, which ends on it
                 return  # a stop needs no answer here: Go follows, and every slot will find that it is over
-        deck, budget = Deck(point.deck), Budget(point.budget)
+        request_file, counter = RequestFile(point.request_file), RequestCounter(point.counter)
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
         watch = self._loop.create_task(self._watch())
-        await asyncio.gather(*(self._slot(slot, point, deck, budget) for slot in slots))
+        await asyncio.gather(*(self._slot(slot, point, request_file, counter) for slot in slots))
         watch.cancel()
         for connection in self._connections:
             connection.close()
         self._connections = []
         self._server_of.clear()
-        deck.close()
-        budget.close()
+        request_file.close()
+        counter.close()
         self._flush()
         waited_now = _waited_seconds()
         self._outbox.put(
@@ -267,7 +267,9 @@ class Worker:
         self._reconnects += again
         return None
 
-    async def _slot(self, connections: list[Connection], point: Prepare, deck: Deck, budget: Budget) -> None:
+    async def _slot(
+        self, connections: list[Connection], point: Prepare, request_file: RequestFile, counter: RequestCounter
+    ) -> None:
         """One of the closed loop's places: the next request starts when the last one has ended.
 
         It has a connection to each server; requests go round them by their number.
@@ -277,13 +279,13 @@ class Worker:
             while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
                 await asyncio.sleep(TICK_SECONDS)
                 self._held_back += TICK_SECONDS
-            number = budget.take(point.number)
+            number = counter.take(point.number)
             if number is None:
                 return
             tag = number if point.tags is None else point.tags[number]
             connection = connections[tag % len(connections)]
             request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
-            ended = await self._ask(connection, request_id, tag, deck[number])
+            ended = await self._ask(connection, request_id, tag, request_file[number])
             self._batch.ended.append(ended)
             # A server that restarts, and refuses connections meanwhile, would eat the whole budget at once.
             refused = ended[2] is None

@@ -6,62 +6,62 @@ import json
 import shlex
 from typing import Any
 
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Sheet, badge, esc, num, table, text
-from oss_eval.viewer.pages.common import Words, command_line, introduce, nothing, problems
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Page, badge, esc, num, table, text
+from oss_eval.viewer.pages.common import Words, command_line, nothing, problems, run_header
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 
-CONTROLS: tuple[Control, ...] = ()
+CONTROLS: tuple[Filter, ...] = ()
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """The run chosen first, or the latest."""
-    sheet = Sheet(t("Numbers"))
-    run = next((found for key in address.runs if (found := library.find(key))), next(iter(library.runs()), None))
+    page = Page(t("Numbers"))
+    run = next((found for key in query.runs if (found := run_index.find(key))), next(iter(run_index.runs()), None))
     if run is None:
         return nothing(
-            sheet, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
+            page, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
         )
-    introduce(sheet, [run], address, t)
+    run_header(page, [run], query, t)
     if not run.manifest:
-        problems(sheet, [run], t)
-        return sheet
-    sheet.heading(t("Run it again"))
+        problems(page, [run], t)
+        return page
+    page.heading(t("Run it again"))
     for command in commands(run):
-        sheet.add(command_line(command, t))
+        page.add(command_line(command, t))
     if run.resume:
-        sheet.say(t("Go on with what is missing:"))
-        sheet.add(command_line(run.resume, t))
+        page.say(t("Go on with what is missing:"))
+        page.add(command_line(run.resume, t))
     if run.manifest.get("set_aside"):
-        sheet.say(
+        page.say(
             t("Set aside, because the run broke off in them, and measured again; their requests count nowhere:")
         )
         rows = [
             [text(point.get("point_id", "")), num(point.get("requests"), 0), num(point.get("number"), 0)]
             for point in run.manifest["set_aside"]
         ]
-        sheet.table([t("Point"), t("Stored requests"), t("Planned")], rows, name="set-aside")
-    sheet.heading(t("Checks"))
-    _checks(sheet, run, t)
-    sheet.heading(t("Where and with what"))
+        page.table([t("Point"), t("Stored requests"), t("Planned")], rows, name="set-aside")
+    page.heading(t("Checks"))
+    _checks(page, run, t)
+    page.heading(t("Where and with what"))
     environment = run.manifest.get("environment", {})
     rows = [[text(name), _value(value)] for name, value in {**run.endpoint, **environment}.items()]
-    sheet.table(["", t("Value")], rows, name="environment")
-    sheet.heading(t("Configuration"), t("As asked (typed or from the task file) and as in force."))
-    _configuration(sheet, run, t)
-    sheet.heading(
+    page.table(["", t("Value")], rows, name="environment")
+    page.heading(t("Configuration"), t("As asked (typed or from the task file) and as in force."))
+    _configuration(page, run, t)
+    page.heading(
         t("Files"),
         t("Tables as Parquet (as stored) or CSV; the manifest as JSON. Figures have PNG and SVG below them."),
     )
-    sheet.add(f'<p class="files">{" ".join(_download(run, name) for name in downloads(run))}</p>')
+    page.add(f'<p class="files">{" ".join(_download(run, name) for name in downloads(run))}</p>')
     shown = json.dumps(run.manifest, indent=2, ensure_ascii=False)
-    sheet.fold("manifest", "manifest.json", f"<pre>{esc(shown[:400_000])}</pre>")
-    problems(sheet, [run], t)
-    return sheet
+    page.fold("manifest", "manifest.json", f"<pre>{esc(shown[:400_000])}</pre>")
+    problems(page, [run], t)
+    return page
 
 
-def commands(run: Run) -> list[str]:
+def commands(run: StoredRun) -> list[str]:
     """What was typed, session by session, fit for a shell."""
     sessions = run.manifest.get("sessions") or [{"command": run.manifest.get("command") or []}]
     return list(
@@ -71,28 +71,28 @@ def commands(run: Run) -> list[str]:
     )
 
 
-def downloads(run: Run) -> list[str]:
+def downloads(run: StoredRun) -> list[str]:
     """Names of the files that can be had."""
     tables = ["requests", "summary"] if run.kind != "bench" else ["samples", "requests", "summary"]
     there = [name for name in tables if (run.path / name).is_dir() or (run.path / f"{name}.parquet").is_file()]
     return [*(f"{name}.{kind}" for name in there for kind in ("csv", "parquet")), "manifest.json"]
 
 
-def _download(run: Run, name: str) -> str:
-    to = Address("about", (run.key,), {"file": name})
+def _download(run: StoredRun, name: str) -> str:
+    to = Query("about", (run.key,), {"file": name})
     what = f'data-download="{esc(name)}" data-run="{esc(run.key)}"'
     return f'<a {what} class="badge" href="{esc(to)}">⤓ {esc(name)}</a>'
 
 
-def _checks(sheet: Sheet, run: Run, t: Words) -> None:
+def _checks(page: Page, run: StoredRun, t: Words) -> None:
     found = [("", check) for check in run.manifest.get("run_checks") or []]
     for point_id, checks in (run.manifest.get("checks") or {}).items():
         view = run.point(point_id)
         found += [(view.title if view else point_id, check) for check in checks or ()]
     if run.warnings is None:
-        sheet.say(t("Not checked: the run did not come to its end."))
+        page.say(t("Not checked: the run did not come to its end."))
     elif not found:
-        sheet.say(t("Clean: the instrument found nothing that could mislead."))
+        page.say(t("Clean: the instrument found nothing that could mislead."))
     else:
         rows = [
             [
@@ -107,7 +107,7 @@ def _checks(sheet: Sheet, run: Run, t: Words) -> None:
             ]
             for where, c in found
         ]
-        sheet.table([t("Point"), t("Level"), t("What was found, and what to do")], rows, name="checks")
+        page.table([t("Point"), t("Level"), t("What was found, and what to do")], rows, name="checks")
     clients = run.manifest.get("client") or {}
     if clients:
         rows = [
@@ -132,10 +132,10 @@ def _checks(sheet: Sheet, run: Run, t: Words) -> None:
             ],
             rows,
         )
-        sheet.fold("client", t("The client itself"), inner)
+        page.fold("client", t("The client itself"), inner)
 
 
-def _configuration(sheet: Sheet, run: Run, t: Words) -> None:
+def _configuration(page: Page, run: StoredRun, t: Words) -> None:
     manifest = run.manifest
     request = manifest.get("request") or {}
     if run.kind == "bench":
@@ -146,7 +146,7 @@ def _configuration(sheet: Sheet, run: Run, t: Words) -> None:
                 if key != "description" and value not in (None, "", [], {})
             ]
             inner = table([t("Setting"), t("In force")], rows)
-            sheet.fold(f"task-{name}", name, inner, opened=True)
+            page.fold(f"task-{name}", name, inner, opened=True)
     else:
         asked = set(manifest.get("asked") or ())
         rows = [
@@ -154,10 +154,10 @@ def _configuration(sheet: Sheet, run: Run, t: Words) -> None:
             for key, value in (manifest.get("task") or {}).items()
             if key != "description"
         ]
-        sheet.table([t("Setting"), t("Origin"), t("In force")], rows, name="configuration")
+        page.table([t("Setting"), t("Origin"), t("In force")], rows, name="configuration")
     if request:
         rows = [[text(key), _value(value)] for key, value in request.items()]
-        sheet.table(["", t("As really sent")], rows, name="request")
+        page.table(["", t("As really sent")], rows, name="request")
 
 
 def _value(value: Any) -> Cell:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from oss_eval.viewer import figures
-from oss_eval.viewer.page import Sheet, anchor, badge, esc
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run, View, effort_rank
+from oss_eval.viewer.page import Page, anchor, badge, esc
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun, effort_rank
 
 Words = Callable[[str], str]
 """A text in the page's language."""
@@ -16,7 +16,7 @@ Words = Callable[[str], str]
 PERF_KINDS = ("perf", "calibrate")
 
 
-def series_name(run: Run, shown: Sequence[Run]) -> str:
+def series_name(run: StoredRun, shown: Sequence[StoredRun]) -> str:
     """What a run is called in a legend: its model, its label where that is all that differs, else both."""
     models = [other.model for other in shown]
     if models.count(run.model) == 1:
@@ -26,9 +26,9 @@ def series_name(run: Run, shown: Sequence[Run]) -> str:
     return label if len(set(models)) == 1 else f"{run.model} · {label}"
 
 
-def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[View]]:
+def by_series(views: Sequence[PointView], shown: Sequence[StoredRun]) -> dict[str, list[PointView]]:
     """Points of sweeps by run and effort, each in order of concurrency."""
-    found: dict[str, list[View]] = {}
+    found: dict[str, list[PointView]] = {}
     for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort), v.parallel or 0)):
         name = series_name(view.run, shown) if len(shown) > 1 else ""
         workers = f"w{view.workers}" if view.workers else None
@@ -36,7 +36,7 @@ def by_series(views: Sequence[View], shown: Sequence[Run]) -> dict[str, list[Vie
     return found
 
 
-def state_badges(run: Run, t: Words) -> str:
+def state_badges(run: StoredRun, t: Words) -> str:
     """How a run stands, in words."""
     found = []
     if run.simulated:
@@ -48,67 +48,67 @@ def state_badges(run: Run, t: Words) -> str:
     return " ".join(found)
 
 
-def introduce(sheet: Sheet, shown: Sequence[Run], address: Address, t: Words) -> None:
+def run_header(page: Page, shown: Sequence[StoredRun], query: Query, t: Words) -> None:
     """Which runs the page is about, with whatever has to be known before a number is read."""
-    sheet.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
+    page.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
         " · " + t("simulated").upper() if any(run.simulated for run in shown) else ""
     )
     items = []
     for place, run in enumerate(shown):
         letter = f"<b>{chr(65 + place)}</b> " if len(shown) > 1 else ""
-        about = anchor(run.path.name, address.to("about", (run.key,)))
+        about = anchor(run.path.name, query.to("about", (run.key,)))
         items.append(f"<li>{letter}{about} {esc(run.model)} {state_badges(run, t)}</li>")
-    sheet.add(f'<ul class="shown">{"".join(items)}</ul>')
+    page.add(f'<ul class="shown">{"".join(items)}</ul>')
     if any(run.simulated for run in shown):
-        sheet.say(
+        page.say(
             t("Simulated: no model was run. These numbers show how the tool works, not how a model is."),
             "warn sim",
         )
     for run in shown:
         if run.live:
             done, planned = run.progress
-            sheet.say(
+            page.say(
                 t("{run} is still going: {done} of {planned}.").format(run=run.label, done=done, planned=planned)
             )
         elif run.status in ("broken off", "interrupted", "failed"):
             words = t("{run} did not come to its end ({status}).").format(run=run.label, status=t(run.status))
-            sheet.say(
+            page.say(
                 words + (" " + t("Go on with: {command}").format(command=run.resume) if run.resume else ""), "bad"
             )
 
 
-def problems(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
+def problems(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
     """Files that could not be read; said after everything was tried."""
     for run in shown:
         for problem in run.problems:
-            sheet.say(t("Not everything could be read: {problem}").format(problem=problem), "bad")
+            page.say(t("Not everything could be read: {problem}").format(problem=problem), "bad")
 
 
-def unfit(sheet: Sheet, library: Library, address: Address, kinds: tuple[str, ...], t: Words) -> bool:
+def unfit(page: Page, run_index: RunIndex, query: Query, kinds: tuple[str, ...], t: Words) -> bool:
     """Say which of the runs named are not there or not of these kinds; True when none is left to show."""
-    for key in address.runs:
-        run = library.find(key)
+    for key in query.runs:
+        run = run_index.find(key)
         if run is None:
-            sheet.say(t("There is no run {name} in these folders.").format(name=key), "bad")
+            page.say(t("There is no run {name} in these folders.").format(name=key), "bad")
         elif run.kind not in kinds:
-            page = "scores" if run.kind == "bench" else "perf"
+            target = "scores" if run.kind == "bench" else "perf"
             words = t("{run} has nothing for this page.").format(run=run.label)
-            sheet.add(f'<p class="note">{esc(words)} {anchor(t("Open it"), address.to(page, (key,)))}</p>')
-    return bool(address.runs) and not library.chosen(address.runs, kinds)
+            page.add(f'<p class="note">{esc(words)} {anchor(t("Open it"), query.to(target, (key,)))}</p>')
+    return bool(query.runs) and not run_index.chosen(query.runs, kinds)
 
 
-def latest(library: Library, address: Address, kinds: tuple[str, ...], most: int = 1) -> list[Run]:
+def latest(run_index: RunIndex, query: Query, kinds: tuple[str, ...], most: int = 1) -> list[StoredRun]:
     """The runs named, else the latest that hold something."""
-    if address.runs:
-        return library.chosen(address.runs, kinds)
-    return [run for run in library.runs() if run.kind in kinds and run.manifest.get("points")][:most]
+    if query.runs:
+        return run_index.chosen(query.runs, kinds)
+    return [run for run in run_index.runs() if run.kind in kinds and run.manifest.get("points")][:most]
 
 
-def nothing(sheet: Sheet, words: str, command: str, t: Words) -> Sheet:
+def nothing(page: Page, words: str, command: str, t: Words) -> Page:
     """A page without anything to show says how to get something."""
-    sheet.say(words)
-    sheet.add(command_line(command, t))
-    return sheet
+    page.say(words)
+    page.add(command_line(command, t))
+    return page
 
 
 def command_line(command: str, t: Words) -> str:
@@ -119,11 +119,11 @@ def command_line(command: str, t: Words) -> str:
     )
 
 
-def levels(series: dict[str, list[View]], t: Words) -> dict[str, Any]:
+def levels(series: dict[str, list[PointView]], t: Words) -> dict[str, Any]:
     """The axis of concurrency of some series."""
     return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
 
 
-def requests_of(view: View) -> Address:
+def requests_of(view: PointView) -> Query:
     """Where a point's requests are seen one by one."""
-    return Address("requests", (view.run.key,), {"point": view.point_id})
+    return Query("requests", (view.run.key,), {"point": view.point_id})

@@ -7,18 +7,18 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.analysis.compare import PAIRED, Contrast, benchmarks, mismatches, sweeps
+from oss_eval.analysis.compare import PAIRED, MetricDifference, benchmarks, mismatches, sweeps
 from oss_eval.analysis.stats import Difference
 from oss_eval.viewer import figures
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, badge, esc, num, table, text
-from oss_eval.viewer.pages.common import PERF_KINDS, Words, introduce, problems
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run, View
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Figure, Page, anchor, badge, esc, num, table, text
+from oss_eval.viewer.pages.common import PERF_KINDS, Words, problems, run_header
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun
 
 CONTROLS = (
-    Control("metric", "Figure shown", "choice"),
-    Control(
+    Filter("metric", "Figure shown", "choice"),
+    Filter(
         "verdict",
         "Rows",
         "choice",
@@ -48,33 +48,33 @@ SIGNS = {"better": "▲", "worse": "▼", "different": "◆", "can't tell": "≈
 STYLES = {"better": "good", "worse": "broken"}
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """Warnings, table, and the differences of one figure."""
-    sheet = Sheet(t("Numbers"))
-    chosen = library.chosen(address.runs, ("bench", *PERF_KINDS))
+    page = Page(t("Numbers"))
+    chosen = run_index.chosen(query.runs, ("bench", *PERF_KINDS))
     if len(chosen) < 2:
-        sheet.say(
+        page.say(
             t("Choose two or more runs of the same kind above; the first is what the others are compared with.")
         )
-        _suggest(sheet, library, chosen, t)
-        return sheet
+        _suggest(page, run_index, chosen, t)
+        return page
     first, others = chosen[0], chosen[1:]
-    introduce(sheet, chosen, address, t)
-    found: list[tuple[Run, Contrast]] = []
+    run_header(page, chosen, query, t)
+    found: list[tuple[StoredRun, MetricDifference]] = []
     for other in others:
         if first.kind != other.kind:
-            sheet.say(t("{run} is of another kind and can't be compared with A.").format(run=other.label), "bad")
+            page.say(t("{run} is of another kind and can't be compared with A.").format(run=other.label), "bad")
             continue
-        _unlike(sheet, first, other, chosen, t)
+        _unlike(page, first, other, chosen, t)
         found += [(other, contrast) for contrast in contrasts(first, other)]
     if not found:
-        sheet.say(
+        page.say(
             t("These runs have no point in common: same task and effort, or same effort and concurrency."), "warn"
         )
-        problems(sheet, chosen, t)
-        return sheet
-    _verdict(sheet, found, t)
-    wanted = address.get("verdict")
+        problems(page, chosen, t)
+        return page
+    _verdict(page, found, t)
+    wanted = query.get("verdict")
     shown = [pair for pair in found if _wanted(pair[1], wanted)]
     head = [
         *([t("Run")] if len(others) > 1 else []),
@@ -88,8 +88,8 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         "p",
         t("Verdict"),
     ]
-    sheet.table(head, [_row(run, c, len(others) > 1, t) for run, c in shown], name="compare")
-    sheet.say(
+    page.table(head, [_row(run, c, len(others) > 1, t) for run, c in shown], name="compare")
+    page.say(
         t(
             "Difference: B − A with its 95% interval. Benchmarks are compared problem by problem (paired t "
             "interval, sign-flip permutation test), load sweeps as independent samples (MOVER). p-values are not "
@@ -98,20 +98,20 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
     )
     metrics = list(dict.fromkeys((c.metric, c.stat) for _, c in found if c.difference.low is not None))
     values = [f"{metric}:{stat}" for metric, stat in metrics]
-    metric = address.get("metric") if address.get("metric") in values else (values[0] if values else "")
-    sheet.choices["metric"] = ([(_name(m, s, t), f"{m}:{s}") for m, s in metrics], metric)
+    metric = query.get("metric") if query.get("metric") in values else (values[0] if values else "")
+    page.choices["metric"] = ([(_name(m, s, t), f"{m}:{s}") for m, s in metrics], metric)
     if metric:
-        sheet.draw(
+        page.draw(
             _forest([pair for pair in found if f"{pair[1].metric}:{pair[1].stat}" == metric], len(others) > 1, t)
         )
-    problems(sheet, chosen, t)
-    return sheet
+    problems(page, chosen, t)
+    return page
 
 
 @lru_cache(maxsize=32)
-def contrasts(a: Run, b: Run) -> list[Contrast]:
+def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
     """All figures of the points that two runs have in common. Runs don't change, so it is computed once."""
-    found: list[Contrast] = []
+    found: list[MetricDifference] = []
     if a.kind == "bench":
         columns = ["point_id", "subset", "sample_id", "prompt", *(name for name, _ in PAIRED)]
         tables = [run.samples(columns) for run in (a, b)]
@@ -129,19 +129,19 @@ def contrasts(a: Run, b: Run) -> list[Contrast]:
     return found
 
 
-def _counterpart(one: View, a: Run, b: Run) -> View | None:
+def _counterpart(one: PointView, a: StoredRun, b: StoredRun) -> PointView | None:
     """B's point of the same effort, workers and concurrency; of several, the one in the same turn."""
     turn = [view for view in a.points if view.title == one.title].index(one)
     return next(iter([view for view in b.points if view.title == one.title][turn : turn + 1]), None)
 
 
-def _of_point(rows: pa.Table, view: View) -> pa.Table:
+def _of_point(rows: pa.Table, view: PointView) -> pa.Table:
     return rows.filter(pc.equal(rows["point_id"].cast(pa.string()), view.point_id))
 
 
-def _suggest(sheet: Sheet, library: Library, chosen: list[Run], t: Words) -> None:
+def _suggest(page: Page, run_index: RunIndex, chosen: list[StoredRun], t: Words) -> None:
     """Runs that could be compared with the one chosen, or the latest pair."""
-    runs = [run for run in library.runs() if run.manifest.get("points")]
+    runs = [run for run in run_index.runs() if run.manifest.get("points")]
     base = chosen[0] if chosen else None
     pairs = [
         (one, two)
@@ -150,21 +150,21 @@ def _suggest(sheet: Sheet, library: Library, chosen: list[Run], t: Words) -> Non
         if one is not None and two is not one and two.kind == one.kind and two.task == one.task
     ][:8]
     links = "".join(
-        f"<li>{anchor(f'{one.path.name} ↔ {two.path.name}', Address('compare', (two.key, one.key)))}</li>"
+        f"<li>{anchor(f'{one.path.name} ↔ {two.path.name}', Query('compare', (two.key, one.key)))}</li>"
         for one, two in pairs
     )
     if links:
-        sheet.add(f"<p>{esc(t('For example'))}:</p><ul>{links}</ul>")
+        page.add(f"<p>{esc(t('For example'))}:</p><ul>{links}</ul>")
 
 
-def _unlike(sheet: Sheet, a: Run, b: Run, chosen: list[Run], t: Words) -> None:
+def _unlike(page: Page, a: StoredRun, b: StoredRun, chosen: list[StoredRun], t: Words) -> None:
     kinds = {"host": t("host"), "workload": t("workload"), "instrument": t("instrument")}
     found = mismatches(a.manifest, b.manifest)
     if not found:
-        sheet.say(t("{run}: same host, workload and instrument as A.").format(run=b.label))
+        page.say(t("{run}: same host, workload and instrument as A.").format(run=b.label))
         return
     which = ", ".join(dict.fromkeys(kinds[m.kind] for m in found))
-    sheet.say(
+    page.say(
         t("{run} differs from A in: {which}. A difference may come from that.").format(run=b.label, which=which),
         "warn",
     )
@@ -173,10 +173,10 @@ def _unlike(sheet: Sheet, a: Run, b: Run, chosen: list[Run], t: Words) -> None:
         [[text(kinds[m.kind]), text(m.name), text(m.a), text(m.b)] for m in found],
         name="mismatches",
     )
-    sheet.fold(f"unlike-{b.key}", t("{n} conditions differ").format(n=len(found)), inner)
+    page.fold(f"unlike-{b.key}", t("{n} conditions differ").format(n=len(found)), inner)
 
 
-def _verdict(sheet: Sheet, found: list[tuple[Run, Contrast]], t: Words) -> None:
+def _verdict(page: Page, found: list[tuple[StoredRun, MetricDifference]], t: Words) -> None:
     kinds = ("better", "worse", "can't tell", "no interval")
     counts = {word: sum(c.verdict == word for _, c in found) for word in kinds}
     words = t("{better} figures better, {worse} worse, {unclear} can't be told apart.").format(
@@ -184,10 +184,10 @@ def _verdict(sheet: Sheet, found: list[tuple[Run, Contrast]], t: Words) -> None:
     )
     if counts["no interval"]:
         words += " " + t("{n} more have no interval.").format(n=counts["no interval"])
-    sheet.add(f"<p><b>{esc(words)}</b></p>")
+    page.add(f"<p><b>{esc(words)}</b></p>")
 
 
-def _wanted(contrast: Contrast, wanted: str) -> bool:
+def _wanted(contrast: MetricDifference, wanted: str) -> bool:
     if wanted == "told":
         return contrast.verdict in ("better", "worse", "different")
     if not wanted:
@@ -200,7 +200,7 @@ def _name(metric: str, stat: str, t: Words) -> str:
     return ", ".join(filter(None, (t(NAMES.get(metric, metric)), shown)))
 
 
-def _row(run: Run, c: Contrast, several: bool, t: Words) -> list[Cell]:
+def _row(run: StoredRun, c: MetricDifference, several: bool, t: Words) -> list[Cell]:
     relative = 100 * c.difference.value / abs(c.a) if c.a else None
     p = c.difference.p
     shown = Cell("–", None, True) if p is None else Cell("&lt; 0.001" if p < 0.001 else f"{p:.3f}", p, True)
@@ -223,13 +223,13 @@ SHARES = ("score", "success_rate", "truncated")
 """Figures that are shares: their differences are said in percentage points."""
 
 
-def _value(value: float, c: Contrast) -> Cell:
+def _value(value: float, c: MetricDifference) -> Cell:
     if c.metric in SHARES:
         return Cell(f"{100 * value:.1f}%", value, True)
     return num(value, unit=c.unit)
 
 
-def _difference(d: Difference, c: Contrast) -> Cell:
+def _difference(d: Difference, c: MetricDifference) -> Cell:
     factor, unit = (100.0, "pp") if c.metric in SHARES else (1.0, c.unit)
     value = d.value * factor
     digits = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
@@ -239,7 +239,7 @@ def _difference(d: Difference, c: Contrast) -> Cell:
     return Cell(f"{value:+,.{digits}f}&thinsp;{esc(unit)}{interval}", d.value, True)
 
 
-def _forest(found: list[tuple[Run, Contrast]], several: bool, t: Words) -> Figure:
+def _forest(found: list[tuple[StoredRun, MetricDifference]], several: bool, t: Words) -> Figure:
     """Relative differences with intervals, a line a point; right of 0 is more than A."""
     data, rows = [], []
     names = list(dict.fromkeys(c.where for _, c in found))

@@ -12,32 +12,32 @@ from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.metrics import Metric
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.viewer import figures
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Figure, Sheet, esc, estimate, num, share, table, text
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Figure, Page, esc, estimate, num, share, table, text
 from oss_eval.viewer.pages.common import (
     PERF_KINDS,
     Words,
     by_series,
-    introduce,
     latest,
     levels,
     nothing,
     problems,
     requests_of,
+    run_header,
     unfit,
 )
 from oss_eval.viewer.pages.slo import service
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run, View
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun
 
 STATS = (("mean", "mean"), ("P50", "p50"), ("P90", "p90"), ("P99", "p99"))
 SPREAD = (("TTFT", "ttft"), ("TTFA", "ttfa"), ("TPOT", "tpot"), ("latency", "latency"))
 CONTROLS = (
-    Control("stat", "Statistic", "radio", STATS, "p50"),
-    Control("spread", "Distribution of", "radio", SPREAD, "ttft"),
-    Control("ttft", "TTFT at most (ms)", "slider", most=10_000, step=50, info="0: no limit"),
-    Control("tpot", "TPOT at most (ms)", "slider", most=200, step=1, info="0: no limit"),
-    Control("latency", "Latency at most (ms)", "slider", most=120_000, step=500, info="0: no limit"),
+    Filter("stat", "Statistic", "radio", STATS, "p50"),
+    Filter("spread", "Distribution of", "radio", SPREAD, "ttft"),
+    Filter("ttft", "TTFT at most (ms)", "slider", most=10_000, step=50, info="0: no limit"),
+    Filter("tpot", "TPOT at most (ms)", "slider", most=200, step=1, info="0: no limit"),
+    Filter("latency", "Latency at most (ms)", "slider", most=120_000, step=500, info="0: no limit"),
 )
 LIMITS = ("ttft", "tpot", "latency")
 MOST_CURVES = 12
@@ -56,54 +56,54 @@ SCALARS = [
 ]
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """Table, curves, Pareto curve, distributions, service level."""
-    sheet = Sheet(t("Numbers"))
-    if unfit(sheet, library, address, PERF_KINDS, t):
-        return sheet
-    shown = latest(library, address, PERF_KINDS)
+    page = Page(t("Numbers"))
+    if unfit(page, run_index, query, PERF_KINDS, t):
+        return page
+    shown = latest(run_index, query, PERF_KINDS)
     if not shown:
         words = t("There is no load sweep among these runs. One to begin with:")
-        return nothing(sheet, words, "oss-eval perf --url sim://gpt-oss-20b-h20 --parallel 1 10 50", t)
-    introduce(sheet, shown, address, t)
+        return nothing(page, words, "oss-eval perf --url sim://gpt-oss-20b-h20 --parallel 1 10 50", t)
+    run_header(page, shown, query, t)
     views = [view for run in shown for view in run.points]
     if not views:
-        sheet.say(t("No request is finished yet."))
-        return sheet
-    stat = address.get("stat") if address.get("stat") in dict(map(reversed, STATS)) else "p50"  # type: ignore[arg-type]
-    limits = {name: limit for name in LIMITS if (limit := address.number(name)) is not None}
+        page.say(t("No request is finished yet."))
+        return page
+    stat = query.get("stat") if query.get("stat") in dict(map(reversed, STATS)) else "p50"  # type: ignore[arg-type]
+    limits = {name: limit for name in LIMITS if (limit := query.number(name)) is not None}
     series = by_series(views, shown)
-    sheet.heading(t("Performance by concurrency"))
-    _table(sheet, series, t)
-    _findings(sheet, shown, t)
-    sheet.heading(
+    page.heading(t("Performance by concurrency"))
+    _table(page, series, t)
+    _findings(page, shown, t)
+    page.heading(
         t("Curves"),
         t("With 95% intervals; a P99 of fewer than {n} values is the largest value.").format(n=P99_NEEDS),
     )
-    sheet.draw(
+    page.draw(
         _throughput(series, t),
         _against(series, "ttft_ms", stat, t("TTFT"), "ms", 1.0, limits.get("ttft"), t),
         _against(series, "tpot_ms", stat, t("TPOT"), "ms", 1.0, limits.get("tpot"), t),
         _against(series, "latency_ms", stat, t("Latency"), "s", 1e-3, limits.get("latency"), t),
     )
-    sheet.heading(
+    page.heading(
         t("What one user gets, what all get"), t("Up and to the right is better; each mark is a concurrency.")
     )
     rows = {(view.run.key, view.point_id): table for run in shown for view, table in _by_point(run)}
-    sheet.draw(_pareto(series, t), _distribution(series, rows, address.get("spread") or "ttft", limits, t))
-    service(sheet, series, rows, limits, t)
-    problems(sheet, shown, t)
-    return sheet
+    page.draw(_pareto(series, t), _distribution(series, rows, query.get("spread") or "ttft", limits, t))
+    service(page, series, rows, limits, t)
+    problems(page, shown, t)
+    return page
 
 
-def _by_point(run: Run) -> list[tuple[View, pa.Table]]:
+def _by_point(run: StoredRun) -> list[tuple[PointView, pa.Table]]:
     """The requests of each point; the files are read once."""
     found = run.requests([*SCALARS, "point_id"])
     of = found["point_id"].cast(pa.string())
     return [(view, found.filter(pc.equal(of, view.point_id))) for view in run.points]
 
 
-def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
+def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
     head = [
         t("Series"),
         t("Conc."),
@@ -144,16 +144,16 @@ def _table(sheet: Sheet, series: dict[str, list[View]], t: Words) -> None:
                     num(m.get("completion_tokens", "mean"), 0),
                 ]
             )
-    sheet.table(head, rows, name="perf")
+    page.table(head, rows, name="perf")
     if any(not view.whole for views in series.values() for view in views):
-        sheet.say(t("* fewer requests were finished than planned"))
+        page.say(t("* fewer requests were finished than planned"))
     if any(
         p.n < P99_NEEDS for views in series.values() for v in views if (p := v.metrics.metric("latency_ms", "p99"))
     ):
-        sheet.say(t("^ the largest value: a P99 needs {n} values").format(n=P99_NEEDS))
+        page.say(t("^ the largest value: a P99 needs {n} values").format(n=P99_NEEDS))
 
 
-def _figure(view: View, metric: str, stat: str) -> Metric | None:
+def _figure(view: PointView, metric: str, stat: str) -> Metric | None:
     """A figure; for a 99th percentile of too few values, the largest one, without an interval."""
     found = view.metrics.metric(metric, stat)
     if stat == "p99" and found is not None and found.n < P99_NEEDS:
@@ -161,7 +161,7 @@ def _figure(view: View, metric: str, stat: str) -> Metric | None:
     return found
 
 
-def _tail(metric: Metric | None, view: View, factor: float) -> Cell:
+def _tail(metric: Metric | None, view: PointView, factor: float) -> Cell:
     if metric is None:
         return num(None)
     if metric.n >= P99_NEEDS:
@@ -171,7 +171,7 @@ def _tail(metric: Metric | None, view: View, factor: float) -> Cell:
     return Cell(cell.html + "^", cell.sort, True)
 
 
-def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
+def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
     """Failures by kind, the instrument's verdict, and what follows."""
     for run in shown:
         report = run.report
@@ -182,24 +182,24 @@ def _findings(sheet: Sheet, shown: Sequence[Run], t: Words) -> None:
         for point in report.points:
             where = titles[point.point_id]
             for kind, (count, example) in point.failures.items():
-                sheet.say(f"{letter}{where}: {count} × {kind} {example[:200]}", "bad")
+                page.say(f"{letter}{where}: {count} × {kind} {example[:200]}", "bad")
         found: dict[tuple[str, str], list[str]] = {}
         for point in report.points:
             for check in point.checks or ():
                 found.setdefault((check["level"], check["message"]), []).append(titles[point.point_id])
         for (level, message), places in found.items():
             words = f"{letter}{t('Instrument')}, {', '.join(places)}: {message}"
-            sheet.say(words, "warn" if level == "warn" else "note")
+            page.say(words, "warn" if level == "warn" else "note")
         if report.points and not found and all(point.checks is not None for point in report.points):
-            sheet.say(f"{letter}{t('Instrument: clean at every point.')}")
+            page.say(f"{letter}{t('Instrument: clean at every point.')}")
         if len(report.points) > 1 and run.kind == "perf":
             whole = [p for p in report.points if p.whole] or report.points
             items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(whole))
             items += "".join(f"<li>{esc(line)}</li>" for line in advise(whole))
-            sheet.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
+            page.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
 
 
-def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
+def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
     data, rows = [], []
     for index, (name, views) in enumerate(series.items()):
         found = [view.metrics.metric("plateau_output_tps") or view.metrics.metric("output_tps") for view in views]
@@ -230,7 +230,7 @@ def _throughput(series: dict[str, list[View]], t: Words) -> Figure:
 
 
 def _against(
-    series: dict[str, list[View]],
+    series: dict[str, list[PointView]],
     metric: str,
     stat: str,
     title: str,
@@ -272,7 +272,7 @@ def _against(
     )
 
 
-def _pareto(series: dict[str, list[View]], t: Words) -> Figure:
+def _pareto(series: dict[str, list[PointView]], t: Words) -> Figure:
     """Throughput of all against the speed of one, 1 / mean TPOT: the deployment's Pareto curve."""
     data, rows = [], []
     for index, (name, views) in enumerate(series.items()):
@@ -301,7 +301,7 @@ def _pareto(series: dict[str, list[View]], t: Words) -> Figure:
 
 
 def _distribution(
-    series: dict[str, list[View]],
+    series: dict[str, list[PointView]],
     rows: dict[tuple[str, str], pa.Table],
     which: str,
     limits: dict[str, float],

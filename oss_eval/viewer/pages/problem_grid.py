@@ -6,10 +6,10 @@ from collections import defaultdict
 from typing import Any
 
 from oss_eval.report.bench import CUT, FAILED, PART, RIGHT, UNSCORED, WRONG
-from oss_eval.viewer.page import Sheet, anchor, esc
+from oss_eval.viewer.page import Page, anchor, esc
 from oss_eval.viewer.pages.common import Words
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Run
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import StoredRun
 
 MOST_PROBLEMS = 300
 
@@ -49,28 +49,28 @@ def verdict(row: dict[str, Any]) -> str:
     return "cut" if row["truncated"] else "wrong"
 
 
-def grids(sheet: Sheet, run: Run, task: str, address: Address, t: Words) -> None:
+def grids(page: Page, run: StoredRun, task: str, query: Query, t: Words) -> None:
     """A table for each point of a run: a row a problem, a column an answer, each leading to its text."""
     columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
     cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in run.samples(columns).select(columns).to_pylist():
         cells[row["point_id"]][row["subset"], row["sample_id"]][row["epoch"]] = row
-    sheet.add('<div class="grids">')
+    page.add('<div class="grids">')
     for point in run.manifest.get("points", []):
         if task and point.get("task") != task:
             continue
         answers = cells.get(point["point_id"], {})
         order = sorted(answers, key=lambda key: (len(key[0]), key[0], len(key[1]), key[1]))
-        if address.get("order") == "hardest":
+        if query.get("order") == "hardest":
             order.sort(key=lambda key: _mean(answers[key]))
-        lines = [_line(run, point, key, answers[key], address, t) for key in order[:MOST_PROBLEMS]]
+        lines = [_line(run, point, key, answers[key], query, t) for key in order[:MOST_PROBLEMS]]
         title = " ".join(filter(None, (point.get("task"), point.get("reasoning_effort"))))
         more = len(order) - len(lines)
         note = f'<p class="note">{esc(t("{n} more problems").format(n=more))}</p>' if more else ""
         grid = f'<table class="grid"><tbody>{"".join(lines)}</tbody></table>'
         inner = f'<div class="scroll" tabindex="0">{grid}</div>{note}'
-        sheet.fold(f"grid-{point['point_id']}", title, inner, opened=True)
-    sheet.add("</div>")
+        page.fold(f"grid-{point['point_id']}", title, inner, opened=True)
+    page.add("</div>")
 
 
 def _mean(answers: dict[int, dict[str, Any]]) -> float:
@@ -79,11 +79,11 @@ def _mean(answers: dict[int, dict[str, Any]]) -> float:
 
 
 def _line(
-    run: Run,
+    run: StoredRun,
     point: dict[str, Any],
     key: tuple[str, str],
     answers: dict[int, dict[str, Any]],
-    address: Address,
+    query: Query,
     t: Words,
 ) -> str:
     subset, sample = key
@@ -94,7 +94,7 @@ def _line(
             signs.append("<td></td>")
             continue
         kind = verdict(row)
-        to = address.to("samples", (run.key,), sample=sample_name(row))
+        to = query.to("samples", (run.key,), sample=sample_name(row))
         said = f"{sample}, {t('answer')} {epoch}: {t(VERDICTS[kind])}"
         signs.append(f"<td>{anchor(SIGNS[kind], to, said, f'g-{kind}')}</td>")
     mean = _mean(answers)

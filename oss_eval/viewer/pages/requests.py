@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.viewer import figures
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, num, table, text
-from oss_eval.viewer.pages.common import PERF_KINDS, Words, introduce, latest, nothing, problems, unfit
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Figure, Page, anchor, num, table, text
+from oss_eval.viewer.pages.common import PERF_KINDS, Words, latest, nothing, problems, run_header, unfit
 from oss_eval.viewer.pages.tokens import find_request, token_figure
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 from oss_eval.viewer.timeline import INSTANTS, Floats, closed_up, in_flight, lanes, left_out, thinned, token_rate
 
-CONTROLS = (Control("point", "Point", "choice"),)
+CONTROLS = (Filter("point", "Point", "choice"),)
 MOST_PATTERNS = 120
 """Bars above which a pattern is too fine to be seen, and slow to draw."""
 BINS = 300
@@ -35,53 +35,53 @@ COLUMNS = [
 Row = dict[str, Any]
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """Bars, activity, and the request chosen."""
-    sheet = Sheet(t("Numbers"))
-    if unfit(sheet, library, address, ("bench", *PERF_KINDS), t):
-        return sheet
-    shown = latest(library, address, ("bench", *PERF_KINDS))[:1]
+    page = Page(t("Numbers"))
+    if unfit(page, run_index, query, ("bench", *PERF_KINDS), t):
+        return page
+    shown = latest(run_index, query, ("bench", *PERF_KINDS))[:1]
     if not shown:
         return nothing(
-            sheet, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
+            page, t("There are no runs yet. One to begin with:"), "oss-eval perf --url sim://gpt-oss-20b-h20", t
         )
     run = shown[0]
     points = run.planned
     ids = [value for _, value in points]
-    point_id = address.get("point") if address.get("point") in ids else _busiest(run)
-    sheet.choices["point"] = (points, point_id)
-    introduce(sheet, shown, address, t)
+    point_id = query.get("point") if query.get("point") in ids else _busiest(run)
+    page.choices["point"] = (points, point_id)
+    run_header(page, shown, query, t)
     rows = run.requests(COLUMNS, point_id or None)
     rows = rows.filter(pc.and_(pc.invert(rows["warmup"]), pc.is_valid(rows["start_ns"])))
     if not rows.num_rows:
-        sheet.say(t("No request of this point is finished yet."))
-        problems(sheet, shown, t)
-        return sheet
+        page.say(t("No request of this point is finished yet."))
+        problems(page, shown, t)
+        return page
     breaks = left_out(rows)
     rows = closed_up(rows, breaks)
     begin = int(pc.min(rows["start_ns"]).as_py())
-    chosen = address.get("request")
-    sheet.heading(t("Requests over time"))
-    sheet.say(t("One bar a request; click one for its tokens."), "lead hint")
+    chosen = query.get("request")
+    page.heading(t("Requests over time"))
+    page.say(t("One bar a request; click one for its tokens."), "lead hint")
     if len(breaks) > 1:
         words = t("Measured in {n} sessions; the time between them is left out.")
-        sheet.say(words.format(n=len(breaks)), "hint")
-    sheet.draw(_bars(rows, begin, address.to(runs=(run.key,), point=point_id), t))
+        page.say(words.format(n=len(breaks)), "hint")
+    page.draw(_bars(rows, begin, query.to(runs=(run.key,), point=point_id), t))
     if chosen:
-        _one(sheet, run, point_id, chosen, t)
-    sheet.heading(t("Activity"))
+        _one(page, run, point_id, chosen, t)
+    page.heading(t("Activity"))
     events = run.requests(["warmup", "session", "start_ns", "event_ns", "completion_tokens"], point_id or None)
     events = closed_up(events, breaks)
     activity = _activity(rows, events, begin, t)
-    sheet.draw(*activity)
+    page.draw(*activity)
     if all(figure.name != "token-rate" for figure in activity):
-        sheet.say(t("These requests were not streamed: there are no instants of tokens."))
-    _extremes(sheet, rows, begin, address.to(runs=(run.key,), point=point_id), t)
-    problems(sheet, shown, t)
-    return sheet
+        page.say(t("These requests were not streamed: there are no instants of tokens."))
+    _extremes(page, rows, begin, query.to(runs=(run.key,), point=point_id), t)
+    problems(page, shown, t)
+    return page
 
 
-def _busiest(run: Run) -> str:
+def _busiest(run: StoredRun) -> str:
     """The point with most in flight."""
     found = max(run.points, key=lambda view: (view.parallel or 0, view.number), default=None)
     return found.point_id if found else ""
@@ -92,7 +92,7 @@ def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:
     return np.asarray(pc.subtract(rows[name], begin).cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e9
 
 
-def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
+def _bars(rows: pa.Table, begin: int, query: Query, t: Words) -> Figure:
     at = {name.removesuffix("_ns"): _seconds(rows, name, begin) for name in INSTANTS}
     start, end = at["start"], np.where(np.isnan(at["last_token"]), at["end"], at["last_token"])
     status = rows["status"].cast(pa.string())
@@ -101,7 +101,7 @@ def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
     lane = lanes(start, np.where(np.isnan(at["end"]), end, at["end"]))
     keep = thinned(end - start, failed)
     ids, kinds = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
-    links = [str(address.to(request=ids[i])) for i in keep]
+    links = [str(query.to(request=ids[i])) for i in keep]
     first, answer = at["first_token"], at["first_answer"]
     reasoned = np.where(np.isnan(answer), end, answer)
     phases = [
@@ -161,7 +161,7 @@ def _bars(rows: pa.Table, begin: int, address: Address, t: Words) -> Figure:
                     "y": [int(lane[i]) for i in marked],
                     "text": [kinds[i] or "" for i in marked],
                     "marker": marker,
-                    "customdata": [str(address.to(request=ids[i])) for i in marked],
+                    "customdata": [str(query.to(request=ids[i])) for i in marked],
                     "hovertemplate": "%{x:.3f} s %{text}<extra>" + name + "</extra>",
                 }
             )
@@ -248,7 +248,7 @@ def _activity(rows: pa.Table, events: pa.Table, begin: int, t: Words) -> tuple[F
     return tuple(found)
 
 
-def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Words) -> None:
+def _extremes(page: Page, rows: pa.Table, begin: int, query: Query, t: Words) -> None:
     """The slowest requests, and every failure, as rows."""
     start, end = _seconds(rows, "start_ns", begin), _seconds(rows, "end_ns", begin)
     first = _seconds(rows, "first_token_ns", begin)
@@ -261,7 +261,7 @@ def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Wor
     def line(i: int) -> list[Cell]:
         return [
             text(statuses[i] if statuses[i] == "ok" else f"{statuses[i]}: {kinds[i]}", messages[i] or ""),
-            _link(ids[i], address),
+            _link(ids[i], query),
             num(float(start[i]), 3),
             num(_known(first[i] - start[i])),
             num(_known(end[i] - start[i])),
@@ -280,28 +280,28 @@ def _extremes(sheet: Sheet, rows: pa.Table, begin: int, address: Address, t: Wor
     ]
     if bad:
         words = t("{shown} of {total} failed requests").format(shown=len(bad[:200]), total=len(bad))
-        sheet.table(head, [line(i) for i in bad[:200]], words, "failed")
+        page.table(head, [line(i) for i in bad[:200]], words, "failed")
     inner = table(head, [line(i) for i in slow], name="slowest")
-    sheet.fold("slow", t("The slowest requests"), inner)
+    page.fold("slow", t("The slowest requests"), inner)
 
 
 def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _link(request_id: str, address: Address) -> Cell:
-    return Cell(anchor(request_id, address.to(request=request_id)), request_id)
+def _link(request_id: str, query: Query) -> Cell:
+    return Cell(anchor(request_id, query.to(request=request_id)), request_id)
 
 
-def _one(sheet: Sheet, run: Run, point_id: str, request_id: str, t: Words) -> None:
+def _one(page: Page, run: StoredRun, point_id: str, request_id: str, t: Words) -> None:
     found = find_request(run, point_id, request_id)
     if found is None:
-        sheet.say(t("This run has no request {name} at this point.").format(name=request_id[:80]), "bad")
+        page.say(t("This run has no request {name} at this point.").format(name=request_id[:80]), "bad")
         return
-    sheet.heading(t("Request {name}").format(name=request_id))
+    page.heading(t("Request {name}").format(name=request_id))
     if found["status"] != "ok":
-        sheet.say(f"{found['status']}: {found['error_kind']} {(found['error_message'] or '')[:500]}", "bad")
+        page.say(f"{found['status']}: {found['error_kind']} {(found['error_message'] or '')[:500]}", "bad")
     if found["event_ns"]:
-        sheet.draw(token_figure(found, "", t))
+        page.draw(token_figure(found, "", t))
     else:
-        sheet.say(t("It brought no token."))
+        page.say(t("It brought no token."))

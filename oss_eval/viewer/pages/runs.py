@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from oss_eval.analysis.advice import HEALTHY
 from oss_eval.report.format import number
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Sheet, anchor, badge, esc, num, share, text
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Page, anchor, badge, esc, num, share, text
 from oss_eval.viewer.pages.common import PERF_KINDS, Words, nothing, state_badges
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 
 CONTROLS = (
-    Control("q", "Search", "text", info="model, task, endpoint, label or name"),
-    Control(
+    Filter("q", "Search", "text", info="model, task, endpoint, label or name"),
+    Filter(
         "kind",
         "Kind",
         "choice",
         (("all", ""), ("benchmarks", "bench"), ("load sweeps", "perf"), ("calibrations", "calibrate")),
     ),
-    Control(
+    Filter(
         "state",
         "State",
         "choice",
@@ -36,16 +36,16 @@ MOST = 300
 """Rows shown; a search finds the others."""
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """The list."""
-    sheet = Sheet(t("Numbers"))
-    every = library.runs()
+    page = Page(t("Numbers"))
+    every = run_index.runs()
     if not every:
-        folders = ", ".join(map(str, library.folders))
+        folders = ", ".join(map(str, run_index.folders))
         words = t("There are no runs in {folders} yet. Make one, it will appear here:").format(folders=folders)
-        return nothing(sheet, words, f"oss-eval perf --url sim://gpt-oss-20b-h20 --out {library.folders[0]}", t)
-    found = [run for run in every if _matches(run, address)]
-    _selection(sheet, library, address, t)
+        return nothing(page, words, f"oss-eval perf --url sim://gpt-oss-20b-h20 --out {run_index.folders[0]}", t)
+    found = [run for run in every if _matches(run, query)]
+    _selection(page, run_index, query, t)
     head = [
         "",
         t("Run"),
@@ -60,17 +60,17 @@ def draw(library: Library, address: Address, t: Words) -> Sheet:
         t("Endpoint"),
     ]
     words = t("{shown} of {total} runs").format(shown=len(found[:MOST]), total=len(every))
-    sheet.table(head, [_row(run, address, t) for run in found[:MOST]], words, "runs")
+    page.table(head, [_row(run, query, t) for run in found[:MOST]], words, "runs")
     for run in found[:MOST]:
         if run.resume:
-            sheet.say(t("{run} can go on with: {command}").format(run=run.path.name, command=run.resume))
-    return sheet
+            page.say(t("{run} can go on with: {command}").format(run=run.path.name, command=run.resume))
+    return page
 
 
-def _matches(run: Run, address: Address) -> bool:
-    if address.get("kind") and run.kind != address.get("kind"):
+def _matches(run: StoredRun, query: Query) -> bool:
+    if query.get("kind") and run.kind != query.get("kind"):
         return False
-    wanted = address.get("state")
+    wanted = query.get("state")
     fits = {
         "": True,
         "real": bool(run.manifest) and not run.simulated,
@@ -92,13 +92,13 @@ def _matches(run: Run, address: Address) -> bool:
         *run.efforts,
         *(f"{key}={value}" for key, value in labels.items()),
     ]
-    return all(word in " ".join(words).lower() for word in address.get("q").lower().split())
+    return all(word in " ".join(words).lower() for word in query.get("q").lower().split())
 
 
-def _selection(sheet: Sheet, library: Library, address: Address, t: Words) -> None:
-    chosen = library.chosen(address.runs, ("bench", *PERF_KINDS))
+def _selection(page: Page, run_index: RunIndex, query: Query, t: Words) -> None:
+    chosen = run_index.chosen(query.runs, ("bench", *PERF_KINDS))
     if not chosen:
-        sheet.say(t("Open a run by its name, or tick several to look at them together."))
+        page.say(t("Open a run by its name, or tick several to look at them together."))
         return
     keys = tuple(run.key for run in chosen)
     links = []
@@ -110,29 +110,29 @@ def _selection(sheet: Sheet, library: Library, address: Address, t: Words) -> No
     if len(chosen) > 1:
         links.append((t("Compare"), "compare"))
     names = ", ".join(f"<b>{chr(65 + i)}</b> {esc(run.label)}" for i, run in enumerate(chosen))
-    steps = " ".join(anchor(title, address.to(page, keys), kind="step") for title, page in links)
-    clear = anchor(t("Clear"), address.to(runs=()), kind="step")
-    sheet.add(f"<p>{esc(t('Selected'))}: {names} &nbsp; {steps} {clear}</p>")
+    steps = " ".join(anchor(title, query.to(target, keys), kind="step") for title, target in links)
+    clear = anchor(t("Clear"), query.to(runs=()), kind="step")
+    page.add(f"<p>{esc(t('Selected'))}: {names} &nbsp; {steps} {clear}</p>")
 
 
-def _row(run: Run, address: Address, t: Words) -> list[Cell]:
+def _row(run: StoredRun, query: Query, t: Words) -> list[Cell]:
     if not run.manifest:
         blank = Cell("")
         return [blank, text(run.path.name), text(run.created), *[blank] * 4, _note(run), *[blank] * 3]
-    ticked = run.key in address.runs
-    others = tuple(key for key in address.runs if key != run.key)
-    toggled = address.to(runs=others if ticked else (*address.runs, run.key))
+    ticked = run.key in query.runs
+    others = tuple(key for key in query.runs if key != run.key)
+    toggled = query.to(runs=others if ticked else (*query.runs, run.key))
     tick = (
         f'<a data-go role="checkbox" aria-checked="{str(ticked).lower()}" data-run="{esc(run.key)}" '
         f'aria-label="{esc(run.path.name)}" '
         f'href="{esc(toggled)}">{"☑" if ticked else "☐"}</a>'
     )
-    page = "scores" if run.kind == "bench" else "perf"
+    target = "scores" if run.kind == "bench" else "perf"
     kinds = {"bench": t("benchmark"), "perf": t("load sweep"), "calibrate": t("calibration")}
     endpoint = run.endpoint
     where = endpoint.get("simulator") if run.simulated else endpoint.get("name") or endpoint.get("url", "")
     labels = " ".join(f"{key}={value}" for key, value in (run.manifest.get("labels") or {}).items())
-    name = anchor(run.manifest.get("name") or run.path.name, Address(page, (run.key,)), run.path.name)
+    name = anchor(run.manifest.get("name") or run.path.name, Query(target, (run.key,)), run.path.name)
     noted = f'<br><small class="ci">{esc(labels)}</small>' if labels else ""
     return [
         Cell(tick, str(ticked)),
@@ -149,11 +149,11 @@ def _row(run: Run, address: Address, t: Words) -> list[Cell]:
     ]
 
 
-def _note(run: Run) -> Cell:
+def _note(run: StoredRun) -> Cell:
     return Cell(f'<span class="wrong">{esc(run.problems[0] if run.problems else "")}</span>', "", wraps=True)
 
 
-def _headline(run: Run, t: Words) -> Cell:
+def _headline(run: StoredRun, t: Words) -> Cell:
     if run.live:  # nothing is computed for it: that would take the cores it measures with
         done, planned = run.progress
         share_done = done / planned if planned else 0.0
@@ -182,7 +182,7 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f' <small class="ci">{low:.2f}–{high:.2f}</small>'
 
 
-def _success(run: Run) -> Cell:
+def _success(run: StoredRun) -> Cell:
     if run.live:
         return num(None)
     name = "failed" if run.kind == "bench" else "failures"
@@ -195,7 +195,7 @@ def _success(run: Run) -> Cell:
     return cell
 
 
-def _checks(run: Run, t: Words) -> Cell:
+def _checks(run: StoredRun, t: Words) -> Cell:
     warnings = run.warnings
     if warnings is None:
         return Cell("–", -1)

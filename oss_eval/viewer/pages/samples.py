@@ -11,18 +11,18 @@ import pyarrow.compute as pc
 
 from oss_eval.report.format import NOTHING
 from oss_eval.results.reader import KEY
-from oss_eval.viewer.filters import Control
+from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.markdown import safe
-from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, esc, num, table, text
-from oss_eval.viewer.pages.common import Words, introduce, latest, nothing, problems, unfit
+from oss_eval.viewer.page import Cell, Figure, Page, anchor, esc, num, table, text
+from oss_eval.viewer.pages.common import Words, latest, nothing, problems, run_header, unfit
 from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, sample_name, verdict
 from oss_eval.viewer.pages.tokens import find_request, token_figure
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 
 CONTROLS = (
-    Control("point", "Task and effort", "choice"),
-    Control(
+    Filter("point", "Task and effort", "choice"),
+    Filter(
         "verdict",
         "Which answers",
         "choice",
@@ -37,7 +37,7 @@ CONTROLS = (
             ("changed between A and B", "changed"),
         ),
     ),
-    Control("q", "Search in texts", "text", info="prompt, reasoning, answer, target"),
+    Filter("q", "Search in texts", "text", info="prompt, reasoning, answer, target"),
 )
 PAGE = 60
 """Rows of the list shown at a time."""
@@ -63,36 +63,36 @@ Place = tuple[str, str, str | None, str, int]
 """Which answer it is in any run: task, subset, effort, sample, epoch."""
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """The list, and the answer chosen."""
-    sheet = Sheet(t("Numbers"))
-    if unfit(sheet, library, address, ("bench",), t):
-        return sheet
-    shown = latest(library, address, ("bench",))[:2]
+    page = Page(t("Numbers"))
+    if unfit(page, run_index, query, ("bench",), t):
+        return page
+    shown = latest(run_index, query, ("bench",))[:2]
     if not shown:
         words = t("There is no benchmark among these runs. One to begin with:")
-        return nothing(sheet, words, "oss-eval bench demo --url sim://gpt-oss-20b-h20", t)
+        return nothing(page, words, "oss-eval bench demo --url sim://gpt-oss-20b-h20", t)
     first = shown[0]
     points = first.planned
-    chosen = address.get("point") if address.get("point") in {value for _, value in points} else ""
-    sheet.choices["point"] = ([(t("all"), ""), *points], chosen)
-    introduce(sheet, shown, address, t)
-    rows = _rows(first, chosen, address.get("q"))
+    chosen = query.get("point") if query.get("point") in {value for _, value in points} else ""
+    page.choices["point"] = ([(t("all"), ""), *points], chosen)
+    run_header(page, shown, query, t)
+    rows = _rows(first, chosen, query.get("q"))
     others = {_place(row): row for row in _rows(shown[1], "", "")} if len(shown) > 1 else {}
-    found = [row for row in rows if _fits(row, others.get(_place(row)), address.get("verdict"))]
-    at = _chosen(found, rows, address)
+    found = [row for row in rows if _fits(row, others.get(_place(row)), query.get("verdict"))]
+    at = _chosen(found, rows, query)
     if not found:
-        sheet.say(t("No answer fits these filters."))
-    _list(sheet, found, others, at, address, t)
+        page.say(t("No answer fits these filters."))
+    _list(page, found, others, at, query, t)
     if at is not None:
-        _detail(sheet, shown, at, t)
+        _detail(page, shown, at, t)
     else:
-        sheet.below = Sheet(sheet.numbers_word)
-    problems(sheet, shown, t)
-    return sheet
+        page.below = Page(page.numbers_word)
+    problems(page, shown, t)
+    return page
 
 
-def _rows(run: Run, point_id: str, words: str) -> list[Row]:
+def _rows(run: StoredRun, point_id: str, words: str) -> list[Row]:
     samples = run.samples([*BRIEF, *TEXTS] if words else BRIEF)
     if point_id:
         samples = samples.filter(pc.equal(samples["point_id"].cast(pa.string()), point_id))
@@ -124,18 +124,16 @@ def _fits(row: Row, other: Row | None, wanted: str) -> bool:
     return not wanted or verdict(row) == wanted
 
 
-def _chosen(found: list[Row], rows: list[Row], address: Address) -> Row | None:
-    wanted = address.get("sample")
+def _chosen(found: list[Row], rows: list[Row], query: Query) -> Row | None:
+    wanted = query.get("sample")
     return next((row for row in rows if sample_name(row) == wanted), found[0] if found else None)
 
 
-def _to(row: Row, address: Address) -> Address:
-    return address.to(sample=sample_name(row))
+def _to(row: Row, query: Query) -> Query:
+    return query.to(sample=sample_name(row))
 
 
-def _list(
-    sheet: Sheet, found: list[Row], others: dict[Place, Row], at: Row | None, address: Address, t: Words
-) -> None:
+def _list(page: Page, found: list[Row], others: dict[Place, Row], at: Row | None, query: Query, t: Words) -> None:
     listed = at in found
     place = found.index(at) if at is not None and listed else 0
     begin = place // PAGE * PAGE
@@ -159,7 +157,7 @@ def _list(
         here = " ◀" if row is at else ""
         lines.append(
             [
-                Cell(anchor(name + here, _to(row, address)), name),
+                Cell(anchor(name + here, _to(row, query)), name),
                 *([text(row["reasoning_effort"] or "–")] if several else []),
                 num(row["epoch"], 0),
                 _sign(row, t),
@@ -175,17 +173,17 @@ def _list(
     )
     steps = []
     if place > 0:
-        steps.append(anchor("← " + t("previous answer"), _to(found[place - 1], address), kind="step"))
+        steps.append(anchor("← " + t("previous answer"), _to(found[place - 1], query), kind="step"))
     if found and at is not None and not listed:  # the filters don't let it through: the list begins anew
-        steps.append(anchor(t("next answer") + " →", _to(found[0], address), kind="step"))
+        steps.append(anchor(t("next answer") + " →", _to(found[0], query), kind="step"))
     elif found and place + 1 < len(found):
-        steps.append(anchor(t("next answer") + " →", _to(found[place + 1], address), kind="step"))
+        steps.append(anchor(t("next answer") + " →", _to(found[place + 1], query), kind="step"))
     if begin:
-        steps.append(anchor("⇤ " + t("previous page"), _to(found[begin - PAGE], address), kind="step"))
+        steps.append(anchor("⇤ " + t("previous page"), _to(found[begin - PAGE], query), kind="step"))
     if begin + PAGE < len(found):
-        steps.append(anchor(t("next page") + " ⇥", _to(found[begin + PAGE], address), kind="step"))
+        steps.append(anchor(t("next page") + " ⇥", _to(found[begin + PAGE], query), kind="step"))
     inner = table(head, lines, words, "samples")
-    sheet.add(f'<p>{" ".join(steps)}</p><div class="list">{inner}</div>')
+    page.add(f'<p>{" ".join(steps)}</p><div class="list">{inner}</div>')
 
 
 def _sign(row: Row | None, t: Words) -> Cell:
@@ -206,12 +204,12 @@ def _short(words: str | None) -> Cell:
 # -- one answer -------------------------------------------------------------------------------------------------
 
 
-def _detail(sheet: Sheet, shown: list[Run], at: Row, t: Words) -> None:
+def _detail(page: Page, shown: list[StoredRun], at: Row, t: Words) -> None:
     answers = [_whole(run, _place(at)) for run in shown]
     name = at["sample_id"] if at["subset"] in ("default", "") else f"{at['subset']} {at['sample_id']}"
     effort = f" {at['reasoning_effort']}" if at["reasoning_effort"] else ""
-    sheet.heading(f"{at['task']}{effort}: {t('problem')} {name}, {t('answer')} {at['epoch']}")
-    sheet.below = below = Sheet(sheet.numbers_word, caption=sheet.caption)
+    page.heading(f"{at['task']}{effort}: {t('problem')} {name}, {t('answer')} {at['epoch']}")
+    page.below = below = Page(page.numbers_word, caption=page.caption)
     below.heading(t("How it went"))
     _facts(below, answers, t)
     drawn = [
@@ -228,16 +226,16 @@ def _detail(sheet: Sheet, shown: list[Run], at: Row, t: Words) -> None:
             shown_text = row["reasoning"][:200_000]
             below.fold(f"reasoning{place}", words, f"<pre>{esc(shown_text)}</pre>")
     first = answers[0]
-    sheet.texts["prompt"] = f"### {t('Prompt')}\n\n" + (_prompt(first["prompt"]) if first else "")
+    page.texts["prompt"] = f"### {t('Prompt')}\n\n" + (_prompt(first["prompt"]) if first else "")
     for place, (letter, row) in enumerate(zip("ab", answers, strict=False)):
         title = t("Answer") + (f" {letter.upper()}" if len(shown) > 1 else "")
         body = safe(row["response"]) if row is not None else ""
-        sheet.texts[f"answer_{letter}"] = f"### {title}\n\n" + (body or f"*{t('nothing')}*")
+        page.texts[f"answer_{letter}"] = f"### {title}\n\n" + (body or f"*{t('nothing')}*")
         if place == 1 and row is None:
-            sheet.texts["answer_b"] = f"### {title}\n\n*{t('B has no such answer')}*"
+            page.texts["answer_b"] = f"### {title}\n\n*{t('B has no such answer')}*"
 
 
-def _whole(run: Run, place: Place) -> Row | None:
+def _whole(run: StoredRun, place: Place) -> Row | None:
     """All columns of one answer; the texts of the others are not turned into objects."""
     names = [
         *BRIEF,
@@ -282,7 +280,7 @@ def _prompt(messages: str | None) -> str:
     return "\n\n---\n\n".join(shown)
 
 
-def _facts(sheet: Sheet, answers: list[Row | None], t: Words) -> None:
+def _facts(page: Page, answers: list[Row | None], t: Words) -> None:
     def ms(value: float | None) -> Cell:
         return num(None if value is None else value / 1e3, unit="s")
 
@@ -312,7 +310,7 @@ def _facts(sheet: Sheet, answers: list[Row | None], t: Words) -> None:
     head = ["", "A", "B"] if len(answers) > 1 else ["", t("Value")]
     missing = Cell("–", "")
     rows = [[text(name), *(missing if row is None else show(row) for row in answers)] for name, show in lines]
-    sheet.table(head, [row for row in rows if any(cell.html != NOTHING for cell in row[1:])], name="facts")
+    page.table(head, [row for row in rows if any(cell.html != NOTHING for cell in row[1:])], name="facts")
 
 
 def _long(words: str | None) -> Cell:
@@ -321,7 +319,7 @@ def _long(words: str | None) -> Cell:
     return Cell(esc(words[:500]), words[:500], wraps=True)
 
 
-def _timeline(run: Run, row: Row, letter: str, t: Words) -> Figure | None:
+def _timeline(run: StoredRun, row: Row, letter: str, t: Words) -> Figure | None:
     """Tokens over the time of the request that gave the answer."""
     if not row["request_id"]:
         return None

@@ -10,33 +10,33 @@ from oss_eval.analysis.advice import advise_scores
 from oss_eval.analysis.bench_summary import OVERALL, comparisons
 from oss_eval.analysis.metrics import Metric
 from oss_eval.viewer import figures
-from oss_eval.viewer.filters import Control
-from oss_eval.viewer.page import Cell, Figure, Sheet, esc, estimate, link, num, share, table, text
+from oss_eval.viewer.filters import Filter
+from oss_eval.viewer.page import Cell, Figure, Page, esc, estimate, link, num, share, table, text
 from oss_eval.viewer.pages.common import (
     Words,
-    introduce,
     latest,
     nothing,
     problems,
+    run_header,
     series_name,
     state_badges,
     unfit,
 )
 from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, grids
-from oss_eval.viewer.published_scores import Reference, published
-from oss_eval.viewer.query import Address
-from oss_eval.viewer.run_index import Library, Run, View, effort_rank, mean_score
+from oss_eval.viewer.published_scores import PublishedScore, published
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun, effort_rank, mean_score
 
 CONTROLS = (
-    Control("task", "Task", "choice"),
-    Control(
+    Filter("task", "Task", "choice"),
+    Filter(
         "cost",
         "Cost on the frontier",
         "radio",
         (("mean tokens", "tokens"), ("mean latency", "latency_ms"), ("price", "cost")),
         "tokens",
     ),
-    Control("order", "Order of problems", "radio", (("as asked", "asked"), ("hardest first", "hardest")), "asked"),
+    Filter("order", "Order of problems", "radio", (("as asked", "asked"), ("hardest first", "hardest")), "asked"),
 )
 MOST_TASKS = 6
 MOST_EXPLAINED = 4
@@ -49,81 +49,81 @@ COSTS = {
 }
 
 
-def draw(library: Library, address: Address, t: Words) -> Sheet:
+def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     """Leaderboard, bars, frontier, grids."""
-    sheet = Sheet(t("Numbers"))
-    if unfit(sheet, library, address, ("bench",), t):
-        return sheet
-    shown = latest(library, address, ("bench",), most=50)
+    page = Page(t("Numbers"))
+    if unfit(page, run_index, query, ("bench",), t):
+        return page
+    shown = latest(run_index, query, ("bench",), most=50)
     if not shown:
         command = "oss-eval bench demo --url sim://gpt-oss-20b-h20 --reasoning-effort low medium high"
-        return nothing(sheet, t("There is no benchmark among these runs. One to begin with:"), command, t)
+        return nothing(page, t("There is no benchmark among these runs. One to begin with:"), command, t)
     tasks = list(dict.fromkeys(view.task for run in shown for view in run.points))
-    task = address.get("task") if address.get("task") in tasks else ""
-    sheet.choices["task"] = ([(t("all"), ""), *((name, name) for name in tasks)], task)
+    task = query.get("task") if query.get("task") in tasks else ""
+    page.choices["task"] = ([(t("all"), ""), *((name, name) for name in tasks)], task)
     views = [view for run in shown for view in run.points if task in ("", view.task)]
-    if address.runs:
-        introduce(sheet, shown, address, t)
-    sheet.heading(
+    if query.runs:
+        run_header(page, shown, query, t)
+    page.heading(
         t("Leaderboard"),
         t(
             "avg@k: mean over problems of k answers each, with its 95% interval, clustered by problem. Of all: "
             "with failed and ungraded answers as wrong."
         ),
     )
-    _leaderboard(sheet, views, shown, address, t)
-    for run in shown[:MOST_EXPLAINED] if address.runs else shown[:1]:
-        _conclusions(sheet, run, len(shown) > 1, t)
+    _leaderboard(page, views, shown, query, t)
+    for run in shown[:MOST_EXPLAINED] if query.runs else shown[:1]:
+        _conclusions(page, run, len(shown) > 1, t)
     for name in [task] if task else tasks[:MOST_TASKS]:
         mine = [view for view in views if view.task == name and view.score() is not None]
         if mine:
-            sheet.heading(name)
-            frontier = _frontier(mine, shown, address, t)
-            sheet.draw(_bars(mine, shown, t), *([frontier] if frontier.data else []))
+            page.heading(name)
+            frontier = _frontier(mine, shown, query, t)
+            page.draw(_bars(mine, shown, t), *([frontier] if frontier.data else []))
             if not frontier.data:
-                sheet.say(frontier.note)
-            _sources(sheet, mine, t)
+                page.say(frontier.note)
+            _sources(page, mine, t)
     if len(tasks) > MOST_TASKS and not task:
-        sheet.say(t("Figures of {n} more tasks: choose one above.").format(n=len(tasks) - MOST_TASKS))
+        page.say(t("Figures of {n} more tasks: choose one above.").format(n=len(tasks) - MOST_TASKS))
     first = shown[0]
-    sheet.heading(
+    page.heading(
         t("Problem by problem"),
         t("A sign for each problem (row) and answer to it (column); click one to read it."),
     )
     signs = "  ".join(f"{SIGNS[kind]} {t(word)}" for kind, word in VERDICTS.items())
-    sheet.say(f"{first.path.name}: {signs}")
-    grids(sheet, first, task, address, t)
-    problems(sheet, shown, t)
-    return sheet
+    page.say(f"{first.path.name}: {signs}")
+    grids(page, first, task, query, t)
+    problems(page, shown, t)
+    return page
 
 
-def _conclusions(sheet: Sheet, run: Run, several: bool, t: Words) -> None:
+def _conclusions(page: Page, run: StoredRun, several: bool, t: Words) -> None:
     """What failed, and what the terminal says follows: efforts compared problem by problem, problems needed."""
     name = f"{run.label}: " if several else ""
     groups = [group for group in run.groups if group.subset == OVERALL]
     for group in groups:
         where = " ".join(filter(None, (group.task, group.effort)))
         for kind, (count, example) in group.failures.items():
-            sheet.say(f"{name}{where}: {count} × {kind} {example[:200]}", "bad")
+            page.say(f"{name}{where}: {count} × {kind} {example[:200]}", "bad")
         for reason, count in list(group.unscored_reasons.items())[:3]:
-            sheet.say(f"{name}{where}: {count} × {t('not graded')}: {reason[:200]}", "warn")
+            page.say(f"{name}{where}: {count} × {t('not graded')}: {reason[:200]}", "warn")
     samples = run.samples(["point_id", "subset", "sample_id", "score"])
     lines = advise_scores(groups, comparisons(samples, groups))
     if lines:
         items = "".join(f"<li>{esc(line)}</li>" for line in lines)
-        sheet.fold(f"advice-{run.key}", name + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
+        page.fold(f"advice-{run.key}", name + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
 
 
-def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Address, t: Words) -> None:
+def _leaderboard(page: Page, views: list[PointView], shown: list[StoredRun], query: Query, t: Words) -> None:
     order = sorted(views, key=lambda v: (v.task, -(m.value if (m := v.score()) else -1)))
     columns = [
-        (title, [cell(view) for view in order], always) for title, cell, always in _columns(shown, address, t)
+        (title, [cell(view) for view in order], always) for title, cell, always in _columns(shown, query, t)
     ]
     told = [(title, cells) for title, cells, always in columns if always or any(cell.sort for cell in cells)]
     lines = list(zip(*(cells for _, cells in told), strict=True))
-    sheet.table([title for title, _ in told], lines, name="leaderboard")
+    page.table([title for title, _ in told], lines, name="leaderboard")
     if any(not view.whole for view in views):
-        sheet.say(t("* not all answers yet, the quick ones first: not yet a score to quote"), "warn")
+        page.say(t("* not all answers yet, the quick ones first: not yet a score to quote"), "warn")
     rows = []
     for run in shown:
         for (point_id, subset), metrics in run.summary.items():
@@ -142,16 +142,18 @@ def _leaderboard(sheet: Sheet, views: list[View], shown: list[Run], address: Add
                 )
     if rows:
         inner = table([t("Model"), t("Task"), t("Effort"), t("Subset"), t("Score"), t("Scored")], rows)
-        sheet.fold("subsets", t("Subsets"), inner)
+        page.fold("subsets", t("Subsets"), inner)
 
 
-def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Callable[[View], Cell], bool]]:
+def _columns(
+    shown: list[StoredRun], query: Query, t: Words
+) -> list[tuple[str, Callable[[PointView], Cell], bool]]:
     """(title, a point's cell, whether the column stands even where it holds nothing but zeros)."""
 
     def figure(metric: str, stat: str = "value", digits: int | None = 0, factor: float = 1.0) -> Any:
         return lambda v: num(None if (x := v.metrics.get(metric, stat)) is None else x * factor, digits)
 
-    def of_k(name: str) -> Callable[[View], Cell]:
+    def of_k(name: str) -> Callable[[PointView], Cell]:
         return lambda v: num(v.metrics.get("score", f"{name}@{_k(v)}"), 3)
 
     return [
@@ -176,11 +178,11 @@ def _columns(shown: list[Run], address: Address, t: Words) -> list[tuple[str, Ca
         (t("Latency (s)"), lambda v: estimate(v.metrics.metric("latency_ms", "mean"), 1e-3), True),
         (t("TTFT (s)"), figure("ttft_ms", "mean", None, 1e-3), False),
         (t("Price of 1,000"), figure("cost", "mean", None, 1e3), False),
-        (t("Run"), lambda v: link(v.run.label, address.to("about", (v.run.key,)), v.run.path.name), True),
+        (t("Run"), lambda v: link(v.run.label, query.to("about", (v.run.key,)), v.run.path.name), True),
     ]
 
 
-def _scored(view: View, t: Words) -> Cell:
+def _scored(view: PointView, t: Words) -> Cell:
     """How many answers the score is of; with the plan where it is not finished."""
     score = view.score()
     if score is None or view.whole:
@@ -188,24 +190,24 @@ def _scored(view: View, t: Words) -> Cell:
     return Cell(f"{score.n:,} {esc(t('of'))} {view.number:,}*", score.n, True)
 
 
-def _k(view: View) -> str:
+def _k(view: PointView) -> str:
     score = view.score()
     return score.stat.removeprefix("avg@") if score else ""
 
 
-def _by_run(views: list[View], shown: list[Run]) -> dict[str, list[View]]:
-    found: dict[str, list[View]] = defaultdict(list)
+def _by_run(views: list[PointView], shown: list[StoredRun]) -> dict[str, list[PointView]]:
+    found: dict[str, list[PointView]] = defaultdict(list)
     for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort))):
         found[series_name(view.run, shown)].append(view)
     return found
 
 
-def _references(views: list[View]) -> list[Reference]:
+def _references(views: list[PointView]) -> list[PublishedScore]:
     models = dict.fromkeys(view.run.model for view in views)
     return list(dict.fromkeys(ref for model in models for ref in published(model, views[0].task)))
 
 
-def _bars(views: list[View], shown: list[Run], t: Words) -> Figure:
+def _bars(views: list[PointView], shown: list[StoredRun], t: Words) -> Figure:
     """Scores by effort, a bar a run."""
     efforts = sorted({view.effort for view in views}, key=effort_rank)
     names = [effort or t("no effort") for effort in efforts]
@@ -252,7 +254,7 @@ def _bars(views: list[View], shown: list[Run], t: Words) -> Figure:
     )
 
 
-def _hollow(x: list[Any], y: list[float], marks: list[Reference], index: int) -> dict[str, Any]:
+def _hollow(x: list[Any], y: list[float], marks: list[PublishedScore], index: int) -> dict[str, Any]:
     symbol = figures.SYMBOLS[index % len(figures.SYMBOLS)]
     return {
         "type": "scatter",
@@ -266,9 +268,9 @@ def _hollow(x: list[Any], y: list[float], marks: list[Reference], index: int) ->
     }
 
 
-def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -> Figure:
+def _frontier(views: list[PointView], shown: list[StoredRun], query: Query, t: Words) -> Figure:
     """Score against what an answer costs, a line a run through its efforts."""
-    chosen = address.get("cost") if address.get("cost") in COSTS else "tokens"
+    chosen = query.get("cost") if query.get("cost") in COSTS else "tokens"
     title, factor = COSTS[chosen]
     data: list[dict[str, Any]] = []
     rows = []
@@ -291,7 +293,7 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
             error_y=figures.errors(found) | {"color": colour},
             error_x=figures.errors(costs, factor) | {"color": colour},
             hovertemplate="%{text}: %{y:.3f}, %{x:,.4g}<extra>%{fullData.name}</extra>",
-            customdata=[str(address.to("samples", (view.run.key,), point=view.point_id)) for view in having],
+            customdata=[str(query.to("samples", (view.run.key,), point=view.point_id)) for view in having],
         )
         trace["mode"] = "lines+markers+text"
         data.append(trace)
@@ -303,7 +305,7 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
     note = ""
     known = _references(views)
     for source in dict.fromkeys(ref.source for ref in known):
-        marks: list[tuple[float, Reference]] = []
+        marks: list[tuple[float, PublishedScore]] = []
         for ref in known:
             own = next(
                 (
@@ -332,7 +334,7 @@ def _frontier(views: list[View], shown: list[Run], address: Address, t: Words) -
     return Figure("frontier", t("Effort frontier: score against cost, 95% intervals"), data, layout, inner, note)
 
 
-def _sources(sheet: Sheet, views: list[View], t: Words) -> None:
+def _sources(page: Page, views: list[PointView], t: Words) -> None:
     found = list(dict.fromkeys((ref.source, ref.url) for ref in _references(views)))
     if found:
         links = "; ".join(
@@ -340,4 +342,4 @@ def _sources(sheet: Sheet, views: list[View], t: Words) -> None:
             for source, url in found
         )
         words = t("Published scores, made with settings of their own")
-        sheet.add(f'<p class="note">{esc(words)}: {links}</p>')
+        page.add(f'<p class="note">{esc(words)}: {links}</p>')

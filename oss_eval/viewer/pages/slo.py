@@ -9,22 +9,22 @@ import pyarrow as pa
 from oss_eval.analysis.slo import OBJECTIVE, Goodput, goodput
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.viewer import figures
-from oss_eval.viewer.page import Cell, Figure, Sheet, anchor, esc, num, share, table, text
+from oss_eval.viewer.page import Cell, Figure, Page, anchor, esc, num, share, table, text
 from oss_eval.viewer.pages.common import Words, levels, requests_of
-from oss_eval.viewer.run_index import View
+from oss_eval.viewer.run_index import PointView
 
 MEETING = {True: ("✓", "meets", "right"), False: ("✗", "misses", "wrong"), None: ("≈", "can't tell", "")}
 
 
 def service(
-    sheet: Sheet,
-    series: dict[str, list[View]],
+    page: Page,
+    series: dict[str, list[PointView]],
     rows: dict[tuple[str, str], pa.Table],
     limits: dict[str, float],
     t: Words,
 ) -> None:
     """Which concurrency holds some limits, by name of a duration in ms; `rows` are the requests of each point."""
-    sheet.heading(
+    page.heading(
         t("Service level"),
         t(
             "Goodput: requests per second that meet every limit. Attainment: their share of all requests, "
@@ -32,7 +32,7 @@ def service(
         ),
     )
     if not limits:
-        sheet.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."), "note hint")
+        page.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."), "note hint")
         return
     data: list[dict[str, Any]] = []
     lines: list[list[Cell]] = []
@@ -72,18 +72,18 @@ def service(
         f"{name.upper() if name != 'latency' else t('latency')} ≤ {limit:,.0f} ms"
         for name, limit in limits.items()
     )
-    sheet.say(
+    page.say(
         t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
             limits=said, share=OBJECTIVE
         )
     )
     for name, at in held.items():
-        sheet.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=" ".join(at)))
+        page.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=" ".join(at)))
     if any("≈" in cell.html for line in lines for cell in line):
-        sheet.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
+        page.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
     inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
     layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
-    sheet.add(inner)
-    sheet.draw(Figure("goodput", t("Goodput"), data, layout, inner))
+    page.add(inner)
+    page.draw(Figure("goodput", t("Goodput"), data, layout, inner))

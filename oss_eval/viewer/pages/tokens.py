@@ -10,12 +10,12 @@ from oss_eval.results.reader import find_rows
 from oss_eval.viewer import figures
 from oss_eval.viewer.page import Figure, num, table
 from oss_eval.viewer.pages.common import Words
-from oss_eval.viewer.run_index import Run
+from oss_eval.viewer.run_index import StoredRun
 
 Row = dict[str, Any]
 
 
-def find_request(run: Run, point_id: str, request_id: str) -> Row | None:
+def find_request(run: StoredRun, point_id: str, request_id: str) -> Row | None:
     """One request with its token events."""
     columns = [
         "request_id",
