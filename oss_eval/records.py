@@ -20,9 +20,11 @@ class RequestRecord:
     model: str
     reasoning_effort: str | None
     parallel: int | None
-    rate: float | None
-    scheduled_ns: int | None
-    start_ns: int | None
+    rate: float | None = None
+    """Requests per second of an open loop."""
+    scheduled_ns: int | None = None
+    """When the load schedule planned the start; None where it plans none, as in a closed loop."""
+    start_ns: int | None = None
     """Just before the first byte of the request was handed to the kernel. None when nothing was sent."""
     headers_ns: int | None = None
     first_token_ns: int | None = None

@@ -185,9 +185,6 @@ class SampleClient:
             model=self._context.model,
             reasoning_effort=self._effort,
             parallel=self._context.concurrency.limit,
-            rate=None,
-            scheduled_ns=None,
-            start_ns=None,
             sample_id=self._sample_id,
             epoch=self._epoch,
         )

@@ -44,8 +44,7 @@ class ServerSession:
             self.asked += 1
             record = RequestRecord(
                 run_id="ask", point_id="ask", request_id=str(self.asked), worker=0, warmup=False, attempt=1,
-                model=self.server.model, reasoning_effort=generation.reasoning_effort, parallel=1, rate=None,
-                scheduled_ns=None, start_ns=None,
+                model=self.server.model, reasoning_effort=generation.reasoning_effort, parallel=1,
             )  # fmt: skip
             answer = self.client.ask(record, orjson.dumps(self.last_body), on_text).result()
             if record.error_message:

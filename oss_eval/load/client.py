@@ -159,10 +159,13 @@ class RequestClient:
             with self._lock, contextlib.suppress(OSError):
                 self._worker.send(what)
 
-    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
+    def _begin(
+        self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int, scheduled_ns: int | None
+    ) -> ResponseDecoder:
         pending = self._pending[tag]
         record = pending.record
-        record.worker, record.start_ns, record.url = worker, start_ns, self._reading.url(server)
+        record.worker, record.scheduled_ns, record.start_ns = worker, scheduled_ns, start_ns
+        record.url = self._reading.url(server)
         return self._reading.decoder(record, keep_text=True, on_text=pending.on_text)
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:

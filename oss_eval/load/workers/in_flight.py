@@ -9,8 +9,9 @@ from oss_eval.load.workers.messages import Batch, CancelRequests
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.records import RequestRecord
 
-Begin = Callable[[int, int, int, int | None, int], ResponseDecoder]
-"""(worker, tag, attempt, start_ns, server) -> the decoder of a request; start_ns None when nothing was sent."""
+Begin = Callable[[int, int, int, int | None, int, int | None], ResponseDecoder]
+"""(worker, tag, attempt, start_ns, server, scheduled_ns) -> the decoder of a request; start_ns None when nothing
+was sent."""
 
 End = Callable[[int, ResponseDecoder, RequestRecord], None]
 """(tag, decoder, record): a request is over."""
@@ -55,8 +56,8 @@ class InFlight:
     def take(self, worker: int, batch: Batch) -> None:
         """Starts before reads before ends: within a batch a request may have all three."""
         decoders, now = self._decoders, time.monotonic()
-        for tag, attempt, start_ns, server in batch.started:
-            decoders[tag] = self._begin(worker, tag, attempt, start_ns, server)
+        for tag, attempt, start_ns, server, scheduled_ns in batch.started:
+            decoders[tag] = self._begin(worker, tag, attempt, start_ns, server, scheduled_ns)
             decoders[tag].moved = now
         view, offset = memoryview(batch.data), 0
         for tag, kernel_ns, seen_ns, length in zip(
@@ -69,9 +70,9 @@ class InFlight:
                 self.tokens += tokens
                 decoder.moved = now
             offset = end
-        for tag, attempt, sent_ns, ended_ns, kind, message, server in batch.ended:
+        for tag, attempt, sent_ns, ended_ns, kind, message, server, scheduled_ns in batch.ended:
             if sent_ns is None:  # no connection, so nothing was sent
-                decoders[tag] = self._begin(worker, tag, attempt, None, server)
+                decoders[tag] = self._begin(worker, tag, attempt, None, server, scheduled_ns)
             decoder = decoders.pop(tag)
             record = decoder.finish(kind, message)
             if kind is not None:

@@ -6,13 +6,16 @@ within a fraction of a second as four flat columns, so that a token costs a few 
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import socket
 import struct
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oss_eval.load.schedule import Schedule
 from oss_eval.probe.target import Target
 
 _HEADER = struct.Struct("=cI")
@@ -41,8 +44,10 @@ class Prepare:
     number: int
     request_file: Path
     counter: Path
+    schedule: Schedule
+    """When each request starts."""
     tags: tuple[int, ...] | None = None
-    """The numbers of the requests in the deck; None when they are all of the point's, from 0."""
+    """The numbers of the requests in the request file; None when they are all of the point's, from 0."""
 
 
 @dataclass(slots=True)
@@ -102,13 +107,14 @@ class Done:
     """Time in which free slots sent nothing because the main process could not keep up."""
 
 
-Started = tuple[int, int, int, int]
-"""A request's first bytes were handed to the kernel: its tag, attempt, start_ns and the server's number. Plain,
-because pickling a thousand objects at once would hold up the worker's loop for milliseconds."""
+Started = tuple[int, int, int, int, int | None]
+"""A request's first bytes were handed to the kernel: its tag, attempt, start_ns, the server's number and
+scheduled_ns. Plain, because pickling a thousand objects at once would block the worker's loop for milliseconds."""
 
-Ended = tuple[int, int, int | None, int, str | None, str | None, int]
-"""A request is over: tag, attempt, start_ns (None: nothing was sent), the instant it was over, error kind (None: a
-whole response was framed), error message and the server's number."""
+Ended = tuple[int, int, int | None, int, str | None, str | None, int, int | None]
+"""A request has ended: tag, attempt, start_ns (None: nothing was sent), its end, error kind (None: a complete
+response was framed), error message, the server's number and scheduled_ns. Timestamps are nanoseconds since the
+epoch."""
 
 
 @dataclass(slots=True)
@@ -151,3 +157,39 @@ class Inbox:
             offset = end
         del self._buffer[:offset]
         return found
+
+
+class Outbox:
+    """Bytes to the main process, written when the socket takes them; never blocks the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop, self._sock = loop, sock
+        self._queue: list[bytes] = []
+        self._offset = 0
+        self.queued = 0
+
+    def put(self, message: Any) -> None:
+        """Queue a message."""
+        data = encode(message)
+        self._queue.append(data)
+        self.queued += len(data)
+        if len(self._queue) == 1:
+            self._loop.add_writer(self._sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            sent = self._sock.send(memoryview(self._queue[0])[self._offset :])
+        except BlockingIOError:
+            return
+        except OSError:  # the main process is gone: there is nobody left to tell
+            self._loop.remove_writer(self._sock.fileno())
+            self._queue.clear()
+            self.queued = 0
+            return
+        self.queued -= sent
+        self._offset += sent
+        if self._offset == len(self._queue[0]):
+            self._offset = 0
+            del self._queue[0]
+            if not self._queue:
+                self._loop.remove_writer(self._sock.fileno())

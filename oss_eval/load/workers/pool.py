@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from oss_eval.errors import StoreError, UsageError
 from oss_eval.load.client_stats import ClientStats
 from oss_eval.load.plan import Point
+from oss_eval.load.schedule import Schedule
+from oss_eval.load.schedule.closed_loop import ClosedLoop
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Prepare, Ready, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
@@ -31,6 +33,7 @@ from oss_eval.system.environment import usable_cores
 from oss_eval.system.signals import Interrupts
 
 RECEIVE_BYTES = 1 << 20
+CLOSED_LOOP = ClosedLoop()
 ABORT_SECONDS = 0.4
 """Workers have so long to say what they gave up; after that nobody waits for them."""
 
@@ -137,9 +140,10 @@ class WorkerPool:
         bodies: Iterator[bytes],
         listener: Listener,
         tags: Sequence[int] | None = None,
+        schedule: Schedule = CLOSED_LOOP,
     ) -> PointOutcome:
         """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time; with `tags`,
-        only the requests of these numbers.
+        only the requests of these numbers; each when `schedule` plans it.
 
         On Ctrl-C or SIGTERM nothing more is sent, and what is in flight gets the grace of the limits to finish; on
         a second one it is given up. All of it is recorded either way. The same if a worker dies, without the
@@ -164,7 +168,7 @@ class WorkerPool:
         cpu = time.process_time()
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, slots, number, request_file, counter, chosen))
+            worker.send(Prepare(point.point_id, slots, number, request_file, counter, schedule, chosen))
         with self._interrupts.counted():
             state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
             for _ in self._collect(used, Ready, state):
@@ -269,7 +273,9 @@ class _PointState:
         self.dead: set[int] = set()
         self.server: str | None = None
 
-    def _begin(self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int) -> ResponseDecoder:
+    def _begin(
+        self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int, scheduled_ns: int | None
+    ) -> ResponseDecoder:
         point = self.point
         record = RequestRecord(
             run_id=self.run_id,
@@ -281,8 +287,7 @@ class _PointState:
             model=self.model,
             reasoning_effort=point.reasoning_effort,
             parallel=point.parallel,
-            rate=None,
-            scheduled_ns=None,
+            scheduled_ns=scheduled_ns,
             start_ns=start_ns,
             url=self.reading.url(server),
         )

@@ -15,12 +15,13 @@ import sys
 import time
 from array import array
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from oss_eval.load.schedule import Planned
 from oss_eval.load.workers.messages import (
     STOPPED,
     Ask,
@@ -30,13 +31,14 @@ from oss_eval.load.workers.messages import (
     Ended,
     Go,
     Inbox,
+    Outbox,
     Prepare,
     Ready,
     Setup,
     Stop,
-    encode,
 )
 from oss_eval.load.workers.request_file import RequestCounter, RequestFile
+from oss_eval.load.workers.usage import Usage
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.probe.connection import Connection, ConnectionFailed
 from oss_eval.probe.poller import Poller
@@ -55,42 +57,6 @@ BACKLOG_BYTES = 64 << 20
 """Reads not yet taken by the main process above which no new request is sent: memory stays bounded."""
 
 
-class Outbox:
-    """Bytes to the main process, written when the socket takes them; never blocks the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self._loop, self._sock = loop, sock
-        self._queue: list[bytes] = []
-        self._offset = 0
-        self.queued = 0
-
-    def put(self, message: Any) -> None:
-        """Queue a message."""
-        data = encode(message)
-        self._queue.append(data)
-        self.queued += len(data)
-        if len(self._queue) == 1:
-            self._loop.add_writer(self._sock.fileno(), self._write)
-
-    def _write(self) -> None:
-        try:
-            sent = self._sock.send(memoryview(self._queue[0])[self._offset :])
-        except BlockingIOError:
-            return
-        except OSError:  # the main process is gone: there is nobody left to tell
-            self._loop.remove_writer(self._sock.fileno())
-            self._queue.clear()
-            self.queued = 0
-            return
-        self.queued -= sent
-        self._offset += sent
-        if self._offset == len(self._queue[0]):
-            self._offset = 0
-            del self._queue[0]
-            if not self._queue:
-                self._loop.remove_writer(self._sock.fileno())
-
-
 class Worker:
     """One process's share of a sweep."""
 
@@ -106,6 +72,7 @@ class Worker:
         self._connections: list[Connection] = []
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
+        self._stop_event = asyncio.Event()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._idle: dict[int, list[Connection]] = defaultdict(list)
         self._asked: set[asyncio.Task[None]] = set()
@@ -162,6 +129,7 @@ class Worker:
             if isinstance(message, Prepare):
                 # Here and not where the point begins: a stop may lie in the queue behind it.
                 self._stopping = False
+                self._stop_event.clear()
             elif isinstance(message, Stop):
                 self._halt(message.abort, message.why)
             elif isinstance(message, CancelRequests):
@@ -172,6 +140,7 @@ class Worker:
 
     def _halt(self, abort: bool, why: str = STOPPED) -> None:
         self._stopping = True
+        self._stop_event.set()
         if abort:
             for connection in self._connections:
                 connection.give_up("cancelled", why)
@@ -195,9 +164,12 @@ class Worker:
                 return  # a stop needs no answer here: Go follows, and every slot will find that it is over
         request_file, counter = RequestFile(point.request_file), RequestCounter(point.counter)
         self._longest_stall = self._longest_flush = self._held_back = 0.0
-        wall, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
+        usage = Usage()
         watch = self._loop.create_task(self._watch())
-        await asyncio.gather(*(self._slot(slot, point, request_file, counter) for slot in slots))
+        start_ns, take = time.time_ns(), partial(counter.take, point.number)
+        await asyncio.gather(
+            *(self._slot(slot, point, request_file, point.schedule.slot(take, start_ns)) for slot in slots)
+        )
         watch.cancel()
         for connection in self._connections:
             connection.close()
@@ -206,14 +178,14 @@ class Worker:
         request_file.close()
         counter.close()
         self._flush()
-        waited_now = _waited_seconds()
+        wall, cpu, waited = usage.seconds()
         self._outbox.put(
             Done(
                 connections=self._opened,
                 reconnects=self._reconnects,
-                wall_seconds=time.monotonic() - wall,
-                cpu_seconds=time.process_time() - cpu,
-                waited_seconds=None if waited_now is None or waited is None else waited_now - waited,
+                wall_seconds=wall,
+                cpu_seconds=cpu,
+                waited_seconds=waited,
                 longest_stall_seconds=self._longest_stall,
                 longest_flush_seconds=self._longest_flush,
                 held_back_seconds=self._held_back,
@@ -268,43 +240,61 @@ class Worker:
         return None
 
     async def _slot(
-        self, connections: list[Connection], point: Prepare, request_file: RequestFile, counter: RequestCounter
+        self,
+        connections: list[Connection],
+        point: Prepare,
+        request_file: RequestFile,
+        requests: Iterator[Planned],
     ) -> None:
-        """One of the closed loop's places: the next request starts when the last one has ended.
+        """Send the requests of one slot, each when it is planned and the last one has ended.
 
-        It has a connection to each server; requests go round them by their number.
+        A slot has a connection to each server; requests go round them by their number.
         """
         pause = 0.0
-        while not self._stopping:
-            while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
-                await asyncio.sleep(TICK_SECONDS)
-                self._held_back += TICK_SECONDS
-            number = counter.take(point.number)
-            if number is None:
+        while await self._may_send() and (planned := next(requests, None)) is not None:
+            if planned.scheduled_ns is not None and not await self._wait_until(planned.scheduled_ns):
                 return
+            number = planned.number
             tag = number if point.tags is None else point.tags[number]
             connection = connections[tag % len(connections)]
             request_id = f"{self.setup.run_id}/{point.point_id}/{tag}"
-            ended = await self._ask(connection, request_id, tag, request_file[number])
+            ended = await self._ask(connection, request_id, tag, request_file[number], planned.scheduled_ns)
             self._batch.ended.append(ended)
-            # A server that restarts, and refuses connections meanwhile, would eat the whole budget at once.
+            # A server that restarts, and refuses connections meanwhile, would use up all requests at once.
             refused = ended[2] is None
             pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, pause * 2)) if refused else 0.0
             if pause:
                 await asyncio.sleep(pause)
 
-    async def _ask(self, connection: Connection, request_id: str, tag: int, body: bytes) -> Ended:
+    async def _may_send(self) -> bool:
+        """Wait while the main process is behind; False when the point is being stopped."""
+        while self._outbox.queued > BACKLOG_BYTES and not self._stopping:
+            await asyncio.sleep(TICK_SECONDS)
+            self._held_back += TICK_SECONDS
+        return not self._stopping
+
+    async def _wait_until(self, scheduled_ns: int) -> bool:
+        """Wait for a planned timestamp; False when the point is stopped before."""
+        seconds = (scheduled_ns - time.time_ns()) / 1e9
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_event.wait(), seconds)
+        return not self._stopping
+
+    async def _ask(
+        self, connection: Connection, request_id: str, tag: int, body: bytes, scheduled_ns: int | None
+    ) -> Ended:
         server = self._server_of[connection]
         for attempt in (1, 2):
             failure = None if connection.is_open else await self._connect(connection)
             if failure is None and self._stopping:
                 failure = "cancelled", STOPPED
             if failure is not None:
-                return tag, attempt, None, time.time_ns(), *failure, server
+                return tag, attempt, None, time.time_ns(), *failure, server, scheduled_ns
             request = b"%sX-Client-Request-Id: %s\r\nContent-Length: %d\r\n\r\n%s" % (
                 self._heads[server], request_id.encode(), len(body), body,
             )  # fmt: skip
-            begin = partial(self._on_start, tag, attempt, server)
+            begin = partial(self._on_start, tag, attempt, server, scheduled_ns)
             self._asking_with[tag] = connection
             outcome = await connection.exchange(tag, request, begin)
             del self._asking_with[tag]
@@ -313,6 +303,7 @@ class Worker:
             break
         return (
             tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message, server,
+            scheduled_ns,
         )  # fmt: skip
 
     # -- single requests -------------------------------------------------------------------------------
@@ -338,15 +329,15 @@ class Worker:
             self._inbound.put_nowait(task.exception())
 
     async def _answer(self, connection: Connection, ask: Ask) -> None:
-        ended = await self._ask(connection, ask.request_id, ask.tag, ask.body)
+        ended = await self._ask(connection, ask.request_id, ask.tag, ask.body, None)
         self._batch.ended.append(ended)
         self._idle[self._server_of[connection]].append(connection)
         self._flush()  # someone waits for this answer before they ask the next question
 
     # -- what arrives ----------------------------------------------------------------------------------
 
-    def _on_start(self, tag: int, attempt: int, server: int, start_ns: int) -> None:
-        self._batch.started.append((tag, attempt, start_ns, server))
+    def _on_start(self, tag: int, attempt: int, server: int, scheduled_ns: int | None, start_ns: int) -> None:
+        self._batch.started.append((tag, attempt, start_ns, server, scheduled_ns))
 
     def _on_read(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
         batch = self._batch
@@ -389,14 +380,6 @@ class Worker:
                     connection.give_up("timeout_total", message)
                 elif connection.silent(now) > limits.read_timeout:
                     connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
-
-
-def _waited_seconds() -> float | None:
-    """Time this process was ready to run and waited for a core (Linux: /proc/self/schedstat, field 2)."""
-    try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 async def _main(descriptor: int) -> None:
