@@ -20,7 +20,7 @@ from pathlib import Path
 from oss_eval.bench import answer_key
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.sources.custom import CustomBenchmark
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.config.task_files import shipped_dir
 from oss_eval.simulator.process import running
 

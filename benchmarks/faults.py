@@ -27,7 +27,7 @@ from oss_eval.errors import OssEvalError  # noqa: E402
 from oss_eval.results.reader import read_requests, read_samples  # noqa: E402
 from oss_eval.simulator.faults import FAULTS  # noqa: E402
 from oss_eval.simulator.truth_log import read_truth  # noqa: E402
-from tests.accounting import judge  # noqa: E402
+from tests.helpers.accounting import judge  # noqa: E402
 
 PATIENCE = {"first_token_timeout": 2.0, "read_timeout": 2.5, "total_timeout": 8.0}
 HEAD = (

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from oss_eval.analysis.fsck import BAD, examine  # noqa: E402
 from oss_eval.results.reader import iter_requests, read_manifest  # noqa: E402
 from oss_eval.simulator.process import running  # noqa: E402
-from tests.accounting import judge  # noqa: E402
+from tests.helpers.accounting import judge  # noqa: E402
 
 CHANCE = 0.02
 TOKENS = 64

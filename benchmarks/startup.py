@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.scripted import MODELS, SSE_HEAD, STOP, ScriptedServer, chunk, delta, usage
+from tests.helpers.scripted_server import MODELS, SSE_HEAD, STOP, ScriptedServer, chunk, delta, usage
 
 EXAMPLES = Path(__file__).parent.parent / "results/examples"
 GOOD = SSE_HEAD + chunk(delta("Hi") + STOP + usage(5, 1)) + b"0\r\n\r\n"

@@ -164,19 +164,19 @@ def measure(folder: Path, browser: str) -> None:
 def look(page: Page, folder: Path, up: float) -> None:
     """Every page, from the moment a link is followed to the moment it is drawn."""
     page.goto("http://127.0.0.1:7993/")
-    page.wait_for_selector("#sheet-runs table[data-name=runs] tbody tr")
+    page.wait_for_selector("#content-runs table[data-name=runs] tbody tr")
     print(f"first view, all runs, in a fresh browser: {time.perf_counter() - up:.2f} s after the server was up")
-    visit = "(to) => window.ossEvalSheet.visit(to)"
+    visit = "(to) => window.ossEvalPage.visit(to)"
     keys = [path.name for path in sorted(folder.iterdir())]
     shown = "[data-name={}] .js-plotly-plot"
     views = (
-        ("one load sweep", f"?show=perf&runs={keys[3]}", "#sheet-perf .js-plotly-plot"),
+        ("one load sweep", f"?show=perf&runs={keys[3]}", "#content-perf .js-plotly-plot"),
         ("the same, P99 and a limit", f"?show=perf&runs={keys[3]}&stat=p99&ttft=500", shown.format("goodput")),
-        ("four sweeps together", f"?show=perf&runs={','.join(keys[4:8])}", "#sheet-perf .js-plotly-plot"),
+        ("four sweeps together", f"?show=perf&runs={','.join(keys[4:8])}", "#content-perf .js-plotly-plot"),
         ("requests of the busiest point", f"?show=requests&runs={keys[3]}", shown.format("client-lag")),
-        ("comparison of two", f"?show=compare&runs={keys[1]},{keys[2]}", "#sheet-compare .js-plotly-plot"),
-        ("about a run", f"?show=about&runs={keys[3]}", "#sheet-about table"),
-        ("all runs, searched", "?show=runs&q=made-up", "#sheet-runs tbody tr"),
+        ("comparison of two", f"?show=compare&runs={keys[1]},{keys[2]}", "#content-compare .js-plotly-plot"),
+        ("about a run", f"?show=about&runs={keys[3]}", "#content-about table"),
+        ("all runs, searched", "?show=runs&q=made-up", "#content-runs tbody tr"),
     )
     for name, address, ready in views:
         took = []

@@ -47,7 +47,7 @@ class Run:
         return pd.read_parquet(self.path / "summary.parquet")
 
     def manifest(self) -> dict[str, Any]:
-        """What was asked, what was in force, where, with what."""
+        """The manifest: task, settings, server, environment."""
         from oss_eval.results.reader import read_manifest
 
         return read_manifest(self.path)
@@ -63,7 +63,8 @@ def run_perf(
     **settings: Any,
 ) -> Run:
     """A load sweep: a task by name or path, and the flags of `oss-eval perf` as keywords. Raises OssEvalError."""
-    from oss_eval.config.task import PerfTask, validated
+    from oss_eval.config.perf_task import PerfTask
+    from oss_eval.config.task import validated
     from oss_eval.config.task_files import overridden
     from oss_eval.perf.sweep import run
 
@@ -95,7 +96,7 @@ def run_bench(
 
 
 def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results", **settings: Any) -> Run:
-    """Go on with a stored run, as `oss-eval resume` does. Raises OssEvalError."""
+    """Resume a stored run, as `oss-eval resume` does. Raises OssEvalError."""
     from oss_eval.perf.remaining import sweep
     from oss_eval.perf.sweep import run as run_sweep
     from oss_eval.results.reader import find_run, read_manifest

@@ -29,7 +29,7 @@ class OssEvalError(Exception):
 
 
 class UsageError(OssEvalError):
-    """A flag or a combination of flags that can't be carried out."""
+    """A flag, or a combination of flags, that can't be used."""
 
 
 class TaskError(OssEvalError):
@@ -37,11 +37,11 @@ class TaskError(OssEvalError):
 
 
 class EndpointError(OssEvalError):
-    """A server that can't be reached, refuses the request or speaks something else."""
+    """A server that can't be reached, refuses the request, or is not OpenAI-compatible."""
 
 
 class AuthRefused(EndpointError):
-    """A server that is there and answers 401 or 403."""
+    """A server that answers 401 or 403."""
 
 
 class StoreError(OssEvalError):
@@ -49,6 +49,6 @@ class StoreError(OssEvalError):
 
 
 class RunFailed(OssEvalError):
-    """A run that was begun and can't go on: a worker process died, the server is gone, the disk is full."""
+    """A run that can't continue: a worker process died, the server is gone, the disk is full."""
 
     exit_code = 1

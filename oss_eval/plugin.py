@@ -24,6 +24,7 @@ from oss_eval.bench.client import BenchContext, RequestFailed, SampleClient
 from oss_eval.bench.concurrency import ConcurrencyLimit
 from oss_eval.bench.sources.evalscope_model import model_output, request_fields
 from oss_eval.config.task import MAX_RESPONSE_BYTES
+from oss_eval.endpoint.adaptation import RequestAdapter
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import parse_url
 from oss_eval.load.client import RequestClient
@@ -32,7 +33,7 @@ from oss_eval.probe.apis import Generation
 from oss_eval.probe.decode_options import DecodeOptions
 
 UNLIMITED = 1 << 20
-"""EvalScope's own pool says how many requests are in flight."""
+"""EvalScope limits the requests in flight itself."""
 RETRIES = 5
 
 
@@ -56,9 +57,10 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
         self._lock = threading.Lock()
         self._client: RequestClient | None = None
         self._count = 0
+        self._adapter = RequestAdapter()
 
     def _context(self) -> BenchContext:
-        """The way to the server; its process is started with the first request and ends with this one."""
+        """The connection to the server; its process starts with the first request and ends with this one."""
         with self._lock:
             if self._client is None:
                 config = self.config
@@ -74,6 +76,7 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
                 retries,
                 self.model_name,
                 "evalscope",
+                adapter=self._adapter,
                 redact=self._endpoint.redact,
             )
 

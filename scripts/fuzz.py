@@ -24,12 +24,13 @@ def fuzz(name: str, seconds: int, corpus: str) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["oss_eval"]):
-        from tests import hostile, test_hostile
+        from tests.helpers import hostile_input
+        from tests.helpers import hostile_input_helpers as text
 
     words = {
-        "sse": test_hostile.WIRE, "lines": test_hostile.WIRE, "body": test_hostile.WIRE,
-        "response": test_hostile.HTTP + test_hostile.WIRE, "task_file": test_hostile.YAML,
-        "endpoint_file": test_hostile.YAML, "answer": test_hostile.TEXT, "address": test_hostile.QUERY,
+        "sse": text.WIRE, "lines": text.WIRE, "body": text.WIRE,
+        "response": text.HTTP + text.WIRE, "task_file": text.YAML,
+        "endpoint_file": text.YAML, "answer": text.TEXT, "address": text.QUERY,
         "simulator_url": [b"speed=", b"fault=", b"reset:", b"all:0.1", b"&", b"rate=1"], "parquet": [],
     }[name]  # fmt: skip
     for number, word in enumerate(words):
@@ -41,21 +42,21 @@ def fuzz(name: str, seconds: int, corpus: str) -> None:
         "-max_len=4096",
         "-print_final_stats=1",
     ]
-    atheris.Setup([sys.argv[0], *flags, corpus], lambda data: hostile.attempt(name, data))
+    atheris.Setup([sys.argv[0], *flags, corpus], lambda data: hostile_input.attempt(name, data))
     atheris.Fuzz()
 
 
 def main() -> int:
     """Each target in turn; 1 if any input did what it must not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="names of tests/hostile.py (default all)")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="targets of hostile_input.py (default all)")
     parser.add_argument("--seconds", type=int, default=60, help="in all (default 60)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         with tempfile.TemporaryDirectory() as corpus:
             fuzz(arguments.one, arguments.seconds, corpus)
-    from tests.hostile import TARGETS  # not above: what is imported before atheris is not led into
+    from tests.helpers.hostile_input import TARGETS  # not above: what is imported before atheris is not led into
 
     names = arguments.targets or list(TARGETS)
     failed = []

@@ -26,10 +26,10 @@ def main(folder: Path) -> None:
     bench = sorted(path.name for path in folder.iterdir() if "-bench-" in path.name)
     perf = sorted(path.name for path in folder.iterdir() if "-perf-" in path.name)
     pages = {
-        "scores": ("#sheet-scores h2:nth-of-type(2)", f"?show=scores&runs={','.join(bench[:2])}"),
-        "samples": ("#sheet-samples .list", f"?show=samples&runs={','.join(bench[:2])}&verdict=wrong"),
-        "load": ("#sheet-perf h2:nth-of-type(2)", f"?show=perf&runs={','.join(perf[:2])}&ttft=300"),
-        "requests": ("#sheet-requests h2", f"?show=requests&runs={perf[0]}"),
+        "scores": ("#content-scores h2:nth-of-type(2)", f"?show=scores&runs={','.join(bench[:2])}"),
+        "samples": ("#content-samples .list", f"?show=samples&runs={','.join(bench[:2])}&verdict=wrong"),
+        "load": ("#content-perf h2:nth-of-type(2)", f"?show=perf&runs={','.join(perf[:2])}&ttft=300"),
+        "requests": ("#content-requests h2", f"?show=requests&runs={perf[0]}"),
     }
     TARGET.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "oss_eval", "view", str(folder)]

@@ -1,4 +1,4 @@
-"""What follows from the numbers, in sentences that carry the numbers."""
+"""Recommendations: sentences with the numbers that they follow from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from oss_eval.analysis.perf_summary import PointReport
 from oss_eval.analysis.stats import P99_NEEDS
 
 RISING = 1.10
-"""Throughput counts as rising when the last step up in concurrency brought this much more."""
+"""Throughput is rising when the last step in concurrency added at least this share."""
 CLOSE = 0.05
-"""Half the width of an interval that tells models apart."""
+"""Half the interval width that is narrow enough to compare models."""
 HEALTHY = 0.95
-"""Below this share of successes a point is no candidate for the best one, and says nothing about the limit."""
+"""Points with a lower success rate are not considered."""
 Z = 1.96
 SHARE = 0.95
 """The knee is the lowest concurrency with this share of the best throughput."""
 
 
 def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
-    """The best levels of a sweep: highest throughput, lowest latency, fastest for one user."""
+    """The best points of a sweep: highest throughput, lowest latency, fastest for one user."""
     working = [p for p in _healthy(points) if p.metrics.get("rps")]
     found: list[tuple[str, str]] = []
 
@@ -41,7 +41,7 @@ def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
 
 
 def _healthy(points: Sequence[PointReport]) -> list[PointReport]:
-    """Points whose figures describe the server, not the requests that survived it."""
+    """Points with enough successful requests to describe the server."""
     return [p for p in points if (p.metrics.get("success_rate") or 0.0) >= HEALTHY]
 
 
@@ -61,10 +61,10 @@ def advise(points: Sequence[PointReport]) -> list[str]:
     if few:
         levels = ", ".join(dict.fromkeys(str(p.parallel) for p in few))
         lines.append(
-            f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value seen; "
-            f"use --number {P99_NEEDS} or more where tails matter"
+            f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value; "
+            f"use --number {P99_NEEDS} or more for a P99"
         )
-    return lines or ["Nothing in these numbers calls for a change"]
+    return lines or ["No recommendation"]
 
 
 def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
@@ -111,13 +111,13 @@ def _failures(points: Sequence[PointReport]) -> list[str]:
             kinds = ", ".join(f"{count} {kind}" for kind, (count, _) in point.failures.items())
             lines.append(
                 f"{_where(point)[0].upper()}{_where(point)[1:]}: {failed:.0f} of {total:.0f} requests failed "
-                f"({kinds}); its figures describe the others only"
+                f"({kinds}); its metrics describe the others only"
             )
     return lines
 
 
 def _cut(points: Sequence[PointReport]) -> list[str]:
-    """Replies cut at max_tokens before the answer began: the latency is that of the limit, not of an answer."""
+    """Answers truncated at max_tokens before they began: their latency is that of the limit."""
     thinking = []
     for p in points:
         first, answered = p.metrics.metric("ttft_ms", "mean"), p.metrics.metric("ttfa_ms", "mean")
@@ -126,11 +126,13 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
     if not thinking:
         return []
     levels = ", ".join(_where(p) for p in thinking)
-    return [f"{levels}: some replies were cut by --max-tokens before any answer; TTFA is that of the others"]
+    return [
+        f"{levels}: some responses were truncated by --max-tokens before the answer; TTFA is that of the others"
+    ]
 
 
 def advise_scores(found: Sequence[Group], compared: Sequence[EffortComparison]) -> list[str]:
-    """What follows from a benchmark's scores. `found` has one group a task and effort."""
+    """Recommendations from a benchmark's scores, given one group for each task and effort."""
     lines = [_compared(pair) for pair in compared]
     for task, efforts in groupby(found, lambda group: group.task):
         widest = max(efforts, key=_width)

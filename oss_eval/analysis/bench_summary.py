@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.metrics import by_kind
+from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind
 from oss_eval.analysis.stats import Estimate, ScoreEstimate
 
 Row = dict[str, Any]
@@ -40,9 +40,9 @@ class Group:
     subset: str
     problems: int
     epochs: int
-    """The most that a problem was asked."""
+    """Most answers to one problem."""
     samples: int
-    """Rows: problems x epochs as far as they have been asked."""
+    """Stored rows: problems x epochs, as far as they are asked."""
     scored: int
     failed: int
     unscored: int
@@ -55,9 +55,9 @@ class Group:
     majority: ScoreEstimate | None
     """maj@k over all of a problem's answers."""
     truncated: Estimate | None
-    """Share of the answered samples that were cut at their longest length."""
+    """Share of the answered samples that reached --max-tokens."""
     disagreements: int
-    """Samples that the second grader judged otherwise."""
+    """Samples on which the second scorer disagrees."""
     second_looked: int
     leaked: int
     retried: int
@@ -74,16 +74,47 @@ class Group:
     cost: Estimate | None
     """Mean price of an answer, in the currency of the prices; None without prices."""
     wall_seconds: float | None
-    """Time in which at least one sample was under way."""
+    """Time with at least one sample in progress."""
     output_tps: float | None
     """Tokens of all answers / wall_seconds."""
     failures: dict[str, tuple[int, str]]
     """Failed samples by kind of error: how many, and one message."""
     unscored_reasons: dict[str, int]
 
+    def metrics(self) -> PointMetrics:
+        """Every figure in the shape that load sweeps have too: by (metric, stat), with interval, n and unit."""
+        figures: dict[tuple[str, str], Metric] = {}
+
+        def put(metric: str, stat: str, value: Any, n: int, unit: str = "") -> None:
+            if value is None:
+                return
+            low, high, number = None, None, value
+            if isinstance(value, Estimate | ScoreEstimate):
+                low, high, number = value.low, value.high, value.value
+            figures[metric, stat] = Metric(metric, stat, float(number), low, high, n, unit)
+
+        put("score", f"avg@{self.epochs}", self.score, self.scored)
+        put("score", "se", self.score and self.score.se, self.problems)
+        put("score", "of_all", self.of_all, self.samples)
+        for k, estimate in self.pass_at.items():
+            put("score", f"pass@{k}", estimate, estimate.problems)
+        put("score", f"maj@{self.epochs}", self.majority, self.majority.problems if self.majority else 0)
+        answered = self.samples - self.failed
+        put("truncated", "value", self.truncated, answered)
+        for name in ("failed", "unscored", "disagreements", "leaked", "retried"):
+            put(name, "value", getattr(self, name), self.samples)
+        for name in ("prompt_tokens", "tokens", "reasoning_tokens", "answer_tokens"):
+            put(name, "mean", getattr(self, name), answered, "tokens")
+        put("cost", "mean", self.cost, answered)
+        for name in ("ttft_ms", "ttfa_ms", "tpot_ms", "latency_ms"):
+            put(name, "mean", getattr(self, name), answered, "ms")
+        put("duration", "value", self.wall_seconds, self.samples, "s")
+        put("output_tps", "value", self.output_tps, answered, "tokens/s")
+        return PointMetrics(figures)
+
 
 Prices = dict[str, float]
-"""What a million tokens cost: `input` and `output`."""
+"""Price of a million tokens: `input` and `output`."""
 
 
 def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
@@ -244,40 +275,14 @@ def busy_seconds(spans: Iterable[tuple[int | None, int | None]]) -> float | None
 
 def summary_rows(manifest: dict[str, Any], found: list[Group]) -> list[Row]:
     """Rows of summary.parquet for a benchmark run."""
-    rows: list[Row] = []
-    for group in found:
-        base = {
-            "run_id": manifest["run_id"], "point_id": group.point_id, "kind": "bench", "task": group.task,
-            "model": manifest["model"], "subset": None if group.subset == OVERALL else group.subset,
-            "reasoning_effort": group.effort, "parallel": None, "rate": None, "number": group.samples,
-        }  # fmt: skip
-
-        def put(metric: str, stat: str, value: Any, n: int, unit: str = "", base: Row = base) -> None:
-            if value is None:
-                return
-            low, high, number = None, None, value
-            if isinstance(value, Estimate | ScoreEstimate):
-                low, high, number = value.low, value.high, value.value
-            rows.append(
-                {**base, "metric": metric, "stat": stat, "value": float(number), "ci_low": low, "ci_high": high,
-                 "n": n, "unit": unit}
-            )  # fmt: skip
-
-        put("score", f"avg@{group.epochs}", group.score, group.scored)
-        put("score", "se", group.score and group.score.se, group.problems)
-        put("score", "of_all", group.of_all, group.samples)
-        for k, estimate in group.pass_at.items():
-            put("score", f"pass@{k}", estimate, estimate.problems)
-        put("score", f"maj@{group.epochs}", group.majority, group.majority.problems if group.majority else 0)
-        answered = group.samples - group.failed
-        put("truncated", "value", group.truncated, answered)
-        for name in ("failed", "unscored", "disagreements", "leaked", "retried"):
-            put(name, "value", getattr(group, name), group.samples)
-        for name in ("prompt_tokens", "tokens", "reasoning_tokens", "answer_tokens"):
-            put(name, "mean", getattr(group, name), answered, "tokens")
-        put("cost", "mean", group.cost, answered)
-        for name in ("ttft_ms", "ttfa_ms", "tpot_ms", "latency_ms"):
-            put(name, "mean", getattr(group, name), answered, "ms")
-        put("duration", "value", group.wall_seconds, group.samples, "s")
-        put("output_tps", "value", group.output_tps, answered, "tokens/s")
-    return rows
+    return [
+        row
+        for group in found
+        for row in group.metrics().summary_rows(
+            {
+                "run_id": manifest["run_id"], "point_id": group.point_id, "kind": "bench", "task": group.task,
+                "model": manifest["model"], "subset": None if group.subset == OVERALL else group.subset,
+                "reasoning_effort": group.effort, "parallel": None, "rate": None, "number": group.samples,
+            }
+        )
+    ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""What may mislead in a result, found by the instrument itself: stored with the run, shown under its table.
+"""Checks of a measurement by the instrument itself: stored with the run, shown below its table.
 
-A `warn` says that figures may be off; a `note` says what was seen, and that the figures stand.
+A `warn` says that metrics may be wrong; a `note` is an observation that does not change them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:  # computing metrics takes libraries that the start of a run s
 from oss_eval.load.client_stats import ClientStats
 
 LAG_SHARE = 0.05
-"""Client lag worth a word, as a share of the TTFT's 99th percentile."""
+"""Client lag that is reported, as a share of the TTFT's P99."""
 SHARED_SHARE = 0.01
 WAITED_SHARE = 0.10
 STALL_SECONDS = 0.05
 CLOCK_STEP_SECONDS = 0.002
-"""More than any slewing (500 ppm) moves a clock between two looks."""
+"""Larger than any slewing (500 ppm) between two readings of a clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a point, with the next thing to type."""
+    """The result of a check of a point, with what to do about it."""
 
     kind: str
     level: str
@@ -34,7 +34,7 @@ class Finding:
 def check_point(
     metrics: PointMetrics, client: ClientStats | None, user_clock: bool, failures: dict[str, tuple[int, str]]
 ) -> list[Finding]:
-    """Findings for a point; an empty list means clean."""
+    """The findings of a point; an empty list: clean."""
     found: list[Finding] = []
     workers = client.workers if client else 1
     room = client is not None and workers * 2 <= min(client.cores, client.slots)
@@ -46,30 +46,28 @@ def check_point(
     late = (metrics.get("client_lag_ms", "p50") or 0.0) > (metrics.get("itl_ms", "mean") or 0.0) / 2
     merged = shared > SHARED_SHARE and (late or user_clock)
     if user_clock:
-        text = "no kernel receive stamps: times include the client's own, unknown, delay"
+        text = "no kernel receive timestamps: times include an unknown delay of this client"
         found.append(Finding("user_clock", "warn", text))
     if lag is not None and ttft and lag > LAG_SHARE * ttft:
         text = f"client lag p99 was {_ms(lag)}, {lag / ttft:.0%} of the TTFT p99"
         found.append(
             Finding("client_lag", "warn", f"{text}: {more}")
             if merged
-            else Finding("client_lag", "note", f"{text}; the kernel's stamps are not moved by it")
+            else Finding("client_lag", "note", f"{text}; kernel timestamps are not affected")
         )
     if merged:
-        text = f"{shared:.1%} of the token events were read with a later one and carry its stamp: {more}"
+        text = f"{shared:.1%} of the token events were read with a later one and share its timestamp: {more}"
         found.append(Finding("shared_reads", "warn", text))
     elif shared > SHARED_SHARE:
         text = f"{shared:.1%} of the token events arrived with another: the server sends several at once"
         found.append(Finding("shared_reads", "note", text))
     if metrics.get("leaked"):
-        text = "reasoning stands in the answers (<think> or Harmony tags): TTFA is the reasoning's"
-        found.append(
-            Finding("leaked", "warn", f"{text}; --split-think, or a reasoning parser on the server, sorts it")
-        )
+        text = "the answers contain reasoning (<think> or Harmony tags), so TTFA is its time"
+        found.append(Finding("leaked", "warn", f"{text}; use --split-think, or a reasoning parser on the server"))
     if client is not None:
         found += _client_side(client, metrics, more)
     if any("assign requested address" in text.lower() for _, text in failures.values()):
-        text = "this machine ran out of local ports: the server closes connections and each lingers for a minute"
+        text = "this machine ran out of local ports: each closed connection keeps its port for a minute"
         found.append(Finding("ports", "warn", f"{text}; lower --parallel, or wait between runs"))
     if any("too many open files" in text.lower() for _, text in failures.values()):
         found.append(Finding("descriptors", "warn", "the limit of open files was reached: raise it (ulimit -n)"))
@@ -82,16 +80,16 @@ def _client_side(client: ClientStats, metrics: PointMetrics, more: str) -> list[
         text = f"a worker waited for a core {client.waited_share:.0%} of the time: free this machine"
         found.append(Finding("starved", "warn", text))
     if client.longest_stall_seconds > STALL_SECONDS:
-        text = f"a worker stood still for {_ms(client.longest_stall_seconds * 1000)}: {more}"
+        text = f"a worker was blocked for {_ms(client.longest_stall_seconds * 1000)}: {more}"
         found.append(Finding("stall", "warn", text))
     if client.held_back_seconds > 0:
-        text = f"slots stood empty for {client.held_back_seconds:.1f} s in all because decoding lagged"
-        found.append(Finding("held_back", "warn", f"{text}: the load was lower than asked; use more cores"))
+        text = f"slots were idle for {client.held_back_seconds:.1f} s in total because decoding was behind"
+        found.append(Finding("held_back", "warn", f"{text}: the load was lower than requested; use more cores"))
     again = client.reconnects
     requests = metrics.get("requests") or 0.0
     if again > max(1.0, 0.01 * requests):
         text = f"the server closed connections between requests: {again} of {requests:.0f} needed a new one"
-        found.append(Finding("reconnects", "note", f"{text}, whose set-up is in no figure"))
+        found.append(Finding("reconnects", "note", f"{text}, whose set-up time is in no metric"))
     return found
 
 
@@ -100,7 +98,7 @@ def _ms(value: float) -> str:
 
 
 class ClockWatch:
-    """Notices when the wall clock jumps, by looking at it beside a clock that can't."""
+    """Detects steps of the wall clock by comparing it with the monotonic clock."""
 
     def __init__(self) -> None:
         self._offset: float | None = None
@@ -108,7 +106,7 @@ class ClockWatch:
         self.steps: list[float] = []
 
     def look(self, before: float, wall: float, monotonic: float) -> None:
-        """Readings in seconds: monotonic, wall, monotonic again; useless if they were torn apart."""
+        """Readings in seconds: monotonic, wall, monotonic again; ignored when they are too far apart."""
         if monotonic - before > CLOCK_STEP_SECONDS / 4:
             return
         offset = wall - monotonic
@@ -120,9 +118,9 @@ class ClockWatch:
         self._offset, self._when = offset, monotonic
 
     def findings(self) -> list[Finding]:
-        """One finding if the clock jumped."""
+        """A finding if the clock stepped."""
         if not self.steps:
             return []
         sizes = ", ".join(f"{step * 1000:+.0f} ms" for step in self.steps[:3])
-        text = f"the wall clock was set during the run ({sizes}): times across a jump are off by it; run again"
+        text = f"the wall clock was set during the run ({sizes}): times across the step are wrong; run again"
         return [Finding("clock_step", "warn", text)]

@@ -1,4 +1,4 @@
-"""Two runs against each other: differences with intervals and p-values, and what makes them hard to compare."""
+"""Comparison of two runs: differences with intervals and p-values, and conditions that differ."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PAIRED = (
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """One figure of B against A's."""
+    """The difference of one metric, B minus A."""
 
     where: str
     metric: str
@@ -52,7 +52,7 @@ class MetricDifference:
     b: float
     difference: Difference
     better: str
-    """`higher`, `lower`, or nothing for what is neither good nor bad."""
+    """`higher`, `lower`, or empty for a metric that is neither good nor bad."""
     paired: bool
     unit: str = ""
 
@@ -73,7 +73,7 @@ def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[MetricDifferenc
     found = []
     for metric, stat, better in PERF_METRICS:
         one, two = a.metric(metric, stat), b.metric(metric, stat)
-        if one is None or two is None or (stat == "p99" and min(one.n, two.n) < stats.P99_NEEDS):
+        if one is None or two is None or (stat == "p99" and (a.tail(metric)[1] or b.tail(metric)[1])):
             continue
         difference = stats.between(_estimate(one), _estimate(two)) or _bare(one.value, two.value)
         found.append(
@@ -165,7 +165,7 @@ _BENCH = (
 
 
 def mismatches(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
-    """What differs between two manifests besides what was meant to be compared (model, endpoint)."""
+    """Conditions that differ between two manifests, apart from model and endpoint."""
     found: list[Mismatch] = []
 
     def look(kind: str, name: str, one: Any, two: Any) -> None:

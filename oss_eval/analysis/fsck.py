@@ -1,4 +1,4 @@
-"""`oss-eval fsck`: whether a stored run is what it says it is. Reads everything, changes nothing."""
+"""`oss-eval fsck`: checks of a stored run. Reads everything, changes nothing."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from oss_eval.results.schema import REQUESTS, SAMPLES
 BAD, NOTE = "bad", "note"
 STATUSES = ("ok", "error", "timeout", "cancelled")
 SAME = 1e-9
-"""Relative difference between a stored figure and the same one computed again that is only rounding."""
+"""Relative difference between a stored and a recomputed value that is only rounding."""
 OURS_ONLY = ("true_", "cpu_us_per_token", "missing")
-"""Beginnings of metrics that a calibration adds to its summary from the server's log."""
+"""Prefixes of metrics that a calibration adds to its summary from the server's log."""
 LISTED = 5
-"""Examples named of one kind of trouble."""
+"""Number of examples shown for one kind of problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One line: `bad` for what must not be, `note` for what is worth knowing."""
+    """One problem: `bad` for an error, `note` for an observation."""
 
     level: str
     where: str
@@ -51,7 +51,7 @@ class Problem:
 
 
 def examine(path: Path) -> list[Problem]:
-    """Everything that is wrong with the run in `path`. Raises StoreError for a manifest that can't be read."""
+    """All problems of the run in `path`. Raises StoreError for a manifest that can't be read."""
     manifest = read_manifest(path)
     found = list(_manifest(path, manifest))
     found += _leftovers(path)
@@ -74,7 +74,7 @@ def examine(path: Path) -> list[Problem]:
 
 
 def as_json(path: Path, found: list[Problem]) -> dict[str, Any]:
-    """For programs."""
+    """The result as a JSON document."""
     clean = not any(finding.level == BAD for finding in found)
     return {"run_id": path.name, "clean": clean, "findings": [asdict(finding) for finding in found]}
 
@@ -95,7 +95,7 @@ def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _leftovers(path: Path) -> Iterator[Problem]:
-    """Files of an interrupted write; readers pass them over."""
+    """Files of an interrupted write; readers skip them."""
     for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
         if file.name not in (LOCK, JOURNAL):
             yield Problem(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
@@ -111,7 +111,7 @@ def _leftovers(path: Path) -> Iterator[Problem]:
 
 
 def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Problem]:
-    """Each file of a table by itself: readable to its last byte, of our columns, of this run."""
+    """Each file of a table: readable, with our columns, of this run."""
     if not (path / name).is_dir():
         yield Problem(BAD if name == "requests" else NOTE, name, "the folder is missing")
     for part in parts_of(path, name):
@@ -145,7 +145,7 @@ def _examples(rows: list[str]) -> str:
 
 
 def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
-    """Rows one by one: instants in order, counts that agree, nothing twice."""
+    """Each row: timestamps in order, consistent counts, no duplicates."""
     seen: Counter[tuple[str, int, int]] = Counter()
     finished: dict[str, set[str]] = defaultdict(set)
     wrong: dict[str, list[str]] = {}
@@ -184,10 +184,10 @@ INSTANTS = ("start_ns", "headers_ns", "first_token_ns", "last_token_ns", "end_ns
 
 
 def _row(row: dict[str, Any]) -> Iterator[str]:
-    """What can't be in one request."""
+    """Contradictions within one request."""
     known = [row[name] for name in INSTANTS if row[name] is not None]
     if known != sorted(known):
-        yield "instants out of order"
+        yield "timestamps out of order"
     events = row["event_ns"]
     if events is not None:
         if any(later < earlier for earlier, later in pairwise(events)):
@@ -220,7 +220,7 @@ def _samples(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
-    """The stored figures against the same ones computed from the rows."""
+    """The stored summary against the one computed from the rows."""
     try:
         stored = _figures(read_summary(path))
     except StoreError as error:

@@ -1,12 +1,13 @@
-"""From stored requests to numbers. One formula a metric; all read the Parquet, so a run can be shown again.
+"""Metrics of load sweeps, computed from the stored requests. One formula for each metric.
 
-Milliseconds for durations, tokens per second for rates. Warm-up requests are left out of everything.
+Durations are milliseconds, rates are per second. Warm-up requests are excluded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +25,13 @@ from oss_eval.analysis.request_rows import (
 from oss_eval.analysis.steady_state import SLICES, absolute_events, plateau_span
 
 ROWS_AT_ONCE = 128
-"""Requests whose events are held in memory together: arrays of this size go back to the system when freed."""
+"""Requests whose events are in memory at the same time: arrays of this size are returned to the system when
+freed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a point: `metric` x `stat`, with interval and the number of values behind it."""
+    """One metric and statistic of a point, with its interval and the number of values."""
 
     metric: str
     stat: str
@@ -42,23 +44,49 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class PointMetrics:
-    """All figures of a point, by (metric, stat)."""
+    """All metrics of a point, by (metric, stat)."""
 
     figures: dict[tuple[str, str], Metric]
 
     def get(self, metric: str, stat: str = "value") -> float | None:
-        """A figure's value, None where there is none."""
+        """The value; None without one."""
         found = self.figures.get((metric, stat))
         return None if found is None else found.value
 
     @property
     def finished(self) -> float:
-        """Requests that came to an end of their own."""
+        """Requests that ended by themselves."""
         return (self.get("requests") or 0.0) - (self.get("cancelled") or 0.0)
 
     def metric(self, metric: str, stat: str = "value") -> Metric | None:
-        """A figure with its interval."""
+        """The value with its interval; None without one."""
         return self.figures.get((metric, stat))
+
+    def tail(self, metric: str) -> tuple[Metric | None, bool]:
+        """The P99 of a metric, and False; with too few values for one, the largest value, and True."""
+        p99 = self.figures.get((metric, "p99"))
+        if p99 is None or p99.n >= stats.P99_NEEDS:
+            return p99, False
+        return self.figures.get((metric, "max")), True
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """By metric: unit, n, each statistic by its name, and `ci95` with the intervals."""
+        document: dict[str, dict[str, Any]] = {}
+        for figure in self.figures.values():
+            entry = document.setdefault(figure.metric, {"unit": figure.unit})
+            entry[figure.stat] = figure.value
+            entry["n"] = figure.n
+            if figure.low is not None or figure.high is not None:
+                entry.setdefault("ci95", {})[figure.stat] = [figure.low, figure.high]
+        return document
+
+    def summary_rows(self, point: dict[str, Any]) -> list[dict[str, Any]]:
+        """Rows of summary.parquet; `point` holds the columns that say which point it is."""
+        return [
+            {**point, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low, "ci_high": m.high,
+             "n": m.n, "unit": m.unit}
+            for m in self.figures.values()
+        ]  # fmt: skip
 
 
 def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) -> PointMetrics:
@@ -68,47 +96,73 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     `requests` itself holds them.
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
-    figures: dict[tuple[str, str], Metric] = {}
-
-    def put(metric: str, stat: str, estimate: stats.Estimate | float | None, n: int, unit: str) -> None:
-        if estimate is None:
-            return
-        found = estimate if isinstance(estimate, stats.Estimate) else stats.Estimate(estimate, None, None)
-        figures[metric, stat] = Metric(metric, stat, found.value, found.low, found.high, n, unit)
-
-    def put_distribution(metric: str, values: stats.Distribution) -> None:
-        if values.n:
-            put(metric, "mean", values.mean(), values.n, "ms")
-            for q in (50, 90, 95, 99):
-                put(metric, f"p{q}", values.percentile(q), values.n, "ms")
-            put(metric, "max", values.max, values.n, "ms")
-
-    total = measured.num_rows
     good = succeeded(measured)
-    put("requests", "value", float(total), total, "")
-    cancelled = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
-    ended = total - cancelled
-    put("failures", "value", float(ended - good.num_rows), ended, "")
-    if cancelled:
-        put("cancelled", "value", float(cancelled), total, "")
-    if ended:
-        put("success_rate", "value", stats.proportion(good.num_rows, ended), ended, "")
+    figures = _Figures()
+    _count_requests(figures, measured, good)
     for name, values in durations(good).items():
         distribution = stats.Distribution()
         distribution.add(values)
-        put_distribution(name + "_ms", distribution)
+        figures.put_distribution(name + "_ms", distribution)
+    _count_tokens(figures, measured, good)
+    _measure_events(figures, measured, good, events if events is not None else [requests])
+    _describe_answers(figures, good)
+    _measure_client(figures, measured)
+    return PointMetrics(figures.by_stat)
+
+
+class _Figures:
+    """Figures by (metric, stat), while they are computed."""
+
+    def __init__(self) -> None:
+        self.by_stat: dict[tuple[str, str], Metric] = {}
+
+    def put(self, metric: str, stat: str, estimate: stats.Estimate | float | None, n: int, unit: str) -> None:
+        """Add a figure; None adds nothing."""
+        if estimate is None:
+            return
+        if not isinstance(estimate, stats.Estimate):
+            estimate = stats.Estimate(estimate, None, None)
+        self.by_stat[metric, stat] = Metric(metric, stat, estimate.value, estimate.low, estimate.high, n, unit)
+
+    def put_distribution(self, metric: str, values: stats.Distribution) -> None:
+        """Add mean, percentiles and maximum of durations in ms."""
+        if values.n:
+            self.put(metric, "mean", values.mean(), values.n, "ms")
+            for q in (50, 90, 95, 99):
+                self.put(metric, f"p{q}", values.percentile(q), values.n, "ms")
+            self.put(metric, "max", values.max, values.n, "ms")
+
+
+def _count_requests(figures: _Figures, measured: pa.Table, good: pa.Table) -> None:
+    total = measured.num_rows
+    figures.put("requests", "value", float(total), total, "")
+    cancelled = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
+    ended = total - cancelled
+    figures.put("failures", "value", float(ended - good.num_rows), ended, "")
+    if cancelled:
+        figures.put("cancelled", "value", float(cancelled), total, "")
+    if ended:
+        figures.put("success_rate", "value", stats.proportion(good.num_rows, ended), ended, "")
+
+
+def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table) -> None:
+    """Tokens of requests, and the rates over the measured time."""
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"):
         values = floats(good[name])
         if len(values):
-            put(name, "mean", stats.mean(values), len(values), "tokens")
-            put(name, "total", float(values.sum()), len(values), "tokens")
+            figures.put(name, "mean", stats.mean(values), len(values), "tokens")
+            figures.put(name, "total", float(values.sum()), len(values), "tokens")
     duration = measured_seconds(measured)
     if duration:
-        put("duration", "value", duration, total, "s")
-        put("rps", "value", good.num_rows / duration, good.num_rows, "1/s")
+        figures.put("duration", "value", duration, measured.num_rows, "s")
+        figures.put("rps", "value", good.num_rows / duration, good.num_rows, "1/s")
         tokens = floats(good["completion_tokens"])
         if len(tokens):
-            put("output_tps", "value", float(tokens.sum()) / duration, len(tokens), "tokens/s")
+            figures.put("output_tps", "value", float(tokens.sum()) / duration, len(tokens), "tokens/s")
+
+
+def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, events: Iterable[pa.Table]) -> None:
+    """Gaps between token events, and the throughput while all streams are busy."""
     streamed = good.filter(pc.and_(pc.greater(good["n_events"], 0), pc.is_valid(good["completion_tokens"])))
     per_event = (
         pc.sum(streamed["completion_tokens"]).as_py() / pc.sum(streamed["n_events"]).as_py()
@@ -117,37 +171,44 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     )
     span = plateau_span(measured)
     pooled, counts = stats.Distribution(), np.zeros(SLICES)
-    for table in events if events is not None else [requests]:
+    for table in events:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             rows = table.slice(start, ROWS_AT_ONCE)
             rows = succeeded(rows.filter(pc.invert(rows["warmup"])))
             pooled.add(gaps(rows["event_ns"]))
             if span:
                 counts += np.histogram(absolute_events(rows), bins=SLICES, range=span)[0]
-    put_distribution("itl_ms", pooled)
+    figures.put_distribution("itl_ms", pooled)
     if span and per_event:
         # Slices are nearly independent where single tokens are not (batch means: Law, Simulation Modeling and
         # Analysis, section 9.5.3).
         rates = counts / ((span[1] - span[0]) / 1e9 / SLICES) * per_event
-        put("plateau_output_tps", "value", stats.mean(rates), good.num_rows, "tokens/s")
+        figures.put("plateau_output_tps", "value", stats.mean(rates), good.num_rows, "tokens/s")
     n_events = int(pc.sum(good["n_events"]).as_py() or 0)
     if n_events:
         if per_event:
-            put("tokens_per_chunk", "value", per_event, len(streamed), "tokens")
-        put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
+            figures.put("tokens_per_chunk", "value", per_event, len(streamed), "tokens")
+        figures.put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
+
+
+def _describe_answers(figures: _Figures, good: pa.Table) -> None:
+    """Shares of answers that were truncated, and in which reasoning leaked."""
     if good.num_rows:
         truncated = pc.sum(pc.equal(good["finish_reason"].cast(pa.string()), "length")).as_py() or 0
-        put("truncated", "value", stats.proportion(truncated, good.num_rows), good.num_rows, "")
+        figures.put("truncated", "value", stats.proportion(truncated, good.num_rows), good.num_rows, "")
     known = pc.sum(pc.is_valid(good["leaked"])).as_py() or 0
     if known:
-        put("leaked", "value", (pc.sum(good["leaked"]).as_py() or 0) / known, known, "")
+        figures.put("leaked", "value", (pc.sum(good["leaked"]).as_py() or 0) / known, known, "")
+
+
+def _measure_client(figures: _Figures, measured: pa.Table) -> None:
+    """Delay from the arrival of bytes to their read by this client."""
     lag = floats(measured["client_lag_max_ns"]) / NS_PER_MS
     if len(lag):
-        middle = floats(measured["client_lag_p50_ns"]) / NS_PER_MS
-        put("client_lag_ms", "p50", stats.percentile(middle, 50), len(lag), "ms")
-        put("client_lag_ms", "p99", stats.percentile(lag, 99), len(lag), "ms")
-        put("client_lag_ms", "max", float(lag.max()), len(lag), "ms")
-    return PointMetrics(figures)
+        median = floats(measured["client_lag_p50_ns"]) / NS_PER_MS
+        figures.put("client_lag_ms", "p50", stats.percentile(median, 50), len(lag), "ms")
+        figures.put("client_lag_ms", "p99", stats.percentile(lag, 99), len(lag), "ms")
+        figures.put("client_lag_ms", "max", float(lag.max()), len(lag), "ms")
 
 
 def by_kind(failed: Iterable[tuple[str | None, str | None]]) -> dict[str, tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""A stored run with its figures, computed from the Parquet: what tables, JSON, advice and viewer start from."""
+"""A stored run with its metrics, for tables, JSON, recommendations and the viewer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SCALARS = [
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
     "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",
 ]  # fmt: skip
-"""What figures are computed from: of a point, this much is in memory at a time."""
+"""Columns that metrics are computed from; one point at a time is in memory."""
 _EVENTS = ["warmup", "status", "start_ns", "event_ns"]
 _BRIEF = ["warmup", "status", "error_kind", "error_message", "token_source", "clock_source"]
 
 
 @dataclass(frozen=True, slots=True)
 class PointReport:
-    """One point: its coordinates, its figures, and its failures by kind with one message each."""
+    """One point: its settings, its metrics, and its failures by kind with one message each."""
 
     point_id: str
     parallel: int
@@ -38,17 +38,17 @@ class PointReport:
     token_sources: tuple[str, ...]
     clock_sources: tuple[str, ...]
     checks: tuple[dict[str, str], ...] | None
-    """What the instrument found: (kind, level, message) each; empty is clean, None is not checked."""
+    """Findings of the checks: (kind, level, message) each; empty: clean, None: not checked."""
 
     @property
     def whole(self) -> bool:
-        """Whether as many requests were finished as planned."""
+        """Whether as many requests have ended as planned."""
         return self.metrics.finished >= self.number
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A run as it can be shown."""
+    """A run with its points."""
 
     path: Path
     manifest: dict[str, Any]
@@ -61,7 +61,7 @@ class RunReport:
 
     @property
     def reasoned(self) -> bool:
-        """Whether any reasoning was seen."""
+        """Whether any request has reasoning."""
         return any(
             (p.metrics.get("ttfa_ms", "mean") or 0) > (p.metrics.get("ttft_ms", "mean") or 0) for p in self.points
         )
@@ -131,38 +131,31 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
     """Rows of summary.parquet."""
     manifest = report.manifest
     return [
-        {
-            "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
-            "task": manifest["task"]["name"], "model": manifest["model"],
-            "subset": None, "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
-            "number": point.number, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low,
-            "ci_high": m.high, "n": m.n, "unit": m.unit,
-        }
+        row
         for point in report.points
-        for m in point.metrics.figures.values()
+        for row in point.metrics.summary_rows(
+            {
+                "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
+                "task": manifest["task"]["name"], "model": manifest["model"], "subset": None,
+                "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
+                "number": point.number,
+            }
+        )
     ]  # fmt: skip
 
 
 def as_json(report: RunReport) -> dict[str, Any]:
     """One document for programs: a point's metrics by name, each with its statistics, n and unit."""
     manifest = report.manifest
-    points = []
-    for point in report.points:
-        metrics: dict[str, dict[str, Any]] = {}
-        for m in point.metrics.figures.values():
-            entry = metrics.setdefault(m.metric, {"unit": m.unit})
-            entry[m.stat] = m.value
-            entry["n"] = m.n
-            if m.low is not None or m.high is not None:
-                entry.setdefault("ci95", {})[m.stat] = [m.low, m.high]
-        points.append(
-            {
-                "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
-                "reasoning_effort": point.reasoning_effort, "metrics": metrics,
-                "checks": None if point.checks is None else list(point.checks),
-                "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
-            }
-        )  # fmt: skip
+    points = [
+        {
+            "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
+            "reasoning_effort": point.reasoning_effort, "metrics": point.metrics.as_json(),
+            "checks": None if point.checks is None else list(point.checks),
+            "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
+        }
+        for point in report.points
+    ]  # fmt: skip
     return {
         "run_id": manifest["run_id"],
         "path": str(report.path),

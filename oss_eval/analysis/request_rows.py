@@ -19,9 +19,9 @@ def succeeded(rows: pa.Table) -> pa.Table:
 
 
 def asked_once(measured: pa.Table) -> pa.Table:
-    """Rows without those of which a resumed run has a later one.
+    """Rows without those that a resumed run has repeated.
 
-    It asks again what a stop had cancelled, and what an outage of the server had kept from being sent.
+    A resumed run repeats requests that were cancelled, and those that could not be sent while the server was away.
     """
     if "session" not in measured.column_names or len(measured["session"].unique()) < 2:
         return measured
@@ -36,7 +36,7 @@ def asked_once(measured: pa.Table) -> pa.Table:
 
 
 def sessions(measured: pa.Table) -> list[pa.Table]:
-    """Rows of each sitting in which a point was measured: one, unless a resumed run completed it."""
+    """Rows of each session that measured the point: one, unless a resumed run completed it."""
     if "session" not in measured.column_names:
         return [measured]
     session = pc.fill_null(measured["session"], 1)

@@ -17,12 +17,12 @@ from oss_eval.analysis.request_rows import (
 )
 
 OBJECTIVE = 0.99
-"""The share of requests that has to meet a service level's limits, as is usual for an objective on the P99."""
+"""Share of the requests that has to meet the limits, as usual for an objective on the P99."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goodput:
-    """How many requests met every limit."""
+    """Requests that met every limit."""
 
     attainment: stats.Estimate
     """Share of all measured requests, failures in the denominator, with Wilson's interval."""
@@ -32,7 +32,7 @@ class Goodput:
 
     @property
     def meets(self) -> bool | None:
-        """Whether OBJECTIVE of the requests do; None where there are too few of them to tell."""
+        """Whether a share of OBJECTIVE meets the limits; None with too few requests to tell."""
         if self.attainment.value >= OBJECTIVE:
             return True if self.n >= stats.P99_NEEDS else None
         return False if self.attainment.high is not None and self.attainment.high < OBJECTIVE else None

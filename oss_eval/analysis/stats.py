@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 Z = float(special.ndtri((1 + CONFIDENCE) / 2))
 """The normal distribution's quantile of a two-sided interval."""
 P99_NEEDS = 100
-"""Below this many values the 99th percentile says no more than the largest one."""
+"""With fewer values, the 99th percentile is hardly different from the largest value."""
 
 
 class Estimate(NamedTuple):
@@ -144,7 +144,7 @@ class Distribution:
         return self._sorted
 
     def _ranked(self, rank: int) -> float:
-        """The value with so many values below it."""
+        """The value at this rank."""
         if self._bins is None:
             return float(self._exact()[rank])
         place = int(np.searchsorted(np.cumsum(self._bins), rank, side="right"))

@@ -1,1 +1,1 @@
-"""Quality: benchmarks asked through the probe, graded, stored with their timings."""
+"""Benchmarks: samples asked through the probe, scored, and stored with their timings."""

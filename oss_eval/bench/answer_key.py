@@ -1,4 +1,4 @@
-"""What the simulator may answer to a benchmark's questions: right ends and wrong ones, in the form asked for."""
+"""The answer key for the simulator: ends of right and wrong answers to a benchmark's samples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from oss_eval.bench.types import LETTERS, Sample
 from oss_eval.simulator.answers import prompt_text
 
 WRONG = 6
-"""Different wrong answers a question has."""
+"""Number of wrong answers for each sample."""
 
 
 def write(path: Path, samples: list[Sample]) -> None:
-    """One line a question that has a right answer."""
+    """Write one line for each sample that has a right answer."""
     with path.open("w", encoding="utf-8") as file:
         for sample in samples:
             if sample.target:
@@ -25,7 +25,7 @@ def write(path: Path, samples: list[Sample]) -> None:
 
 
 def endings(sample: Sample) -> tuple[str, list[str]]:
-    """(how a right answer ends, how wrong ones may)."""
+    """(end of a right answer, ends of wrong ones)."""
     target = sample.target.strip()
     rng = random.Random(prompt_text(sample.messages))
     if sample.form == "choice":

@@ -1,4 +1,4 @@
-"""How many requests are in flight: a fixed number, or as many as the server gains from."""
+"""The number of requests in flight: fixed, or raised while throughput grows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SETTLE_SECONDS = 1.0
-"""A new level is measured after so long: the requests that it let in have begun to answer."""
+"""Seconds before a new level is measured: its requests have to start answering."""
 WINDOW_SECONDS = 2.0
 GAIN = 1.05
-"""Throughput has grown if it did by this much."""
+"""Throughput has grown if it is higher by this factor."""
 PATIENCE_SECONDS = 60.0
-"""After the server said 429, or a larger level gained nothing, a larger one is not tried for so long."""
+"""Seconds without a higher level, after HTTP 429 or a level without gain."""
 
 
 class ConcurrencyLimit:
@@ -30,7 +30,7 @@ class ConcurrencyLimit:
 
     @property
     def limit(self) -> int:
-        """How many may be in flight."""
+        """Maximum number of requests in flight."""
         return self._limit
 
     @limit.setter
@@ -41,17 +41,17 @@ class ConcurrencyLimit:
 
     @property
     def inside(self) -> int:
-        """How many are in flight."""
+        """Requests in flight."""
         return self._inside
 
     @property
     def full(self) -> bool:
-        """Whether as many are in flight as may be."""
+        """Whether the limit is reached."""
         return self._inside >= self._limit
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Wait for a place and hold it."""
+        """Wait until a request may be sent; it counts as in flight within the context."""
         ticket = threading.Event()
         with self._lock:
             self._waiting.append(ticket)
@@ -72,9 +72,9 @@ class ConcurrencyLimit:
 
 
 class ConcurrencyTuner:
-    """`--parallel auto`: doubles the gate's limit while throughput grows, halves it when the server says 429.
+    """`--parallel auto`: doubles the limit while throughput grows, halves it after HTTP 429.
 
-    Additive-increase schemes find the knee slowly where a request takes minutes; token events tell the throughput
+    Additive-increase schemes find the knee slowly where a request takes minutes; token events show the throughput
     within seconds, so levels can be compared directly.
     """
 
@@ -103,7 +103,7 @@ class ConcurrencyTuner:
         now = self._clock()
         if self._refused.is_set():
             self._refused.clear()
-            # A burst of refusals is one: they were sent before the last cut.
+            # A burst of refusals counts once: the requests were sent before the last reduction.
             if now >= self._shrunk + SETTLE_SECONDS:
                 self._shrunk = now
                 self._set(max(1, self._concurrency.limit // 2), now)

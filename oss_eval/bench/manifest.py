@@ -1,4 +1,4 @@
-"""What a benchmark run was asked to do, what was in force, where and with what."""
+"""The manifest of a benchmark run: tasks, settings, server, environment."""
 
 from __future__ import annotations
 

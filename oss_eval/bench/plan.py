@@ -1,4 +1,4 @@
-"""The answers that a run is to get: points (task x effort), and in each every sample and epoch."""
+"""The samples of a run: points (task x effort), and in each every sample and epoch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oss_eval.bench.types import Benchmark, Sample
-from oss_eval.config.task import BenchTask
-from oss_eval.probe.apis import Generation
+from oss_eval.config.bench_task import BenchTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class SampleJob:
-    """One answer to get."""
+    """One sample to ask, in one epoch at one effort."""
 
     point_id: str
     task: BenchTask
@@ -34,7 +33,7 @@ class SampleJob:
 
 @dataclass(slots=True)
 class BenchPoint:
-    """One task at one effort."""
+    """One task at one reasoning effort."""
 
     point_id: str
     index: int
@@ -45,13 +44,13 @@ class BenchPoint:
 
     @property
     def number(self) -> int:
-        """Answers to get."""
+        """Number of answers."""
         return self.samples * self.repeats
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedTask:
-    """A plan with its benchmark opened and its questions loaded."""
+    """A plan with its benchmark open and its samples loaded."""
 
     plan: Plan
     benchmark: Benchmark
@@ -75,7 +74,7 @@ def points(loaded_tasks: list[LoadedTask], stored: list[BenchPoint]) -> list[Ben
 
 
 def jobs(loaded_tasks: list[LoadedTask], found: list[BenchPoint]) -> list[SampleJob]:
-    """All answers to get. Epoch by epoch, so that a run that is stopped has asked every problem about equally
+    """All samples to ask, epoch by epoch, so that an interrupted run has asked every sample about equally
     often."""
     by_point = {(point.task, point.reasoning_effort): point.point_id for point in found}
     return [
@@ -86,20 +85,6 @@ def jobs(loaded_tasks: list[LoadedTask], found: list[BenchPoint]) -> list[Sample
         for epoch in range(1, task.repeats + 1)
         for sample in loaded.samples
     ]
-
-
-def generation(task: BenchTask, model: str, effort: str | None, epoch: int) -> Generation:
-    """Settings of every request of a sample. With a seed, each epoch has its own: else all would be one answer."""
-    return Generation(
-        model=model,
-        max_tokens=task.max_tokens,
-        temperature=task.temperature,
-        top_p=task.top_p,
-        seed=None if task.seed is None else task.seed + epoch - 1,
-        stream=task.stream,
-        reasoning_effort=effort,
-        extra=tuple(task.extra_args.items()),
-    )
 
 
 def samples_hash(samples: list[Sample]) -> str:

@@ -1,4 +1,4 @@
-"""Going on with a stored benchmark run: what it was asked to do, what has changed, what it still lacks."""
+"""Resuming a stored benchmark run: its tasks, what has changed, and the samples that it still lacks."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.bench.plan import BenchPoint, Plan, SampleJob
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.errors import StoreError, UsageError
 from oss_eval.run import resume
 
-MAY_CHANGE = resume.PATIENCE | frozenset(
+MAY_CHANGE = resume.FREE_SETTINGS | frozenset(
     "repeats limit reasoning_effort parallel retries max_failures data hub judge_url folder".split()
 )
-"""Settings that leave the answers alike: how many there are, who carries them, how long they are waited for."""
+"""Settings that do not change the answers: how many there are, the server, the timeouts."""
 
 
 def plans(manifest: dict[str, Any], typed: dict[str, Any]) -> list[Plan]:
-    """The stored run's tasks with what was typed now.
+    """The stored run's tasks with the settings that are given now.
 
     Raises UsageError for a change that would mix unlike answers, showing it, and StoreError for a run that is no
     benchmark.
     """
     if manifest.get("kind") != "bench":
-        raise StoreError(f"{manifest['run_id']} is no benchmark run", "oss-eval resume goes on with load sweeps")
+        raise StoreError(f"{manifest['run_id']} is not a benchmark run", "oss-eval resume resumes load sweeps")
     if "tasks" not in manifest:
         raise StoreError(f"{manifest['run_id']} ended before anything was asked", "run oss-eval bench again")
     found: list[Plan] = []
@@ -54,7 +54,7 @@ def stored_points(manifest: dict[str, Any]) -> list[BenchPoint]:
 def missing(path: Path, jobs: list[SampleJob]) -> list[SampleJob]:
     """The jobs without an answer in the stored run; failed samples are asked again.
 
-    Raises UsageError when a stored sample is not the question that would be asked now.
+    Raises UsageError when a stored sample differs from the one that would be asked now.
     """
     from oss_eval.results.reader import read_samples
 
@@ -73,9 +73,9 @@ def missing(path: Path, jobs: list[SampleJob]) -> list[SampleJob]:
         same = row["turns"] > 1 or json.loads(row["prompt"]) == json.loads(json.dumps(sample.messages))
         if not same or row["target"] != sample.target:
             raise UsageError(
-                f"{path.name}: {job.task.name} {sample.subset}/{sample.sample_id} was another question:\n"
+                f"{path.name}: {job.task.name} {sample.subset}/{sample.sample_id} has changed:\n"
                 f"  then: {row['prompt'][:200]} -> {row['target']}\n"
                 f"  now:  {json.dumps(sample.messages)[:200]} -> {sample.target}",
-                "the data has changed: begin a run of its own",
+                "the data has changed: start a new run",
             )
     return left

@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT = 600.0
-"""Seconds: a server that asks for more patience has failed the request."""
+"""Maximum wait in seconds; a request fails when the server asks for more."""
 
 
 BACKOFF = 1.0
-"""Seconds before the first repetition, doubled each time, up to LONGEST_BACKOFF."""
+"""Seconds before the first retry, doubled each time, up to LONGEST_BACKOFF."""
 
 
 LONGEST_BACKOFF = 60.0
 
 
 FINAL_STATUS = (400, 401, 403, 404, 405, 413, 422)
-"""HTTP statuses after which the same request would fail again."""
+"""HTTP statuses that are not retried: the same request would fail again."""
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date; None when it says nothing."""
+    """Seconds in a Retry-After header, given as seconds or as a date; None without one."""
     if not header:
         return None
     if re.fullmatch(r"\s*\d{1,9}(\.\d*)?\s*", header):

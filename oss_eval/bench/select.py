@@ -1,4 +1,4 @@
-"""From names that were typed to tasks: the user's files, the shipped ones, EvalScope's benchmarks."""
+"""From names to tasks: the user's files, the shipped ones, EvalScope's benchmarks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 from oss_eval.bench.plan import Plan
 from oss_eval.bench.sources import evalscope_names
-from oss_eval.config.task import BenchTask, validated
+from oss_eval.config.bench_task import BenchTask
+from oss_eval.config.task import validated
 from oss_eval.config.task_files import find_task, read_task, task_files
 from oss_eval.errors import TaskError, UsageError
 
 ONE_FOR_ALL = ("url", "api", "model", "parallel", "retries", "connect_timeout", "read_timeout", "total_timeout")
-"""Settings of the run: the first task's hold for all."""
+"""Settings of the whole run: those of the first task are used."""
 
 
 def plans(given: list[str], typed: dict[str, Any]) -> list[Plan]:
-    """The tasks named, with the flags that override them. Raises TaskError and UsageError."""
+    """The tasks of the given names, with the flags that override them. Raises TaskError and UsageError."""
     if not given:
         raise UsageError("which benchmark?", "oss-eval bench aime25, for example; oss-eval tasks lists them")
     found: list[Plan] = []

@@ -1,21 +1,22 @@
-"""The vocabulary of benchmarks: what is asked, what was said, who can ask and grade."""
+"""The types of a benchmark: samples, model outputs, scores, and the interface of a source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from oss_eval.bench.client import SampleClient
-from oss_eval.load.client import Answer
+if TYPE_CHECKING:  # the scorer process imports this module, and has to start quickly
+    from oss_eval.bench.client import SampleClient
+    from oss_eval.load.client import Answer
 
 Message = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""What options are called."""
+"""Names of the options of a multiple-choice question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample. `messages` is what is sent first; `target` the right answer, or "" where a text has none."""
+    """One sample. `messages` is sent first; `target` is the right answer, or "" where there is none."""
 
     subset: str
     sample_id: str
@@ -24,13 +25,13 @@ class Sample:
     raw: Any = field(default=None, repr=False)
     """The benchmark's own object."""
     form: str = "plain"
-    """How an answer is asked for: `box`, `choice` or `plain`. What the simulator answers with."""
+    """Form of the answer: `box`, `choice` or `plain`. The simulator answers in it."""
     choices: int = 0
 
 
 @dataclass(slots=True)
 class ModelOutput:
-    """What a model said to a question in the end."""
+    """The final answer of a model to a sample."""
 
     response: str
     reasoning: str
@@ -41,48 +42,48 @@ class ModelOutput:
 
     @property
     def truncated(self) -> bool:
-        """Whether the answer was cut at its longest length."""
+        """Whether the answer reached its maximum length."""
         return self.finish_reason == "length"
 
     @classmethod
     def single(cls, messages: list[Message], answer: Answer, raw: Any = None) -> ModelOutput:
-        """One question, one answer."""
+        """The output of a single request."""
         return cls(answer.reply.text, answer.reply.reasoning, messages, answer.record.finish_reason, raw)
 
 
 class Benchmark(Protocol):
-    """Questions, a way to ask them and a way to grade what was said. Methods are called from many threads."""
+    """Samples, how to ask them, and how to score the answers. Methods are called from many threads."""
 
     name: str
     source: dict[str, Any]
-    """Where the questions come from: dataset, revision, hub, versions. For the manifest."""
+    """Where the samples come from: dataset, revision, hub, versions. For the manifest."""
 
     def samples(self) -> list[Sample]:
         """All samples, in an order that stays the same."""
 
     def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
-        """Ask. Raises what the voice raises."""
+        """Ask the sample. Raises what the client raises."""
 
     def grade(self, sample: Sample, output: ModelOutput) -> Score:
-        """A verdict. Whatever it raises makes the sample unscored."""
+        """The score of an answer. An exception leaves the sample without a score."""
 
     def close(self) -> None:
-        """Let go of processes and temporary files."""
+        """End processes and remove temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A verdict. `score` is None where there is none: `unscored` then says why."""
+    """The score of an answer; None where there is none, and then `unscored` says why."""
 
     score: float | None
     answer: str | None = None
-    """What was taken for the answer, in a form in which equal answers are equal; None when there was none."""
+    """The answer that was scored, normalised so that equal answers compare equal; None without one."""
     route: str = ""
     """Where it was found: `box`, `answer line`, `bold`, `cut box`, `none`, ..."""
     unscored: str | None = None
     second: float | None = None
-    """The second grader's score; None where it did not look."""
+    """Score of the second scorer; None where it was not used."""
     metrics: dict[str, float] | None = None
-    """Every figure of a benchmark that has several."""
+    """All metrics of a benchmark that has several."""
     binary: bool = True
-    """Whether a score says right or wrong: 1 of 10 points is not right."""
+    """Whether the score means right or wrong; 1 of 10 points means neither."""

@@ -1,123 +1,155 @@
-"""Flags that several commands share, by group."""
+"""The flags of a command, made from the settings' fields, and the settings of the command itself."""
 
 from __future__ import annotations
 
 import argparse
+import types
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-APIS = ("openai", "chat", "completions", "responses", "ollama", "ollama-generate")
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
-
-def add_server(parser: Any, apis: tuple[str, ...]) -> None:
-    """Who is asked, and how it is convinced."""
-    who = parser.add_argument_group("who is asked")
-    who.add_argument(
-        "--url",
-        action="append",
-        help="server: host root, .../v1, or a full path to an API, query kept; sim://PROFILE for the simulator; "
-        "repeat it, and servers take turns (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual local "
-        "ports, else the simulator)",
-    )
-    who.add_argument("--endpoint", metavar="NAME", help="a named endpoint from endpoints.yaml; flags override it")
-    who.add_argument("--model", help="model name (default: the only one the server lists)")
-    who.add_argument("--api", choices=apis, help="API to use (openai: as the URL's path says, else chat)")
-    who.add_argument(
-        "--api-key",
-        help="better given as OPENAI_API_KEY or AZURE_OPENAI_API_KEY: a flag can be seen by others on the machine",
-    )
-    who.add_argument(
-        "--api-key-header",
-        metavar="NAME",
-        help="header of the key (default: api-key on Azure, else Authorization)",
-    )
-    who.add_argument(
-        "--header",
-        action="append",
-        metavar="K:V",
-        help="another header; $NAME as value is read from the environment",
-    )
-    who.add_argument("--entra", action="store_true", help="a Microsoft Entra ID token instead of a key (Azure)")
-    who.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust")
-    who.add_argument("--insecure", action="store_true", help="trust any certificate")
+from oss_eval.config.fields import ENDPOINT, GROUPS, LIMITS, RESULTS, Flag, Positive
+from oss_eval.config.task import Task
 
 
-def add_effort(load: Any) -> None:
-    """The efforts to sweep."""
-    load.add_argument(
-        "--reasoning-effort",
-        nargs="+",
-        metavar="EFFORT",
-        help="efforts to sweep: low medium high, or what the server takes",
-    )
+class CommandSettings(BaseModel):
+    """Settings of a command that are no part of a task. They are typed or come from a named endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def add_generation(what: Any) -> None:
-    """Sampling, and how the effort is asked for."""
-    what.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest reply, reasoning included")
-    what.add_argument("--temperature", type=float)
-    what.add_argument("--top-p", type=float)
-    what.add_argument(
-        "--seed", type=int, help="makes prompts repeatable and is sent along (default: new ones each run)"
-    )
-    what.add_argument(
-        "--stream",
-        action=argparse.BooleanOptionalAction,
-        help="stream replies (default), needed for TTFT and TPOT",
-    )
-    what.add_argument(
-        "--extra-args", metavar="JSON", help="more fields of the request, e.g. '{\"ignore_eos\": true}'"
-    )
-    what.add_argument(
-        "--effort-style",
-        choices=["auto", "top-level", "extra-body", "chat-template", "think", "system", "none"],
-        help="how the effort is asked for (default auto: as the server is known to take it)",
-    )
-    what.add_argument(
-        "--split-think", action="store_true", help="text between <think> tags in the answer is reasoning"
-    )
+class EndpointSettings(CommandSettings):
+    """How a server is authenticated."""
+
+    endpoint: Annotated[str | None, Flag(ENDPOINT, "NAME")] = None
+    """a named endpoint from endpoints.yaml; flags override it"""
+    api_key: Annotated[str | None, Flag(ENDPOINT)] = None
+    """better given as OPENAI_API_KEY or AZURE_OPENAI_API_KEY: other users of the machine can see a flag"""
+    api_key_header: Annotated[str | None, Flag(ENDPOINT, "NAME")] = None
+    """header of the key (default: api-key on Azure, else Authorization)"""
+    header: Annotated[tuple[str, ...], Flag(ENDPOINT, "K:V", repeated=True)] = ()
+    """another header; $NAME as value is read from the environment"""
+    entra: Annotated[bool, Flag(ENDPOINT)] = False
+    """use a Microsoft Entra ID token instead of a key (Azure)"""
+    ca_bundle: Annotated[str | None, Flag(ENDPOINT, "FILE")] = None
+    """certificates to trust"""
+    insecure: Annotated[bool, Flag(ENDPOINT)] = False
+    """trust any certificate"""
 
 
-def add_patience(parser: Any, grace: bool = True) -> None:
-    """Timeouts, in seconds, and other limits."""
-    patience = parser.add_argument_group("patience and limits")
-    patience.add_argument("--connect-timeout", type=float, metavar="S", help="for a connection (default 5)")
-    patience.add_argument(
-        "--first-token-timeout", type=float, metavar="S", help="until the first token of a stream (default 600)"
-    )
-    patience.add_argument(
-        "--read-timeout",
-        type=float,
-        metavar="S",
-        help="without a byte of a reply, and between two tokens of a stream (default 600)",
-    )
-    patience.add_argument("--total-timeout", type=float, metavar="S", help="for a whole reply (default 3600)")
-    patience.add_argument(
-        "--max-response-bytes", type=int, metavar="N", help="cut a larger reply there (default 67108864: 64 MiB)"
-    )
-    if grace:
-        patience.add_argument(
-            "--grace", type=float, metavar="S", help="for what is in flight after Ctrl-C or SIGTERM (default 10)"
-        )
+class RunSettings(CommandSettings):
+    """Where a run is stored, what it is called, and what is printed."""
+
+    grace: Annotated[float, Field(ge=0, lt=float("inf")), Flag(LIMITS, "S")] = 10.0
+    """seconds for requests in flight after Ctrl-C or SIGTERM"""
+
+    out: Annotated[Path, Flag(RESULTS, "DIR", aliases=("--outputs-dir",), show_default=False)] = Path("results")
+    """results folder (default results/)"""
+    name: Annotated[str | None, Flag(RESULTS)] = None
+    """name of the run"""
+    label: Annotated[tuple[str, ...], Flag(RESULTS, "KEY=VALUE", repeated=True)] = ()
+    """stored with the run; may be repeated"""
+    json_: Annotated[bool, Flag(RESULTS)] = False
+    """print one JSON document on standard output, and everything else on standard error"""
+    private: Annotated[bool, Flag(RESULTS)] = False
+    """make files that no other user of this machine can read (0600)"""
+    log_every_n_query: Annotated[Positive | None, Flag(RESULTS, "N")] = None
+    """print a progress line every N requests (perf) or samples (bench)"""
 
 
-def add_results(parser: Any, every: str) -> None:
-    """Where results go."""
-    result = parser.add_argument_group("results")
-    result.add_argument(
-        "--out", "--outputs-dir", type=Path, metavar="DIR", help="results folder (default results/)"
-    )
-    result.add_argument("--name", help="a name for the run")
-    result.add_argument(
-        "--label", action="append", metavar="KEY=VALUE", help="noted with the run; may be repeated"
-    )
-    result.add_argument(
-        "--json", action="store_true", help="one JSON document on standard output, all else on standard error"
-    )
-    result.add_argument(
-        "--private", action="store_true", help="files that nobody else on this machine can read (0600)"
-    )
-    result.add_argument("--log-every-n-query", type=int, metavar="N", help=f"a progress line {every}")
+def flags(model: type[BaseModel]) -> dict[str, tuple[Flag, FieldInfo]]:
+    """The fields of a model that are flags; its own before those that it inherits."""
+    own = [name for name in model.model_fields if name in model.__annotations__]
+    return {
+        name: (flag, field)
+        for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in own)
+        for flag in field.metadata
+        if isinstance(flag, Flag)
+    }
+
+
+def task_settings(model: type[Task], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The task's settings among the arguments that were given."""
+    given = vars(arguments)
+    return {name: given[name] for name in flags(model) if name in given}
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    *models: type[BaseModel],
+    without: Iterable[str] = (),
+    only: Iterable[str] | None = None,
+    choices: dict[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Add a flag for each field of the models that has one, grouped as the fields say.
+
+    `only` names groups or fields, `without` fields; `choices` replace those of a field.
+    """
+    wanted = [
+        (name, flag, field)
+        for model in models
+        for name, (flag, field) in flags(model).items()
+        if name not in without and (only is None or name in only or flag.group in only)
+    ]
+    for title in GROUPS:
+        fields = [one for one in wanted if one[1].group == title]
+        group = parser.add_argument_group(title) if fields else None
+        for name, flag, field in fields:
+            assert group is not None
+            _add_flag(group, name, flag, field, (choices or {}).get(name))
+
+
+def _add_flag(
+    group: argparse._ArgumentGroup, name: str, flag: Flag, field: FieldInfo, choices: tuple[str, ...] | None
+) -> None:
+    name = name.rstrip("_")
+    short = [alias for alias in flag.aliases if not alias.startswith("--")]
+    spellings = [*short, f"--{name.replace('_', '-')}", *(a for a in flag.aliases if a.startswith("--"))]
+    settings: dict[str, Any] = {"dest": name, "help": _help(flag, field)}
+    kind, many = _kind(field.annotation)
+    if kind is bool:
+        settings["action"] = argparse.BooleanOptionalAction if field.default is True else "store_true"
+    else:
+        if many:
+            settings |= {"action": "append"} if flag.repeated else {"nargs": "+"}
+        if flag.metavar:
+            settings["metavar"] = flag.metavar
+        if choices or isinstance(kind, tuple):
+            settings["choices"] = choices or kind
+        elif kind is not str:
+            settings["type"] = kind
+    group.add_argument(*spellings, **settings)
+
+
+def _help(flag: Flag, field: FieldInfo) -> str:
+    text = " ".join((field.description or "").split()).replace("%", "%%")
+    default = field.default
+    if not flag.show_default or field.default_factory or default is None or default is False or default == ():
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} (default {f'{shown:g}' if isinstance(shown, float) else shown})"
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """(argparse's type, or the tuple of allowed words; whether there are several values) of an annotation."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inner[0])
+    if origin in (Union, types.UnionType):
+        kinds = [_kind(one)[0] for one in inner if one is not type(None)]
+        if ("auto",) in kinds:
+            return number_or_auto, False
+        return _kind(next(one for one in inner if one is not type(None)))
+    if origin is Literal:
+        return inner, False
+    if origin is tuple:
+        return _kind(inner[0])[0], True
+    if origin is dict:
+        return str, False
+    return annotation, False
 
 
 def number_or_auto(text: str) -> int | str:

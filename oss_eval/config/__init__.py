@@ -1,1 +1,1 @@
-"""What the user asked for: tasks, task files, YAML."""
+"""Settings: tasks, task files, YAML."""

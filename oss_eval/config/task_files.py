@@ -25,7 +25,7 @@ def shipped_dir() -> Path:
 
 
 def task_files(local: Path | None = None) -> dict[str, Path]:
-    """Name -> file of every task within reach; `local` is the user's own folder (default ./tasks)."""
+    """Name -> file of every known task; `local` is the user's own folder (default ./tasks)."""
     found: dict[str, Path] = {}
     for folder in (shipped_dir(), Path("tasks") if local is None else local):
         if folder.is_dir():
@@ -34,7 +34,7 @@ def task_files(local: Path | None = None) -> dict[str, Path]:
 
 
 def find_task(name: str, local: Path | None = None) -> Path:
-    """The file of a task, by name or by path. Raises TaskError listing near names."""
+    """The file of a task, by name or by path. Raises TaskError that lists similar names."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         if not path.is_file():
@@ -51,7 +51,7 @@ def find_task(name: str, local: Path | None = None) -> Path:
 def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
     """Keys and values of a task file, `name` added.
 
-    Raises TaskError when it can't be read, is no mapping, or is not of the `kind` wanted.
+    Raises TaskError when it can't be read, is not a mapping, or is not of the given `kind`.
     """
     values = read_yaml(path, TaskError, "the task file")
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -64,9 +64,9 @@ def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def overridden(task: str, typed: dict[str, Any]) -> dict[str, Any]:
-    """A load sweep's task file with what was typed instead. Raises TaskError.
+    """The task file of a load sweep, overridden by the given settings. Raises TaskError.
 
-    The file's numbers belong to the file's levels, and a prompt and a dataset exclude each other.
+    `number` of the file belongs to its `parallel`, and a prompt and a dataset exclude each other.
     """
     values = read_task(find_task(task), "perf")
     if "parallel" in typed and "number" not in typed:

@@ -1,1 +1,1 @@
-"""A few requests to a server, and what they tell about it."""
+"""Diagnosis of a server with a few requests."""

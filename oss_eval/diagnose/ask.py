@@ -1,4 +1,4 @@
-"""`oss-eval ask`: one question, its answer as it comes, and what it took."""
+"""`oss-eval ask`: one question, its answer as it streams, and its metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from oss_eval.analysis.request_rows import NS_PER_MS
+from oss_eval.analysis.latency import record_durations
 from oss_eval.config.task import Task
 from oss_eval.diagnose.connect import ServerSession, open_session
 from oss_eval.endpoint.auth import Auth
@@ -44,7 +44,7 @@ def ask(prompt: str, task: Task, auth: Auth, verbose: bool) -> None:
 
 
 class _Printer:
-    """Answer and reasoning as they come."""
+    """Prints answer and reasoning as they stream."""
 
     def __init__(self, silent: bool) -> None:
         self._silent = silent
@@ -52,7 +52,7 @@ class _Printer:
         self._dimmed = self._answered = False
 
     def say(self, answer: str, reasoning: str) -> None:
-        """A piece of either."""
+        """A piece of the answer or of the reasoning."""
         if self._silent:
             return
         if reasoning:
@@ -73,7 +73,7 @@ class _Printer:
         self._dimmed = on
 
     def end(self) -> None:
-        """A line's end after whatever was printed."""
+        """End the line."""
         if self._dimmed:
             self._dim(False)
         if self._answered:
@@ -82,20 +82,19 @@ class _Printer:
 
 
 def summary(record: RequestRecord) -> str:
-    """What an answer took, in a line."""
-    parts = []
-    if record.start_ns is not None and record.first_token_ns is not None:
-        parts.append(f"TTFT {(record.first_token_ns - record.start_ns) / NS_PER_MS / 1000:.3f} s")
-        if record.first_answer_ns is not None and record.first_answer_ns != record.first_token_ns:
-            parts.append(f"TTFA {(record.first_answer_ns - record.start_ns) / NS_PER_MS / 1000:.3f} s")
+    """The metrics of an answer, in one line."""
+    durations, parts = record_durations(record), []
+    ttft, ttfa, tpot = durations["ttft"], durations["ttfa"], durations["tpot"]
+    if ttft is not None:
+        parts.append(f"TTFT {ttft / 1000:.3f} s")
+        if ttfa is not None and ttfa != ttft:
+            parts.append(f"TTFA {ttfa / 1000:.3f} s")
     if record.completion_tokens is not None:
-        thought = f" ({record.reasoning_tokens} reasoning)" if record.reasoning_tokens else ""
+        reasoning = f" ({record.reasoning_tokens} reasoning)" if record.reasoning_tokens else ""
         counted = "" if record.token_source == "usage" else f", counted from {record.token_source}"
-        parts.append(f"{record.completion_tokens} tokens{thought}{counted}")
-        end = record.last_token_ns or record.end_ns
-        begin = record.first_token_ns or record.start_ns
-        if end is not None and begin is not None and end > begin and record.completion_tokens > 1:
-            parts.append(f"{(record.completion_tokens - 1) / (end - begin) * 1e9:.1f} tok/s")
+        parts.append(f"{record.completion_tokens} tokens{reasoning}{counted}")
+    if tpot:
+        parts.append(f"{1000 / tpot:.1f} tok/s")
     if record.finish_reason:
         parts.append(f"finish_reason {record.finish_reason}")
     return ", ".join(parts) or "no figures"

@@ -1,7 +1,7 @@
 """The instrument against a truth: how far are reported times from those of a server that logs its own writes?
 
 Both sides read the same clock of the same machine. The server (`sim://paced`) writes each stream's tokens at a
-steady pace and notes the instant before each write; the client reports what it always reports.
+steady pace and logs the time before each write; the client reports its usual metrics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from oss_eval.config.task import PerfTask
+from oss_eval.analysis.latency import stream_durations
+from oss_eval.config.perf_task import PerfTask
 from oss_eval.load.plan import Point
 from oss_eval.perf.sweep import run
 from oss_eval.report.format import number
@@ -30,25 +31,25 @@ from oss_eval.system import environment
 LEVELS = (1, 64, 256, 1024)
 TOKENS = 256
 TRUSTED = 0.01
-"""A load is trusted when every percentile compared is within this share of the truth."""
+"""A load is trusted when every percentile is within this share of the true value."""
 PERCENTILES = (50, 90, 99)
 METRICS = ("ttft", "tpot", "itl", "latency")
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPoint:
-    """One point: true and reported percentiles in ms, by metric, and what it cost."""
+    """One point: true and reported percentiles in ms by metric, and the cost."""
 
     point: Point
     true: dict[str, NDArray[np.float64]]
     reported: dict[str, NDArray[np.float64]]
     requests: int
     missing: int
-    """Requests that failed or that the truth log does not hold."""
+    """Requests that failed or are not in the truth log."""
     tokens: int
     tokens_per_second: float
     shared: float
-    """Share of token events that carry a later one's stamp."""
+    """Share of token events that share a later one's timestamp."""
     client_lag_p99_ms: float | None
     cpu_us_per_token: float | None
     longest_stall_ms: float | None
@@ -62,10 +63,10 @@ class CalibrationPoint:
 
 
 def calibrate(levels: tuple[int, ...], token_rate: float, order: RunOptions) -> RunResult:
-    """Run the instrument against the truth server at each level, with one worker and with one a core.
+    """Measure the truth server at each level, with one worker and with one for each core.
 
     Stored as a run of kind `calibrate`; its summary also holds the true values (`true_ttft_ms`, ...) and
-    `cpu_us_per_token`. Raises OssEvalError as `perf.run` does.
+    `cpu_us_per_token`. Raises OssEvalError as `perf.sweep.run` does.
     """
     cores = environment.usable_cores()
     points: list[Point] = []
@@ -144,17 +145,15 @@ def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str
 
 
 def _put(into: dict[str, list[Any]], tokens: NDArray[np.int64]) -> None:
-    """Add one stream, given its tokens' offsets from its start in ns."""
-    into["ttft"].append(tokens[:1])
-    into["latency"].append(tokens[-1:])
-    into["tpot"].append((tokens[-1:] - tokens[:1]) / (len(tokens) - 1))
-    into["itl"].append(np.diff(tokens))
+    """Add the durations of one stream, given its tokens' offsets from its start in ns."""
+    for name, values in stream_durations(tokens).items():
+        into[name].append(values)
 
 
 def _percentiles(values: list[Any]) -> NDArray[np.float64]:
     if not values:
         return np.full(len(PERCENTILES), np.nan)
-    return np.asarray(np.percentile(np.concatenate(values), PERCENTILES)) / 1e6
+    return np.asarray(np.percentile(np.concatenate(values), PERCENTILES))
 
 
 def _summary_rows(path: Path, found: CalibrationPoint) -> list[dict[str, Any]]:
@@ -180,7 +179,7 @@ def _summary_rows(path: Path, found: CalibrationPoint) -> list[dict[str, Any]]:
 
 
 def verdicts(found: list[CalibrationPoint]) -> list[str]:
-    """Up to which load this machine's numbers can be trusted, for each number of workers."""
+    """The highest load with trusted metrics, for each number of workers."""
     lines = []
     for workers in sorted({c.point.workers for c in found}):
         group = sorted((c for c in found if c.point.workers == workers), key=lambda c: c.point.parallel)
@@ -206,7 +205,7 @@ def _off(found: CalibrationPoint) -> str:
 
 
 def as_rows(found: list[CalibrationPoint]) -> list[dict[str, Any]]:
-    """The comparison for programs."""
+    """The comparison as JSON."""
     return [
         {
             "point_id": c.point.point_id, "workers": c.point.workers, "parallel": c.point.parallel,

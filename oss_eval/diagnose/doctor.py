@@ -1,4 +1,4 @@
-"""`oss-eval doctor`: what a server is and takes, and what that means for a measurement. At most 20 requests."""
+"""`oss-eval doctor`: what a server is and supports, and what that means for a measurement. At most 20 requests."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from oss_eval.probe.apis import DIALECTS
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 REQUESTS = 20
-"""The most that are sent."""
+"""Maximum number of requests."""
 TIMEOUT = 5.0
 SKEW_SECONDS = 2.0
 ENOUGH_EVENTS = 8
-"""Fewer events may well come together by chance."""
+"""With fewer events, arrival in one read may be chance."""
 EFFECT = 1.25
 """More tokens at high than at low effort by this factor count as an effect."""
 THINKING = 768
-"""Longest answer to a question that shows the effort."""
+"""Maximum length of an answer that shows the effort."""
 PATIENCE = {"first_token_timeout": 30.0, "read_timeout": 30.0, "total_timeout": 60.0}
-"""How long a single request may take: an examination has to come to an end."""
+"""Timeouts of the requests, so that the examination ends."""
 SLOW_SECONDS = 15.0
-"""A server that needs this long for one is asked one question instead of three."""
+"""Seconds for an answer above which one question is asked instead of three."""
 
 NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
 
@@ -49,7 +49,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it stands, what was seen, and what it means or which flag to use."""
+    """One check: its name, verdict, observation, and advice."""
 
     name: str
     verdict: str
@@ -58,7 +58,8 @@ class Check:
 
 
 def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check]:
-    """All checks, each told as soon as it is made. Raises OssEvalError for a server that can't be asked at all."""
+    """All checks; `note` gets each one as soon as it is done. Raises OssEvalError for a server that can't be
+    used."""
     found: list[Check] = []
 
     def note(check: Check | None) -> None:
@@ -88,7 +89,7 @@ def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check
         note(_lengths(line))
         for check in _effort(line):
             note(check)
-        note(Check("requests", PASS, f"{line.asked} sent"))
+        note(Check("requests", PASS, f"{line.requests_sent} sent"))
     return found
 
 
@@ -101,7 +102,7 @@ def _server(identity: Identity, simulated: bool) -> Check:
 
 
 def _models(endpoint: Endpoint, model: str) -> Check:
-    """The model asked, with what the server tells of it."""
+    """The model, with the server's properties of it."""
     try:
         data = list(json.loads(get(endpoint, endpoint.at("/models"), TIMEOUT).body)["data"])
     except Exception:  # noqa: BLE001 (some servers have no list)
@@ -221,7 +222,7 @@ def _usage(answer: Answer) -> Check:
 
 
 def _reasoning(line: ServerSession, answer: Answer) -> Check:
-    """Which field carries the reasoning, or that it leaks."""
+    """The field of the reasoning, or whether it leaks into the answer."""
     if answer.record.leaked:
         return Check(
             "reasoning", WARN, f"it is part of the answer, which begins {answer.reply.text[:12]!r}",
@@ -239,7 +240,7 @@ def _reasoning_field(line: ServerSession) -> str | None:
     if endpoint.api != "chat":
         return None
     body = DIALECTS["chat"].body("Say hello.", line.capabilities.apply(line.generation(max_tokens=64)))
-    line.asked += 1
+    line.requests_sent += 1
     try:
         got = get(endpoint, endpoint.at("/chat/completions"), PATIENCE["total_timeout"], orjson.dumps(body))
     except (OSError, http.client.HTTPException):
@@ -256,7 +257,7 @@ def _reasoning_field(line: ServerSession) -> str | None:
 
 
 def _lengths(line: ServerSession) -> Check:
-    """Whether a reply can be made as long as a load test needs it: longer than it would be by itself."""
+    """Whether answers can be forced to the length that a load test needs."""
     natural = line.ask("Say hello.", line.generation(max_tokens=THINKING)).record
     if natural.status != "ok" or natural.finish_reason == "length" or natural.completion_tokens is None:
         return Check("fixed lengths", WARN, "could not be told: the reply did not end by itself", NO_LENGTHS)
@@ -276,7 +277,7 @@ def _lengths(line: ServerSession) -> Check:
 
 
 def _effort(line: ServerSession) -> list[Check]:
-    """Which way of asking for an effort is taken, and whether it has an effect."""
+    """Which effort style the server accepts, and whether it has an effect."""
     styles = [line.capabilities.effort_style]
     if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
         styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
@@ -291,7 +292,7 @@ def _effort(line: ServerSession) -> list[Check]:
     slow = time.monotonic() - begun > SLOW_SECONDS
     for number, style in enumerate(styles):
         questions = QUESTIONS[:1] if slow else QUESTIONS if number == 0 else QUESTIONS[:2]
-        if line.asked + 2 * len(questions) > REQUESTS:
+        if line.requests_sent + 2 * len(questions) > REQUESTS:
             break
         line.capabilities = replace(line.capabilities, effort_style=style)
         low, refused = _tokens(line, "low", questions)
@@ -318,7 +319,7 @@ def _effort(line: ServerSession) -> list[Check]:
 
 
 def _tokens(line: ServerSession, effort: str, questions: tuple[str, ...]) -> tuple[float, str | None]:
-    """(mean tokens of short answers at an effort, the server's words if it refuses)."""
+    """(mean tokens of short answers at an effort, the server's error text if it refuses)."""
     total = 0
     for question in questions:
         answer = line.ask(question, line.generation(max_tokens=THINKING, reasoning_effort=effort))
@@ -329,5 +330,5 @@ def _tokens(line: ServerSession, effort: str, questions: tuple[str, ...]) -> tup
 
 
 def as_json(checks: list[Check]) -> list[dict[str, str]]:
-    """For programs."""
+    """The checks as JSON."""
     return [asdict(check) for check in checks]

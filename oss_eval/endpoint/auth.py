@@ -1,6 +1,6 @@
-"""Who may ask: keys, headers and certificates, from flags, the environment or a file of named endpoints.
+"""Authentication: keys, headers and certificates, from flags, the environment or a file of named endpoints.
 
-Nothing of it is ever stored or shown; `redact` takes it out of other people's words.
+None of it is ever stored or shown; `redact` removes it from error texts.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ AZURE = tuple(
     for service in ("openai", "cognitiveservices", "services.ai", "models.ai")
     for cloud in ("azure.com", "azure.us", "azure.cn")
 )
-"""Azure's AI services; anybody can have a machine under .azure.com."""
+"""Host suffixes of Azure's AI services. Not .azure.com as a whole, where anybody can have a machine."""
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """How a server is convinced to answer."""
+    """Keys, headers and certificates for a server."""
 
     key: str | None = field(default=None, repr=False)
     key_header: str | None = None
-    """The header that carries the key; None for `api-key` on Azure and `Authorization: Bearer` elsewhere."""
+    """Header of the key; None: `api-key` on Azure, else `Authorization: Bearer`."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     entra: bool = False
-    """A token of Microsoft Entra ID instead of a key."""
+    """Use a Microsoft Entra ID token instead of a key."""
     ca_bundle: str | None = None
     insecure: bool = False
 
     def for_host(self, host: str) -> tuple[tuple[str, str], ...]:
-        """Headers for a server. Raises UsageError for what no header can hold."""
+        """Headers for a host. Raises UsageError for values that no header can hold."""
         azure = host.endswith(AZURE)
         names = ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY") if azure else ("OPENAI_API_KEY",)
         key = self.key or next((os.environ[name] for name in names if os.environ.get(name)), None)
@@ -51,7 +51,7 @@ class Auth:
         elif key:
             header = self.key_header or ("api-key" if azure else "Authorization")
             found.append((header, f"Bearer {key}" if header.lower() == "authorization" else key))
-        for name, value in self.headers:  # what was given by name wins, the last one over the first
+        for name, value in self.headers:  # explicit headers win, the last one over the first
             found = [(other, old) for other, old in found if other.lower() != name.lower()] + [(name, value)]
         for name, value in found:
             if not (value.isascii() and value.isprintable()):
@@ -64,7 +64,7 @@ class Auth:
         return tuple(found)
 
     def tls_context(self) -> ssl.SSLContext:
-        """Certificates that are trusted. Raises UsageError for a bundle that can't be read."""
+        """The TLS context with the trusted certificates. Raises UsageError for a bundle that can't be read."""
         try:
             context = ssl.create_default_context(cafile=self.ca_bundle)
         except (OSError, ssl.SSLError) as error:
@@ -76,7 +76,7 @@ class Auth:
 
 
 def entra_token() -> str:
-    """A token for Azure's AI services by whatever identity this machine has. Raises UsageError."""
+    """A token for Azure's AI services, from any identity of this machine. Raises UsageError."""
     try:
         from azure.core.exceptions import ClientAuthenticationError
         from azure.identity import DefaultAzureCredential
@@ -102,7 +102,7 @@ def header(text: str) -> tuple[str, str]:
 
 
 def redact(text: str, headers: tuple[tuple[str, str], ...]) -> str:
-    """A server's words without the values of our headers, which some repeat."""
+    """A server's error text without the values of our headers, which some servers repeat."""
     for _, value in headers:
         for secret in (value, value.removeprefix("Bearer ")):
             for form in dict.fromkeys((secret, quote(secret, safe=""), json.dumps(secret)[1:-1])):

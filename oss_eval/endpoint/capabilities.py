@@ -1,4 +1,4 @@
-"""What a server takes: known from who it is, or learned from what it refuses before anything is measured."""
+"""Which request fields a server takes: known from its identity, or learned from its refusals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from oss_eval.endpoint.server import Server
 from oss_eval.errors import UsageError
 from oss_eval.probe.apis import DIALECTS, Generation
 
-ADAPTATIONS = 4
-"""Refused fields that are given in to; more, and the server's words are shown."""
-
 STYLES = {"llama.cpp": "chat-template", "SGLang": "chat-template", "Ollama": "top-level"}
-"""How known servers are asked for an effort through the chat API, where that is not the field reasoning_effort.
+"""How the reasoning effort is sent to known servers through the chat API, where it is not the field
+reasoning_effort.
 
 llama.cpp: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (chat_template_kwargs); SGLang:
-https://docs.sglang.ai/basic_usage/gpt_oss.html; Ollama: https://docs.ollama.com/openai."""
+https://docs.sglang.ai/basic_usage/gpt_oss.html; Ollama: https://docs.ollama.com/openai.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Changes to every request, and why."""
+    """Changes to every request, and the reasons."""
 
     effort_style: str = "top-level"
     limit_field: str = "max_tokens"
@@ -34,7 +33,7 @@ class Capabilities:
     notes: tuple[str, ...] = ()
 
     def apply(self, generation: Generation) -> Generation:
-        """The request that this server takes."""
+        """The settings in the form that this server takes."""
         changes: dict[str, Any] = dict.fromkeys(self.without)
         return replace(
             generation, effort_style=self.effort_style, limit_field=self.limit_field,
@@ -42,7 +41,7 @@ class Capabilities:
         )  # fmt: skip
 
     def after_refusal(self, status: int | None, words: str, sent: Generation) -> Capabilities | None:
-        """What to change after a refusal, None when its words name nothing that can be."""
+        """The capabilities after a refusal; None when the error text names no field that can be changed."""
         if status not in (400, 422):
             return None
         if self.limit_field == "max_tokens" and _refused("max_tokens", words) and "max_completion_tokens" in words:
@@ -57,8 +56,8 @@ class Capabilities:
     def _noting(self, note: str, **changes: Any) -> Capabilities:
         return replace(self, notes=(*self.notes, note), **changes)
 
-    def described(self) -> dict[str, Any]:
-        """For the manifest: what was really sent."""
+    def as_manifest(self) -> dict[str, Any]:
+        """The manifest's `request`: what was really sent."""
         return {
             "effort_style": self.effort_style, "limit_field": self.limit_field,
             "include_usage": self.include_usage, "left_out": list(self.without), "notes": list(self.notes),
@@ -72,10 +71,8 @@ _REFUSAL = (
 
 
 def _refused(name: str, words: str) -> bool:
-    """Whether an error says that a field as such is refused, not its value, and not that it is named in passing.
-
-    The refusal stands within a few words of the field's name, in its own sentence.
-    """
+    """Whether an error refuses a field as such, and not its value. The refusal has to be within a few words of the
+    field's name, in the same sentence."""
     for sentence in re.split(r"(?<=[.;\n])\s", words):
         if re.search(r"(?i)context length|too large|too long|must be|between|less than|greater than", sentence):
             continue
@@ -88,7 +85,7 @@ def _refused(name: str, words: str) -> bool:
 
 
 def request_capabilities(server: Server, task: Task) -> Capabilities:
-    """How to ask before anything was refused: the style given, or the one that this server is known to take.
+    """Capabilities before the first request: the given effort style, or the one that this server is known to take.
 
     Raises UsageError for a style that would send nothing.
     """

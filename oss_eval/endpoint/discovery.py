@@ -21,7 +21,7 @@ from oss_eval.endpoint.messages import (
 from oss_eval.errors import AuthRefused, EndpointError, OssEvalError
 
 LOCAL_PORTS = {"vLLM": 8000, "SGLang": 30000, "Ollama": 11434, "llama.cpp": 8080, "LM Studio": 1234}
-"""The usual ports of local servers, tried in this order when no URL is given."""
+"""Default ports of local servers, tried in this order when no URL is given."""
 
 
 SETUP_TIMEOUT = 5.0
@@ -34,9 +34,10 @@ SIMULATOR_URL = "sim://gpt-oss-20b-h20"
 
 
 def find_endpoint(url: str | None, api: str, auth: Auth) -> Endpoint | None:
-    """The endpoint to measure: the URL given, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT, else what answers here.
+    """The endpoint to measure: the given URL, OPENAI_BASE_URL or AZURE_OPENAI_ENDPOINT, else the server on a usual
+    local port.
 
-    None when nothing answers on the usual local ports. Raises EndpointError when several do.
+    None when no local server answers. Raises EndpointError when several do.
     """
     if url:
         return parse_url(url, api, auth)
@@ -58,7 +59,7 @@ def find_endpoint(url: str | None, api: str, auth: Auth) -> Endpoint | None:
 
 
 def _answers(endpoint: Endpoint) -> bool:
-    """Whether something that looks like an OpenAI-compatible server listens there; a 401 counts as one."""
+    """Whether an OpenAI-compatible server listens there; HTTP 401 counts too."""
     try:
         models(endpoint, LOCAL_TIMEOUT)
     except AuthRefused:
@@ -69,7 +70,7 @@ def _answers(endpoint: Endpoint) -> bool:
 
 
 def reach(endpoint: Endpoint, timeout: float) -> None:
-    """Raise EndpointError if nothing takes connections there: before data is loaded, not after."""
+    """Raise EndpointError if no server accepts connections there."""
     host = endpoint.base.hostname or ""
     try:
         with socket.create_connection((host, endpoint.port), timeout) as plain:
@@ -80,7 +81,7 @@ def reach(endpoint: Endpoint, timeout: float) -> None:
 
 
 def server_header(endpoint: Endpoint, timeout: float) -> str | None:
-    """What the server calls itself, asked by a call that costs it nothing; None when it does not say."""
+    """The Server header of `GET /models`; None without one."""
     try:
         return get(endpoint, endpoint.at("/models"), timeout).headers.get("server") or None
     except urllib.error.HTTPError as error:
@@ -90,7 +91,7 @@ def server_header(endpoint: Endpoint, timeout: float) -> str | None:
 
 
 def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
-    """The model to ask: the one wanted, or the only one served. Raises EndpointError listing several."""
+    """The model to measure: the one wanted, or the only one served. Raises EndpointError that lists several."""
     if wanted or endpoint.deployment:
         return wanted or str(endpoint.deployment)
     served = models(endpoint, SETUP_TIMEOUT)
@@ -105,7 +106,8 @@ def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
 
 
 def models(endpoint: Endpoint, timeout: float) -> list[str]:
-    """Names from `GET /models`. Raises EndpointError for a server that can't be reached or is no OpenAI one."""
+    """Model names from `GET /models`. Raises EndpointError for a server that can't be reached or is not
+    OpenAI-compatible."""
     try:
         body = get(endpoint, endpoint.at("/models"), timeout).body
     except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""Which server, which model: out of a URL, the environment, or what answers on this machine."""
+"""The URL of an API: parsing, paths, and the destination of requests."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from oss_eval.system.redact import PUBLIC_QUERY, public_url
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server as the user meant it: where its API begins, which API is asked, and how it is convinced."""
+    """A server: the base URL of its API, the API, and the authentication."""
 
     base: SplitResult
-    """Scheme, host and path up to and including `/v1`, or what stands for it."""
+    """Scheme, host and path up to and including `/v1`, or its equivalent."""
     api: str
-    """A name of `dialects.DIALECTS`."""
+    """A key of `probe.apis.DIALECTS`."""
     found: str = ""
-    """How the endpoint was found, when the user did not name it: `vLLM's usual port`, `OPENAI_BASE_URL`."""
+    """How the endpoint was discovered, if the user did not name it: `vLLM's usual port`, `OPENAI_BASE_URL`."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Keys and whatever else the user wants sent; never shown."""
     auth: Auth = field(default=Auth(), repr=False)
 
     @property
     def url(self) -> str:
-        """The base URL as it may be shown and stored: without user name and password."""
+        """The base URL without user name and password."""
         return f"{self.base.scheme}://{location(self.base)}{self.base.path}"
 
     @property
     def root(self) -> str:
-        """The server itself, where versions and properties are asked for."""
+        """The root URL, for versions and properties."""
         return f"{self.base.scheme}://{location(self.base)}{self._server_path()}"
 
     @property
     def port(self) -> int:
-        """The one given, or the scheme's."""
+        """The given port, or the scheme's."""
         return self.base.port or (443 if self.base.scheme == "https" else 80)
 
     def at(self, path: str) -> str:
-        """The address of something below the base, the user's query string kept."""
+        """The URL of a path below the base, with the user's query string."""
         return f"{self.url}{path}{self.query}"
 
     @property
     def query(self) -> str:
-        """`?api-version=...` as the user gave it; empty without one."""
+        """The query string of the user's URL, such as `?api-version=...`."""
         return f"?{self.base.query}" if self.base.query else ""
 
     @property
     def api_key(self) -> str | None:
-        """The key alone, for clients that make their own header of it."""
+        """The key, for clients that build their own header."""
         return next((value.removeprefix("Bearer ") for name, value in self.headers if name in KEY_HEADERS), None)
 
     @property
@@ -64,13 +64,13 @@ class Endpoint:
         return match.group(1) if match else None
 
     def redact(self, text: str) -> str:
-        """A server's words without the key, which some repeat; at most MESSAGE_BYTES of them."""
+        """A server's error text without the key, which some servers repeat; at most MESSAGE_BYTES of it."""
         query = tuple(("", value) for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY)
         shown = redact(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
         return shown.decode("utf-8", "ignore")
 
     def target(self) -> Target:
-        """The measured request's destination, addresses resolved."""
+        """The destination of the measured requests, host name resolved."""
         host = self.base.hostname or ""
         below = DIALECTS[self.api].path
         below = below.removeprefix("/v1") if below.startswith("/v1/") else below
@@ -87,7 +87,7 @@ SUFFIXES = {
     "/chat/completions": "chat", "/completions": "completions", "/responses": "responses", "/api/chat": "ollama",
     "/api/generate": "ollama-generate",
 }  # fmt: skip
-"""How a full path to an API ends."""
+"""Path suffixes of the APIs."""
 
 
 def location(parts: SplitResult) -> str:
@@ -96,10 +96,10 @@ def location(parts: SplitResult) -> str:
 
 
 def parse_url(url: str, api: str, auth: Auth = Auth(), found: str = "") -> Endpoint:  # noqa: B008 (frozen)
-    """An Endpoint out of any usual spelling: host root, `/v1`, or a full path to one of the APIs.
+    """An Endpoint from any usual form of URL: host root, `/v1`, or the full path of an API.
 
-    `api` is a dialect's name, or `openai` to follow the URL's path (chat when it names none). The query string is
-    kept, as Azure's `api-version` needs. Raises UsageError for what is no http(s) URL.
+    `api` is the name of an API, or `openai` to take the one in the URL's path (else chat). The query string is
+    kept, as Azure's `api-version` needs. Raises UsageError for a URL that is not http or https.
     """
     text = url if "://" in url else f"http://{url}"
     try:
@@ -129,7 +129,7 @@ def parse_url(url: str, api: str, auth: Auth = Auth(), found: str = "") -> Endpo
         path = "/v1"
     chosen = api if api != "openai" else (named or "chat")
     if parts.scheme == "https":
-        auth.tls_context()  # a bundle that can't be read is said now
+        auth.tls_context()  # fail now for a bundle that can't be read
     return Endpoint(parts._replace(path=path, fragment=""), chosen, found, auth.for_host(parts.hostname), auth)
 
 

@@ -1,4 +1,4 @@
-"""One small HTTP request before anything is measured."""
+"""Set-up calls: single HTTP requests before anything is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oss_eval.endpoint.endpoint import Endpoint, location
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """An answer to a set-up call."""
+    """A response to a set-up call."""
 
     status: int
     body: bytes
@@ -24,10 +24,10 @@ class HttpReply:
 
 
 def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = None) -> HttpReply:
-    """A set-up call (POST with a JSON body), without proxies; redirects are followed, with our headers on the same
-    host only.
+    """Send a set-up call (POST with a JSON body), without proxies. Redirects are followed; headers are sent to the
+    same host only.
 
-    Raises urllib's and http.client's errors.
+    Raises the errors of urllib and http.client.
     """
     request = urllib.request.Request(address, body)
     if body is not None:
@@ -43,13 +43,13 @@ def get(endpoint: Endpoint, address: str, timeout: float, body: bytes | None = N
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Redirects keep a key as long as they stay on the host that it is meant for."""
+    """Sends a key after a redirect only to the same host."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """urllib: the request that follows a redirect."""
+        """urllib: the request after a redirect."""
         again = super().redirect_request(req, fp, code, msg, headers, newurl)
         base, new = self._endpoint.base, urlsplit(newurl)
         if again is not None and (new.scheme, new.netloc) == (base.scheme, location(base)):

@@ -16,22 +16,22 @@ OWNERS = {
     "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "organization_owner": "LM Studio",
     "oss-eval": "oss-eval simulator",
 }  # fmt: skip
-"""What servers write into `owned_by` of their model list."""
+"""Values of `owned_by` in the model lists of servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which server answers."""
+    """The software of a server."""
 
     name: str = ""
     """`vLLM`, `SGLang`, `llama.cpp`, `Ollama`, ...; empty when it does not say."""
     version: str = ""
     how: str = ""
-    """Where that is known from."""
+    """How it was identified."""
 
 
 def identify(endpoint: Endpoint) -> Identity:
-    """Which server it is, by addresses that only one kind has, or by its Server header. Never raises."""
+    """Identify a server by paths that only one kind has, or by its Server header. Never raises."""
     for path, name, key in (
         ("/version", "vLLM", "version"),
         ("/get_server_info", "SGLang", "version"),
@@ -46,7 +46,7 @@ def identify(endpoint: Endpoint) -> Identity:
 
 
 def _by_models(endpoint: Endpoint) -> Identity:
-    """By the headers and fields of the model list."""
+    """Identify by the headers and fields of the model list."""
     try:
         got = get(endpoint, endpoint.at("/models"), IDENTIFY_SECONDS)
         data = json.loads(got.body).get("data") or []

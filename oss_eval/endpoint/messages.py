@@ -1,4 +1,4 @@
-"""What went wrong with an endpoint, and what to type next."""
+"""Errors of an endpoint: what is wrong, and what to type next."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from oss_eval.probe.apis import error_text
 from oss_eval.records import RequestRecord
 
 UNREACHABLE = ("connect", "timeout_connect", "tls")
-"""Kinds of failures of requests that found no server."""
+"""Error kinds of requests that could not reach the server."""
 
 
 def error_body_text(error: urllib.error.HTTPError) -> str:
-    """What the server says of its refusal; empty for a page instead of a JSON object."""
+    """The error text in a response; empty for an HTML page."""
     try:
         payload = json.loads(error.read(4096))
     except Exception:  # noqa: BLE001 (reading it can break in as many ways as the request itself)
@@ -28,7 +28,7 @@ EFFORT_WORDS = ("reasoning_effort", "chat_template_kwargs", "reasoning effort", 
 
 
 def unreachable(endpoint: Endpoint, reason: str, timeout: float) -> EndpointError:
-    """Nothing listens there, or not in time."""
+    """The error for a server that can't be reached."""
     if endpoint.base.scheme == "https" and "SSL" in reason:
         return EndpointError(
             f"{endpoint.url} does not answer in TLS: {reason}",
@@ -41,7 +41,7 @@ def unreachable(endpoint: Endpoint, reason: str, timeout: float) -> EndpointErro
 
 
 def not_openai(endpoint: Endpoint, reason: str) -> EndpointError:
-    """Something answers, in another language."""
+    """The error for a server that is not OpenAI-compatible."""
     return EndpointError(
         f"{endpoint.url} is no OpenAI-compatible server: {reason}",
         "check host, port and path of --url; it usually ends in /v1",
@@ -49,7 +49,7 @@ def not_openai(endpoint: Endpoint, reason: str) -> EndpointError:
 
 
 def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
-    """The server refused a request."""
+    """The error for an HTTP error status."""
     said = f": {endpoint.redact(words)[:300]}" if words else ""
     if status in (401, 403):
         hint = "set OPENAI_API_KEY to a valid key" if not endpoint.api_key else "check the key in OPENAI_API_KEY"
@@ -72,7 +72,7 @@ def http_error(endpoint: Endpoint, status: int, words: str) -> EndpointError:
 
 
 def in_words(endpoint: Endpoint, record: RequestRecord, timeout: float) -> EndpointError:
-    """Why a request failed, and what to do about it; `timeout` is how long a connection was waited for."""
+    """The error for a failed request; `timeout` is that of connections."""
     message, kind = record.error_message or "", record.error_kind or ""
     if record.http_status is not None and record.http_status != 200:
         return http_error(endpoint, record.http_status, message)

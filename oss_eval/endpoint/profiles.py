@@ -25,9 +25,9 @@ TASK_KEYS = ("url", "model", "api", "effort_style", "extra_args")
 
 
 def profile(name: str) -> dict[str, Any]:
-    """A named endpoint from ./endpoints.yaml or ~/.config/oss-eval/endpoints.yaml, the first that has it.
+    """A named endpoint from ./endpoints.yaml or ~/.config/oss-eval/endpoints.yaml, whichever has it first.
 
-    Raises UsageError listing the names there are, or for a key that is none.
+    Raises UsageError that lists the names, or for an unknown key.
     """
     known: list[str] = []
     for place in PROFILE_FILES:
@@ -62,7 +62,7 @@ def _checked(name: str, values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def profile_access(name: str, values: dict[str, Any]) -> Auth:
-    """The access part of a named endpoint. Raises UsageError for a variable that is not set."""
+    """The authentication of a named endpoint. Raises UsageError for a variable that is not set."""
     key = None
     if values.get("api_key_env"):
         key = os.environ.get(str(values["api_key_env"]))

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from oss_eval.config.task import Task
 from oss_eval.endpoint.auth import Auth
-from oss_eval.endpoint.discovery import SIMULATOR_URL, find_endpoint, server_header
+from oss_eval.endpoint.discovery import SIMULATOR_URL, choose_model, find_endpoint, reach, server_header
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
 from oss_eval.errors import UsageError
 from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
+from oss_eval.simulator.process import parse_sim_url, running
 from oss_eval.simulator.profiles import SERVER
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who will be asked. `simulator` is the sim:// URL when nobody real is."""
+    """The endpoints and the model. `simulator` is its sim:// URL when no real server is measured."""
 
     endpoints: tuple[Endpoint, ...]
     model: str
     simulator: str | None = None
     started: bool = False
-    """Whether the simulator is ours: started for this run, and gone with it."""
+    """Whether the simulator is started for this run, and ends with it."""
     header: str | None = None
-    """What the server calls itself."""
+    """Its Server header."""
 
     @property
     def endpoint(self) -> Endpoint:
-        """The only one, or the first of several that share the load."""
+        """The first endpoint; there are several when servers share the load."""
         return self.endpoints[0]
 
     def redact(self, text: str) -> str:
-        """A server's words without any of the keys."""
+        """A server's error text without any of the keys."""
         for endpoint in self.endpoints:
             text = endpoint.redact(text)
         return text
 
     def targets(self) -> tuple[Target, ...]:
-        """Where requests go, addresses resolved."""
+        """Where requests go, host names resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)
 
     def reading(self, task: Task, count_tokens: Callable[[str], int] | None = None) -> DecodeOptions:
-        """How answers are read."""
+        """How answers are decoded."""
         urls = tuple(endpoint.url for endpoint in self.endpoints)
         return DecodeOptions(self.endpoint.api, task.split_think, count_tokens, urls, task.max_response_bytes)
 
 
 def resolve_endpoints(task: Task, auth: Auth) -> tuple[str | None, tuple[Endpoint, ...]]:
-    """(simulator URL, ()) or (None, endpoints). Raises OssEvalError."""
+    """(simulator URL, ()) or (None, endpoints) of a task. Raises OssEvalError."""
     simulators = [url for url in task.url if url.startswith("sim://")]
     if simulators:
         if len(task.url) > 1:
@@ -64,18 +67,54 @@ def resolve_endpoints(task: Task, auth: Auth) -> tuple[str | None, tuple[Endpoin
     return (SIMULATOR_URL, ()) if endpoint is None else (None, (endpoint,))
 
 
-def simulator_behind(endpoint: Endpoint, timeout: float) -> str | None:
-    """The sim:// URL of a server that calls itself our simulator: it must not be taken for a model."""
-    return simulator_named(server_header(endpoint, timeout) or "")
+def find_server(task: Task, auth: Auth) -> Server:
+    """The server that a task names, or that answers on this machine, and its model.
+
+    A simulator that has to be started has no endpoint yet, see `running_server`. Raises OssEvalError.
+    """
+    simulator, endpoints = resolve_endpoints(task, auth)
+    if simulator:
+        return Server((), task.model or parse_sim_url(simulator).profile.model, simulator, started=True)
+    return Server(endpoints, choose_model(endpoints[0], task.model))
+
+
+def connected(server: Server, timeout: float) -> Server:
+    """The server, after connecting to every endpoint: to fail before data is loaded. Raises EndpointError."""
+    for endpoint in server.endpoints:
+        reach(endpoint, timeout)
+    return server
+
+
+def recognised(server: Server, timeout: float) -> Server:
+    """The same, marked if its Server header says that it is this project's simulator and no real model."""
+    server = connected(server, timeout)
+    if server.simulator:
+        return server
+    return replace(server, simulator=simulator_named(server_header(server.endpoint, timeout) or ""))
+
+
+@contextlib.contextmanager
+def running_server(
+    server: Server, api: str, truth: Path | None = None, answers: Path | None = None
+) -> Iterator[Server]:
+    """The server; a simulator that has to be started runs while the context is open.
+
+    `truth` is where the simulator writes its truth log, `answers` the answer key that it reads.
+    """
+    if server.endpoints or server.simulator is None:
+        yield server
+        return
+    with running(server.simulator, truth, answers) as url:
+        yield replace(server, endpoints=(parse_url(url, api),))
 
 
 def simulator_named(header: str) -> str | None:
-    """The sim:// URL of our simulator by what it calls itself; None for any other server."""
+    """The sim:// URL in the Server header of our simulator; None for any other server."""
     return f"sim://{header.removeprefix(SERVER)}" if header.startswith(SERVER) else None
 
 
 def describe_server(server: Server, named: bool) -> str:
-    """The line that says who is asked; `named` is whether the user chose."""
+    """A line that names the server; `named`: whether the user gave its URL."""
     if server.simulator:
         why = "" if named else "no server answers on the usual local ports: "
         return f"{why}SIMULATED by {server.simulator}, no model is run"

@@ -1,1 +1,1 @@
-"""Who asks what, when: the workload, the schedule and the processes that carry it out."""
+"""The load: prompts, schedule, and the processes that send it."""

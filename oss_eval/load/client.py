@@ -1,7 +1,7 @@
-"""Single requests, asked by any thread and answered with text and record: the probe for benchmarks.
+"""Single requests from any thread, each with its text and record: the probe for benchmarks.
 
 The socket is read in a worker process, as in a load sweep, so grading, storing and the threads that wait for
-answers can't hold up a stamp.
+answers can't delay a timestamp.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 
 LOOK_SECONDS = 0.25
-"""How often overdue streams are looked for while nothing arrives."""
+"""Seconds between checks for overdue streams while nothing arrives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a request: its record, and what the response said."""
+    """The record and the text of a response."""
 
     record: RequestRecord
     reply: Reply
@@ -44,7 +44,7 @@ class _Pending:
 
 
 class RequestClient:
-    """One worker process that sends what it is given. Safe to use from any thread."""
+    """Sends single requests through one worker process. Safe to use from any thread."""
 
     def __init__(
         self, run_id: str, targets: tuple[Target, ...], limits: Limits, reading: DecodeOptions | None = None
@@ -68,8 +68,8 @@ class RequestClient:
     def ask(
         self, record: RequestRecord, body: bytes, on_text: Callable[[str, str], None] | None = None
     ) -> Future[Answer]:
-        """Send a request at once. `record` says which one it is; instants and counts are filled in. `on_text` gets
-        (answer, reasoning) pieces as they come, on the reader's thread.
+        """Send a request at once. `record` says which one it is; timestamps and counts are filled in. `on_text`
+        gets (answer, reasoning) pieces as they come, on the reader's thread.
 
         A failed request is an answer too: its record says why. The future holds OssEvalError if the worker
         process is gone.
@@ -90,7 +90,7 @@ class RequestClient:
         return answer
 
     def stop(self) -> None:
-        """Give up what is in flight: its answers come as cancelled, and so does whatever is asked later."""
+        """Cancel requests in flight and all later ones."""
         with self._lock:
             if not self._stopped:
                 self._stopped = True

@@ -6,7 +6,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-from oss_eval.config.task import PerfTask
+from oss_eval.config.perf_task import PerfTask
 
 
 class Point(BaseModel):

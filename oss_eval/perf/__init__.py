@@ -1,1 +1,1 @@
-"""Speed: load sweeps through the probe, every request stored with all that it showed."""
+"""Load sweeps: requests sent through the probe and stored with their timestamps."""

@@ -1,11 +1,11 @@
-"""What a sweep was asked to do, what was in force, where and with what."""
+"""The manifest of a sweep: task, settings, server, environment."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from oss_eval.config.task import PerfTask
+from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint.server import Server
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.perf.remaining import RemainingWork
@@ -30,7 +30,7 @@ def described(
 ) -> dict[str, Any]:
     """Changes to the writer's manifest.
 
-    Of a resumed run stays what was there before: the first session's name and command, what it was asked to do.
+    A resumed run keeps the name, the command and the task of its first session.
     """
     before = writer.manifest
     session = {
@@ -66,7 +66,7 @@ def described(
 
 
 def workload(task: PerfTask) -> str:
-    """What is sent, in a few words."""
+    """The workload in a few words."""
     low, high = task.min_prompt_length, task.max_prompt_length
     if task.prompt is not None:
         text = task.prompt if len(task.prompt) <= 60 else task.prompt[:57] + "..."

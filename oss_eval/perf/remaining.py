@@ -1,4 +1,4 @@
-"""Going on with a stored sweep: what it was asked to do, and what it still lacks."""
+"""Resuming a stored sweep: its task, and the requests that it still lacks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oss_eval.config.task import PerfTask
+from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import StoreError
 from oss_eval.load.plan import Point
 from oss_eval.results.reader import iter_requests, read_manifest
-from oss_eval.run.resume import PATIENCE, differences, settings_differ, stored_and_current_task
+from oss_eval.run.resume import FREE_SETTINGS, differences, settings_differ, stored_and_current_task
 
 
 def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
-    """The task of a stored sweep with what was typed now.
+    """The task of a stored sweep with the settings that are given now.
 
     Raises UsageError for a change that would mix unlike figures, and StoreError for a run that is no sweep or
     never began to measure.
@@ -27,9 +27,9 @@ def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
     if kind == "calibrate":
         raise StoreError(f"{path.name} is a calibration: it takes a minute", "run oss-eval calibrate again")
     if kind != "perf" or "points" not in manifest:
-        raise StoreError(f"{path.name} has measured nothing that could be gone on with", "run oss-eval perf again")
+        raise StoreError(f"{path.name} has measured nothing that could be resumed", "run oss-eval perf again")
     before, now = stored_and_current_task(PerfTask, manifest, manifest["task"], typed, "oss-eval resume")
-    lines = differences(before, now, PATIENCE)
+    lines = differences(before, now, FREE_SETTINGS)
     if lines:
         raise settings_differ(manifest, lines)
     return now
@@ -37,33 +37,33 @@ def sweep(path: Path, typed: dict[str, Any]) -> PerfTask:
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """What a stored sweep still lacks."""
+    """The points and requests that a stored sweep still lacks."""
 
     points: list[Point]
-    """All that are planned."""
+    """All planned points."""
     todo: dict[str, Sequence[int]]
-    """Request numbers that are missing, by point; points that are whole are not in it."""
+    """Request numbers that are missing, by point; complete points are left out."""
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     """Points of which some requests are stored, and which are measured again as a whole under another name."""
 
 
 def everything(points: list[Point]) -> RemainingWork:
-    """What a new sweep lacks: everything."""
+    """All requests, for a new sweep."""
     return RemainingWork(points, {point.point_id: range(point.number) for point in points})
 
 
 def remaining(path: Path, missing: bool) -> RemainingWork:
     """What the sweep in `path` lacks. `missing`: only the requests that an unfinished point lacks, instead of the
-    point as a whole. Raises StoreError.
+    complete point. Raises StoreError.
 
-    A point is unfinished when requests are missing, or when the run broke off because of its server at it. Of one
-    that did not come to its end, what could not even be sent is missing too: the server may have been away.
+    A point is unfinished when requests are missing, or when the run failed at it because of its server. Requests
+    of an unfinished point that could not be sent are missing too: the server may have been away.
     """
     manifest = read_manifest(path)
     broke_off = (manifest.get("broke_off") or {}).get("point_id")
     found = RemainingWork([], {}, list(manifest.get("set_aside") or []))
     taken = {point["point_id"] for point in [*manifest["points"], *found.quarantined]}
-    # Runs of before points were noted at their end: at most the last one that was begun was under way.
+    # Older runs do not store the end of points: at most the last started one was in progress.
     under_way = [name for name in manifest.get("begun", []) if name not in manifest.get("ended", ())]
     finished = _finished(path, set(under_way if "ended" in manifest else under_way[-1:]))
     begun = {*manifest.get("begun", []), *finished}
@@ -81,7 +81,7 @@ def remaining(path: Path, missing: bool) -> RemainingWork:
                     "number": point.number,
                 }
             )
-            # Another name gives it other random prompts: a server that has seen the first ones in this sweep would
+            # A new name gives new random prompts: a server that has seen the first ones in this sweep would
             # answer them out of its prefix cache.
             point = point.model_copy(update={"point_id": _again(point.point_id, taken)})
             taken.add(point.point_id)
@@ -93,9 +93,9 @@ def remaining(path: Path, missing: bool) -> RemainingWork:
 
 
 def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:
-    """Numbers of the requests that came to an end of their own, well or badly, by point.
+    """Numbers of the requests that ended by themselves, by point.
 
-    Of points that were under way when the run ended, what could not be sent is none.
+    Of points that were in progress when the run ended, requests that could not be sent are not included.
     """
     found: dict[str, set[int]] = defaultdict(set)
     names = ["point_id", "request_id", "status", "warmup", "start_ns"]

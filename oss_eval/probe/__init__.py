@@ -1,1 +1,1 @@
-"""The instrument: bytes and the instants they arrived, and what they mean."""
+"""The instrument: bytes with their receive timestamps, and their decoding."""

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection that hands on every read with the instant the kernel received it.
+"""One keep-alive HTTP/1.1 connection that passes on every read with the timestamp of its arrival in the kernel.
 
 Between a read and the moment its response is understood lies nothing but a list append: what the bytes mean
 is worked out elsewhere (`decode`), so one stream's parsing never waits in front of another stream's stamp.
@@ -14,42 +14,22 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httptools
 
 from oss_eval.probe import timestamps
+from oss_eval.probe.outcome import ConnectionFailed, Outcome
 from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target
 
 READ_BYTES = 65536
 STALE_SECONDS = 1.0
 EXHAUSTED = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""This machine has no port, file or memory left for another connection: none of the server's doing."""
+"""Errors of this machine, not of the server: no free port, file or memory for another connection."""
 time_ns = time.time_ns
 
 ReadSink = Callable[[int, int, int, bytes], None]
 """(tag, kernel_ns or 0, seen_ns, bytes): called for every read, on the loop; must return at once."""
-
-
-class ConnectionFailed(Exception):
-    """A connection could not be opened. `kind` is `connect`, `tls`, `timeout_connect`, or `client` for what this
-    machine lacks."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How an exchange ended. `error_kind` None means that a whole response was framed."""
-
-    start_ns: int
-    error_kind: str | None = None
-    error_message: str | None = None
-    stale: bool = False
-    """The server had closed the idle connection before the request reached it: nothing was answered."""
 
 
 class Connection:
@@ -110,7 +90,7 @@ class Connection:
         self.start_ns = 0
         self.last_seen_ns = 0
         self.begun = 0.0
-        """When the exchange began, by the loop's clock."""
+        """Start of the exchange, on the loop's clock."""
         self._last = (0, 0.0)
 
     @property
@@ -120,14 +100,14 @@ class Connection:
 
     @property
     def busy(self) -> bool:
-        """Whether an exchange is under way."""
+        """Whether an exchange is in progress."""
         return self._done is not None and not self._done.done()
 
     def silent(self, now: float) -> float:
         """Seconds without a byte in the exchange under way, as far as whoever asks now and then can tell.
 
-        `now` is the loop's clock. The instants of reads are of the wall clock, which may be set: they only tell
-        that there was one.
+        `now` is the loop's clock. The timestamps of reads come from the wall clock, which may be set: they only
+        tell that there was one.
         """
         if self._last[0] != self.last_seen_ns:
             self._last = self.last_seen_ns, now if self.last_seen_ns != self.start_ns else self.begun
@@ -217,10 +197,10 @@ class Connection:
     # -- one exchange ----------------------------------------------------------------------------------
 
     async def exchange(self, tag: int, request: bytes, on_start: Callable[[int], None]) -> Outcome:
-        """Send a whole HTTP request and wait for the end of its response.
+        """Send an HTTP request and wait for the end of its response. Every read goes to the sink under `tag`.
 
-        Every read goes to the sink under `tag`. `on_start(start_ns)` is called once the first bytes have been
-        handed to the kernel; `start_ns` was taken just before. Never raises for what the server does.
+        `on_start(start_ns)` is called when the first bytes have been passed to the kernel; `start_ns` was taken
+        just before. Never raises for errors of the server.
         """
         sock = self._sock
         if sock is None or not self._open:
@@ -251,7 +231,7 @@ class Connection:
         return self._outgoing.read()
 
     def _send(self, data: bytes) -> None:
-        """Hand bytes to the kernel; what it does not take now follows when it can."""
+        """Pass bytes to the kernel; the rest follows when it can take more."""
         assert self._sock is not None
         if self._pending:
             self._pending += data
@@ -328,7 +308,7 @@ class Connection:
 
     def _take(self, kernel_ns: int, seen_ns: int, data: bytes) -> None:
         if self._done is None or self._complete:
-            # Bytes that nobody asked for: the next response could not be told from them.
+            # Unexpected bytes: the next response could not be told from them.
             self.close()
             return
         self.last_seen_ns = seen_ns
@@ -366,7 +346,7 @@ class Connection:
         self._headers_done = self.parser.get_status_code() >= 200
 
     def on_message_complete(self) -> None:
-        """httptools: a response has ended; an interim one (1xx) is not the answer."""
+        """httptools: a response has ended; an interim one (1xx) is not the final one."""
         if self.parser.get_status_code() >= 200:
             self._complete = True
             # Nobody knows the length of a stream beforehand: one that says so may go on, into the next response.

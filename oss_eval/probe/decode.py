@@ -1,4 +1,4 @@
-"""From raw reads and their instants to a RequestRecord. Never on the path that other streams wait on."""
+"""From raw reads and their timestamps to a RequestRecord. Runs where no other stream waits for it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from oss_eval.probe.think_tags import ThinkSplitter
 from oss_eval.records import RequestRecord
 
 MESSAGE_BYTES = 2048
-"""How much of a server's own error message is kept."""
+"""Maximum length of a stored error text."""
 
 _HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
 """Mark-up of the error pages that proxies send."""
 
 LEAKS = ("<think>", "<|channel|>", "<|start|>")
-"""How an answer begins into which a server lets the model's reasoning through."""
+"""Prefixes of an answer that contains leaked reasoning."""
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -37,13 +37,13 @@ def _is_utf8(text: bytes) -> bool:
 
 
 class LineDecoder:
-    """JSON lines out of bytes that were cut anywhere."""
+    """JSON lines from bytes that are split anywhere."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that these bytes complete; blank ones are none."""
+        """The lines that these bytes complete, without blank ones."""
         self._buffer += data
         if b"\n" not in data:
             return []
@@ -54,21 +54,21 @@ class LineDecoder:
 
 @dataclass(slots=True)
 class Reply:
-    """What a response said, apart from when: kept beside the record for those who asked for text."""
+    """The text of a response, kept beside its record on request."""
 
     text: str = ""
     reasoning: str = ""
     server: str | None = None
     content_type: str = ""
     retry_after: str | None = None
-    """The header of that name: when the server wants to be asked again."""
+    """The Retry-After header."""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 class ResponseDecoder:
     """Decodes one response as its reads come in; `finish` completes the record.
 
-    `record` has its `start_ns`; instants of the response are filled in. With `keep_text` the answer and the
+    `record` has its `start_ns`; timestamps of the response are filled in. With `keep_text` the answer and the
     reasoning are collected too. `count_tokens` counts the tokens of a text where the server does not.
     """
 
@@ -103,7 +103,7 @@ class ResponseDecoder:
         self._complete = False
         self.too_large = False
         self.moved = 0.0
-        """When it last got on, by the clock of whoever waits for it."""
+        """Time of the last progress, on the clock of whoever waits for it."""
         self._most = most_bytes if most_bytes is not None else sys.maxsize
         self._received = self._unpacked = 0
         self._stamp = 0
@@ -124,17 +124,17 @@ class ResponseDecoder:
     # -- bytes -----------------------------------------------------------------------------------------
 
     def feed(self, kernel_ns: int, seen_ns: int, data: bytes | memoryview) -> int:
-        """One read: the kernel's stamp (0 where there is none), when the client had it, and its bytes.
+        """One read: the kernel's timestamp (0 without one), the time when the client had it, and its bytes.
 
-        Returns how many token events it completed.
+        Returns the number of token events that it completed.
         """
         if kernel_ns:
             self._lags.append(seen_ns - kernel_ns)
         else:
             kernel_ns = seen_ns
             self.record.clock_source = "user"
-        # A segment that was lost and sent again bears a later stamp than those that follow it: what they hold was
-        # there for nobody before it had come.
+        # A retransmitted segment has a later timestamp than those that follow it: their bytes were not
+        # available before it arrived.
         if kernel_ns > self._stamp:
             self._stamp = kernel_ns
         self._received += len(data)
@@ -164,11 +164,11 @@ class ResponseDecoder:
         elif key == b"retry-after":
             self.reply.retry_after = text
         elif key == b"content-encoding" and text.lower() in ("gzip", "deflate"):
-            # Refused in the request, sent all the same by some proxies. 32: gzip or zlib, found by itself.
+            # Some proxies compress although the request refuses it. 32: detect gzip or zlib.
             self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
 
     def on_headers_complete(self) -> None:
-        """httptools: the head has ended. Interim responses (1xx) are passed over."""
+        """httptools: the head has ended. Interim responses (1xx) are skipped."""
         status = self._parser.get_status_code()
         if status < 200:
             return
@@ -191,7 +191,7 @@ class ResponseDecoder:
             self._unpacked += len(data)
             if self._unpacked > self._most:
                 self.too_large, self._inflate = True, None
-                self._received = sys.maxsize  # nothing further is looked at
+                self._received = sys.maxsize  # nothing further is decoded
         if self._events is None:
             self._body += data
             return
@@ -271,7 +271,7 @@ class ResponseDecoder:
     # -- the end ---------------------------------------------------------------------------------------
 
     def finish(self, error_kind: str | None, error_message: str | None) -> RequestRecord:
-        """Complete the record; `error_kind` is what the connection knows of a failure, None for none."""
+        """Complete the record; `error_kind` is the connection's failure, or None."""
         record = self.record
         record.end_ns = self._stamp or None
         if self._events is None and self._headers_done and not error_kind:
@@ -297,7 +297,7 @@ class ResponseDecoder:
         return record
 
     def _whole_body(self) -> None:
-        """A response that is one JSON document: what was asked for without streaming, or an error."""
+        """A response that is one JSON document: an answer without streaming, or an error."""
         if not self._body:
             return
         try:
@@ -358,12 +358,12 @@ class ResponseDecoder:
         else:
             record.status = "timeout" if error_kind.startswith("timeout") else "error"
         record.error_kind = error_kind
-        # Twice as much as is kept: a key is taken out before the rest is cut off.
+        # Twice the kept length: a key is redacted before the text is truncated.
         encoded = (error_message or error_kind).encode("utf-8", "replace")[: 2 * MESSAGE_BYTES]
         record.error_message = encoded.decode("utf-8", "ignore")
 
     def _error_body(self) -> str:
-        """The server's own words in an error response."""
+        """The server's error text in an error response."""
         try:
             payload = orjson.loads(bytes(self._body))
         except orjson.JSONDecodeError:

@@ -12,18 +12,18 @@ from oss_eval.records import RequestRecord
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How the answers of a run are read."""
+    """Settings of the decoders of a run."""
 
     api: str = "chat"
     split_think: bool = False
     count_tokens: Callable[[str], int] | None = None
     urls: tuple[str, ...] = ()
-    """The servers, by number."""
+    """URLs of the servers, by number."""
     most_bytes: int | None = None
-    """Of one response; it is cut there."""
+    """Maximum size of a response; it is truncated there."""
 
     def url(self, server: int) -> str | None:
-        """A server's address, to be stored with its requests."""
+        """The URL of a server, to be stored with its requests."""
         return self.urls[server] if server < len(self.urls) else None
 
     def decoder(self, record: RequestRecord, **more: Any) -> ResponseDecoder:

@@ -1,7 +1,7 @@
 """Readiness of many sockets with few wake-ups.
 
 A process that is woken for every token spends more on waking than on the token. With kernel stamps there is no
-hurry: a read a millisecond later carries the same instant. So while tokens of many streams come in a steady
+hurry: a read a millisecond later has the same timestamp. So while tokens of many streams come in a steady
 trickle, sockets are looked at once a millisecond; when little happens, or when streams are so fast that a
 millisecond could bring a socket two tokens, readiness is acted on at once. Needs epoll and kernel stamps;
 elsewhere every socket is watched by the event loop itself.
@@ -17,13 +17,14 @@ from collections.abc import Callable
 
 PAUSE_SECONDS = 0.001
 TRICKLE, FLOOD = 4, 64
-"""Sockets ready after a pause between which the next pause pays: fewer cost little, more come together anyway."""
+"""Ready sockets after a pause that make the next pause worthwhile: fewer cost little, more arrive together
+anyway."""
 CROWD = 0.25
 """Share of all sockets ready within one pause above which waiting would merge a stream's tokens."""
 REGRET_SECONDS = 0.1
-"""How long no pause is tried after one that did not pay."""
+"""Seconds without a pause after one that was not worthwhile."""
 LOOKS = 8
-"""Wake-ups over which it is judged whether they come faster than pauses would."""
+"""Wake-ups over which their rate is measured."""
 
 
 class Poller:
@@ -58,7 +59,7 @@ class Poller:
                 self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching all descriptors."""
         if self._epoll is not None:
             if self._timer is not None:
                 self._timer.cancel()
@@ -67,7 +68,7 @@ class Poller:
             self._epoll.close()
 
     def _ready(self) -> None:
-        """Some socket is readable: act at once, and begin to pause if this happens too often."""
+        """A socket is readable: serve it at once, and start to pause if this happens too often."""
         self._look()
         self._looks += 1
         if self._looks < LOOKS:
@@ -97,7 +98,7 @@ class Poller:
             self._loop.add_reader(self._epoll.fileno(), self._ready)
 
     def _look(self) -> int:
-        """Serve what is readable; how many sockets were."""
+        """Serve the readable sockets; returns their number."""
         assert self._epoll is not None
         callbacks = self._callbacks
         ready = self._epoll.poll(0, max(64, len(callbacks)))

@@ -1,15 +1,15 @@
-"""Server-sent events out of bytes that were cut anywhere.
+"""Server-sent events from bytes that are split anywhere.
 
-After https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6: lines end in LF, CRLF or
-CR; a line that starts with a colon is a comment; `data` lines of one event are joined with a newline; a blank
-line ends the event; an event without data is none.
+After https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6: lines end in LF, CRLF or CR; a
+line that starts with a colon is a comment; `data` lines of one event are joined with a newline; a blank line ends
+the event; an event without data is ignored.
 """
 
 from __future__ import annotations
 
 
 class SseDecoder:
-    """Feed it bytes, get back the data of the events that these bytes completed."""
+    """Takes bytes, returns the data of the events that they complete."""
 
     __slots__ = ("_buffer", "_data", "_first", "_skip_lf")
 
@@ -28,13 +28,13 @@ class SseDecoder:
             and b"\r" not in data
             and not (self._buffer or self._data or self._first or self._skip_lf)
         ):
-            return [data[6:-2]]  # one whole event of one line: what servers send nearly every time
+            return [data[6:-2]]  # one complete event of one line: what servers nearly always send
         return self._feed_lines(data)
 
     def _feed_lines(self, data: bytes) -> list[bytes]:
         self._buffer += data
         if b"\n" not in data and b"\r" not in data:
-            return []  # a long line is collected, not scanned again at every read
+            return []  # a long line is collected, not searched again at every read
         text = bytes(self._buffer)
         if self._first:
             text, self._first = text.removeprefix(b"\xef\xbb\xbf"), False

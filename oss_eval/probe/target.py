@@ -11,14 +11,14 @@ from oss_eval.errors import EndpointError
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An HTTP endpoint with its addresses resolved, so that no look-up falls into a measurement."""
+    """An HTTP endpoint with resolved addresses, so that no look-up is part of a measurement."""
 
     host: str
     port: int
     tls: bool
     path: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Sent with every request; may hold a key, so it is never printed or stored."""
+    """Headers of every request. They may hold a key: never print or store them."""
     addresses: tuple[tuple[int, tuple[str, int]], ...] = ()
     """(family, (ip, port)) in the resolver's order of preference, IPv4 and IPv6."""
     ca_bundle: str | None = None

@@ -1,4 +1,4 @@
-"""Reasoning that a server leaves in the answer, between tags."""
+"""Reasoning between tags in the answer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from oss_eval.probe.apis import Delta
 
 
 class ThinkSplitter:
-    """Moves what stands between <think> and </think> in the answer to the reasoning, whatever way it is cut."""
+    """Moves text between <think> and </think> from the answer to the reasoning, however it is split into
+    events."""
 
     OPEN, CLOSE = "<think>", "</think>"
 
     def __init__(self) -> None:
         self._inside = False
-        self._begun = False  # whether the answer itself has begun: a tag in its midst is part of it
+        self._begun = False  # whether the answer has started: a later tag is part of it
         self._held = ""
         """The end of the last piece, if it may be the beginning of a tag."""
 
@@ -45,6 +46,6 @@ class ThinkSplitter:
         delta.is_answer = bool(delta.text) or bool(delta.tool_calls)
 
     def rest(self) -> str:
-        """What was held back as half a tag and was none after all."""
+        """Text that was held back as half a tag and was not one."""
         held, self._held = self._held, ""
         return "" if self._inside else held

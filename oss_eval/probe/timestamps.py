@@ -21,13 +21,13 @@ _SUPPORTED = sys.platform.startswith("linux") and sys.maxsize > 2**32
 
 
 def supported() -> bool:
-    """Whether this system stamps what it receives; tried out, because emulated kernels may not."""
+    """Whether this system timestamps received packets; tested, because emulated kernels may not."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         return enable(sock)
 
 
 def enable(sock: socket.socket) -> bool:
-    """Ask for receive stamps on `sock`; False where the platform has none."""
+    """Request receive timestamps on `sock`; False where the platform has none."""
     if not _SUPPORTED:
         return False
     try:
@@ -38,7 +38,7 @@ def enable(sock: socket.socket) -> bool:
 
 
 def kernel_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
-    """The stamp in what recvmsg returned, in UTC nanoseconds; 0 when there is none."""
+    """The timestamp in the result of recvmsg, in UTC nanoseconds; 0 without one."""
     if len(ancillary) != 1:  # nothing else was asked for
         return 0
     _, kind, data = ancillary[0]

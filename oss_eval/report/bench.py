@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from oss_eval.results.reader import read_manifest, read_samples, status_of
 
 
 def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
-    """Scores with intervals, what they cost, and whatever has to be known about them."""
+    """Print scores with intervals, their cost, and notes."""
     manifest, samples = _manifest(path), read_samples(path)
     simulated = manifest.get("endpoint", {}).get("simulated")
     mark = "  SIMULATED: no model was run" if simulated else ""
@@ -51,7 +51,7 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     print_run_checks(manifest, console)
     lines = advise_scores([group for group in found if group.subset == OVERALL], comparisons(samples, found))
     if lines:
-        console.print("\n[bold italic]What follows from it[/]")
+        console.print("\n[bold italic]Recommendations[/]")
         for line in lines:
             console.print(f"• {line}", highlight=False, markup=False)
 
@@ -89,7 +89,7 @@ def _print_basics(manifest: dict[str, Any], status: str, console: Console) -> No
 
 
 def _share(score: ScoreEstimate | Estimate | None) -> str:
-    """A score: as a share where it is one."""
+    """A score; shares get four decimals."""
     if score is None:
         return NOTHING
     return f"{score.value:.4f}" if 0 <= score.value <= 1 else f"{score.value:.3f}"
@@ -101,125 +101,127 @@ def _interval(score: ScoreEstimate | None) -> str:
     return f"{score.low:.3f}–{score.high:.3f}"
 
 
-def _scores(found: list[Group], manifest: dict[str, Any], width: int, notes: list[str]) -> Table:
-    """EvalScope's table - model, dataset, metric, subset, num, score - with effort and how sure it is."""
-    roomy = width >= 120
-    simulated = " (simulated)" if manifest["endpoint"].get("simulated") else ""
-    table = Table(
-        title=f"Scores{simulated}",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        title_justify="left",
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of the score table that depend on the run and the terminal."""
+
+    model: bool
+    effort: bool
+    subset: bool
+    repeated: bool
+    errors: bool
+
+
+def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list[str]) -> Table:
+    """EvalScope's table - model, dataset, metric, subset, num, score - with effort and interval."""
+    wide = width >= 120
+    columns = _Columns(
+        model=wide,
+        effort=any(group.effort for group in rows),
+        subset=any(group.subset != OVERALL for group in rows),
+        repeated=any(group.epochs > 1 for group in rows),
+        errors=wide,
     )
-    efforts = any(group.effort for group in found)
-    subsets = any(group.subset != OVERALL for group in found)
-    if roomy:
-        table.add_column("Model", no_wrap=True)
-    table.add_column("Dataset", no_wrap=True)
-    if efforts:
-        table.add_column("Effort", no_wrap=True)
-    if subsets:
-        table.add_column("Subset", no_wrap=True)
-    table.add_column("Metric", no_wrap=True)
-    for name in ("Num", "Score", "95% interval"):
+    simulated = " (simulated)" if manifest["endpoint"].get("simulated") else ""
+    table = _empty_table(f"Scores{simulated}")
+    for name, shown in (
+        ("Model", columns.model), ("Dataset", True), ("Effort", columns.effort), ("Subset", columns.subset),
+        ("Metric", True),
+    ):  # fmt: skip
+        if shown:
+            table.add_column(name, no_wrap=True)
+    numbers = ["Num", "Score", "95% interval", *(["pass@k", "maj@k"] if columns.repeated else [])]
+    for name in [*numbers, *(["SE", "of all"] if columns.errors else [])]:
         table.add_column(name, justify="right", no_wrap=True)
-    repeated = any(group.epochs > 1 for group in found)
-    if repeated:
-        table.add_column("pass@k", justify="right", no_wrap=True)
-        table.add_column("maj@k", justify="right", no_wrap=True)
-    if roomy:
-        table.add_column("SE", justify="right", no_wrap=True)
-        table.add_column("of all", justify="right", no_wrap=True)
     last: tuple[str, str | None] | None = None
-    for group in found:
-        stretch = group.task, group.effort if subsets else None
-        if last is not None and last != stretch:
+    for group in rows:
+        section = group.task, group.effort if columns.subset else None
+        if last is not None and last != section:
             table.add_section()
-        last = stretch
-        row = [escape(manifest["model"])] if roomy else []
-        row.append(escape(group.task))
-        row += [escape(group.effort or NOTHING)] if efforts else []
-        row += [escape(group.subset)] if subsets else []
-        mark = "*" if group.failed or group.unscored else ""
-        row += [f"avg@{group.epochs}", str(group.scored) + mark, _share(group.score), _interval(group.score)]
-        if repeated:
-            row += [_share(group.pass_at.get(group.epochs)), _share(group.majority)]
-        if roomy:
-            se = group.score.se if group.score else None
-            row += [NOTHING if se is None else f"{se:.4f}", _share(group.of_all)]
-        table.add_row(*row, style="bold" if group.subset == OVERALL and subsets else "")
-        if mark:
-            missing = [f"{group.failed} failed"] if group.failed else []
-            missing += [f"{group.unscored} could not be graded"] if group.unscored else []
-            notes.append(
-                f"* {_where(group)}: of {group.samples} samples {' and '.join(missing)}; "
-                f"with them as wrong the score is {_share(group.of_all)}"
-            )
+        last = section
+        style = "bold" if group.subset == OVERALL and columns.subset else ""
+        table.add_row(*_score_row(group, manifest["model"], columns, notes), style=style)
     notes.insert(0, "avg@k: mean over problems of k answers each; the interval is clustered by problem")
     return table
+
+
+def _score_row(group: Group, model: str, columns: _Columns, notes: list[str]) -> list[str]:
+    row = [escape(model)] if columns.model else []
+    row.append(escape(group.task))
+    row += [escape(group.effort or NOTHING)] if columns.effort else []
+    row += [escape(group.subset)] if columns.subset else []
+    incomplete = "*" if group.failed or group.unscored else ""
+    row += [f"avg@{group.epochs}", str(group.scored) + incomplete, _share(group.score), _interval(group.score)]
+    if columns.repeated:
+        row += [_share(group.pass_at.get(group.epochs)), _share(group.majority)]
+    if columns.errors:
+        se = group.score.se if group.score else None
+        row += [NOTHING if se is None else f"{se:.4f}", _share(group.of_all)]
+    if incomplete:
+        missing = [f"{group.failed} failed"] if group.failed else []
+        missing += [f"{group.unscored} could not be graded"] if group.unscored else []
+        notes.append(
+            f"* {_where(group)}: of {group.samples} samples {' and '.join(missing)}; "
+            f"counted as wrong, they make the score {_share(group.of_all)}"
+        )
+    return row
+
+
+def _empty_table(title: str) -> Table:
+    return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
 
 
 def _where(group: Group) -> str:
     return " ".join(filter(None, (group.task, group.effort, group.subset if group.subset != OVERALL else "")))
 
 
-def _costs(found: list[Group], width: int, notes: list[str]) -> Table:
-    """What the answers took."""
-    table = Table(
-        title="What it took", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left"
-    )
+def _costs(rows: list[Group], width: int, notes: list[str]) -> Table:
+    """Tokens and time of the answers."""
+    table = _empty_table("Answers: tokens and time")
     table.add_column("Dataset", no_wrap=True)
-    efforts = any(group.effort for group in found)
+    efforts = any(group.effort for group in rows)
     if efforts:
         table.add_column("Effort", no_wrap=True)
-    roomy = width >= 120
-    for name in (
-        "Cut",
-        "Unsc.",
-        "Fail.",
-        "Reas.\ntokens",
-        "Answer\ntokens",
-        "TTFT\n(s)",
-        "Lat.\n(s)",
-        "tok/s",
-        "Wall\n(s)",
-    ):
+    wide = width >= 120
+    names = ["Trun-\ncated", "Ungr.", "Fail", "Reas.\ntokens", "Answer\ntokens", "TTFT\n(s)", "Lat.\n(s)",
+             "tok/s", "Wall\n(s)"]  # fmt: skip
+    for name in [*names, *(["Tokens\n(mean)", "TTFA\n(s)", "TPOT\n(ms)"] if wide else [])]:
         table.add_column(name, justify="right", no_wrap=True)
-    if roomy:
-        for name in ("Tokens\n(mean)", "TTFA\n(s)", "TPOT\n(ms)"):
-            table.add_column(name, justify="right", no_wrap=True)
+    if wide:
         notes.append("± half the width of the mean's 95% interval")
-    for group in found:
-        row = [escape(group.task), *([escape(group.effort or NOTHING)] if efforts else [])]
-        row += [
-            percent(group.truncated.value if group.truncated else None),
-            str(group.unscored),
-            str(group.failed),
-        ]
-        guessed = [source for source in group.token_sources if source != "usage"]
-        mark = "~" if guessed else ""
-        row += [
-            _mean(group.reasoning_tokens, 1, False),
-            _mean(group.answer_tokens or group.tokens, 1, False) + mark,
-        ]
-        if guessed:
-            notes.append(
-                f"~ tokens counted from {' and '.join(guessed)}: the server sent no usage for some answers"
-            )
-        row += [_mean(group.ttft_ms, 1e-3, roomy), _mean(group.latency_ms, 1e-3, roomy)]
-        row += [_short(group.output_tps), number(group.wall_seconds)]
-        if roomy:
-            row += [_mean(group.tokens, 1, True), _mean(group.ttfa_ms, 1e-3, True), _mean(group.tpot_ms, 1, True)]
-        table.add_row(*row)
-        if group.tokens and not group.answer_tokens:
-            notes.append("the server does not say which tokens were reasoning: answer tokens are all tokens")
-    notes.append("Cut: answers that reached --max-tokens; tok/s: of all requests together")
+    for group in rows:
+        effort = [escape(group.effort or NOTHING)] if efforts else []
+        table.add_row(escape(group.task), *effort, *_cost_row(group, wide, notes))
+    notes.append(
+        "Truncated: answers that reached --max-tokens; Ungr.: ungraded answers; tok/s: of all requests together"
+    )
     return table
 
 
+def _cost_row(group: Group, wide: bool, notes: list[str]) -> list[str]:
+    counted = [source for source in group.token_sources if source != "usage"]
+    if counted:
+        notes.append(f"~ tokens counted from {' and '.join(counted)}: the server sent no usage for some answers")
+    if group.tokens and not group.answer_tokens:
+        notes.append("the server does not say which tokens were reasoning: answer tokens are all tokens")
+    row = [
+        percent(group.truncated.value if group.truncated else None),
+        str(group.unscored),
+        str(group.failed),
+        _mean(group.reasoning_tokens, 1, False),
+        _mean(group.answer_tokens or group.tokens, 1, False) + ("~" if counted else ""),
+        _mean(group.ttft_ms, 1e-3, wide),
+        _mean(group.latency_ms, 1e-3, wide),
+        _short(group.output_tps),
+        number(group.wall_seconds),
+    ]
+    if wide:
+        row += [_mean(group.tokens, 1, True), _mean(group.ttfa_ms, 1e-3, True), _mean(group.tpot_ms, 1, True)]
+    return row
+
+
 def _short(value: float | None) -> str:
-    """A rate in at most five signs."""
+    """A rate in at most five characters."""
     return number(value) if value is None or value < 10_000 else f"{value / 1000:.1f}k"
 
 
@@ -238,7 +240,7 @@ def _mean(estimate: Estimate | None, factor: float, roomy: bool) -> str:
 
 
 def _print_grids(samples: pa.Table, manifest: dict[str, Any], console: Console) -> None:
-    """One line a problem, one sign an epoch."""
+    """A line for each problem, a sign for each epoch."""
     columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
     cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in samples.select(columns).to_pylist():
@@ -333,8 +335,9 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
 
 
 def as_json(path: Path) -> dict[str, Any]:
-    """One document for programs."""
+    """The run as one JSON document."""
     manifest = _manifest(path)
+    rows = groups(read_samples(path), manifest["endpoint"].get("prices"))
     return {
         "run_id": manifest["run_id"],
         "path": str(path),
@@ -343,11 +346,22 @@ def as_json(path: Path) -> dict[str, Any]:
         "simulated": bool(manifest["endpoint"].get("simulated")),
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],
-        "groups": [_document(group) for group in groups(read_samples(path), manifest["endpoint"].get("prices"))],
+        "points": [_point(group) for group in rows],
+        "groups": [_document(group) for group in rows],
     }
 
 
+def _point(group: Group) -> dict[str, Any]:
+    """A task and effort in the shape of a load sweep's point."""
+    return {
+        "point_id": group.point_id, "task": group.task, "subset": group.subset, "number": group.samples,
+        "reasoning_effort": group.effort, "metrics": group.metrics().as_json(),
+        "failures": {kind: {"count": n, "example": text} for kind, (n, text) in group.failures.items()},
+    }  # fmt: skip
+
+
 def _document(group: Group) -> dict[str, Any]:
+    """The same under the keys of 0.2."""
     values = asdict(group)
     for name in list(values):
         original = getattr(group, name)

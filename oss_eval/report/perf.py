@@ -14,12 +14,12 @@ from rich.text import Text
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
-from oss_eval.report.format import NOTHING, number, scaled
+from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
 from oss_eval.results.reader import status_of
 
 
 def print_report(report: RunReport, console: Console) -> None:
-    """The blocks of EvalScope's summary, with effort, intervals and marks."""
+    """Print the sections of EvalScope's summary, with effort, intervals and marks."""
     mark = "  SIMULATED: no model was run" if report.simulated else ""
     title = Text(f"Load sweep of {report.manifest['model']}{mark}")  # Text: a name may hold [brackets]
     console.print(Panel.fit(title, border_style="yellow" if report.simulated else "default"))
@@ -39,8 +39,8 @@ def print_report(report: RunReport, console: Console) -> None:
         console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
     _print_failures(report, console)
     for point in report.manifest.get("set_aside", []):
-        what = f"{point['point_id']}: set aside with {point['requests']} of {point['number']} requests"
-        console.print(f"{what}, measured again after the run broke off", style="bright_black", highlight=False)
+        what = f"{point['point_id']}: quarantined with {point['requests']} of {point['number']} requests"
+        console.print(f"{what}, measured again after the run had stopped", style="bright_black", highlight=False)
     _print_checks(report, console)
     if len(report.points) > 1:
         table = Table(
@@ -62,8 +62,8 @@ def _basics(report: RunReport) -> Table:
     seconds = sum(p.metrics.get("duration") or 0 for p in report.points)
     clocks = sorted({c for p in report.points for c in p.clock_sources})
     said = {
-        "kernel": "kernel receive stamps",
-        "user": "user-space stamps (the kernel gave none)",
+        "kernel": "kernel receive timestamps",
+        "user": "user-space timestamps (the kernel gave none)",
     }
     status = status_of(report.path, manifest)
     status = "" if status == "finished" else f" ({status})"
@@ -95,7 +95,7 @@ SHOWN = {
 
 
 def _mean(point: PointReport, metric: str, roomy: bool) -> str:
-    """A mean, with half the width of its interval where there is room."""
+    """A mean, with half the width of its interval on a wide terminal."""
     figure = point.metrics.metric(metric, "mean")
     factor = SHOWN[metric][2]
     if figure is None or figure.high is None or not roomy:
@@ -104,15 +104,11 @@ def _mean(point: PointReport, metric: str, roomy: bool) -> str:
 
 
 def _tail(point: PointReport, metric: str, notes: list[str]) -> str:
-    """A 99th percentile, or the marked maximum where there are too few values for one."""
-    figure = point.metrics.metric(metric, "p99")
-    factor = SHOWN[metric][2]
-    if figure is None:
-        return NOTHING
-    if figure.n < P99_NEEDS:
-        notes.append(f"^ the largest value: a P99 needs {P99_NEEDS} values")
-        return f"{scaled(point.metrics.get(metric, 'max'), factor)}^"
-    return scaled(figure.value, factor)
+    """The P99, or the marked maximum with too few values for one."""
+    figure, is_largest = point.metrics.tail(metric)
+    if is_largest:
+        notes.append(LARGEST_VALUE.format(n=P99_NEEDS))
+    return scaled(figure.value if figure else None, SHOWN[metric][2]) + ("^" if is_largest else "")
 
 
 def _table(title: str, report: RunReport) -> Table:
@@ -134,14 +130,14 @@ def _starts_group(report: RunReport, point: PointReport) -> bool:
 
 
 def _details(report: RunReport, width: int, notes: list[str]) -> Table:
-    """The article's table; with an effort column and TTFA where there are efforts and reasoning."""
+    """The main table; with an effort column and TTFA where there are efforts and reasoning."""
     roomy = width >= 120
     table = _table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
     columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
     columns += [("ttfa_ms", "Avg")] if report.reasoned else []
     columns += [("tpot_ms", "Avg"), ("tpot_ms", "P99")]
     if width < 90 and any(p.reasoning_effort for p in report.points):
-        columns.pop()  # 80 columns hold the efforts or this one; it stands among the percentiles anyway
+        columns.pop()  # 80 columns hold the efforts or this column; it is among the percentiles too
     table.add_column("RPS", justify="right", no_wrap=True)
     table.add_column("Gen.\ntok/s", justify="right", no_wrap=True)
     for metric, stat in columns:
@@ -165,9 +161,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         if not point.whole:
             notes.append("* fewer requests were finished than planned")
         success = m.get("success_rate") or 0.0
-        # 99.96% is not 100%: a single failure has to show.
-        share = "100%" if success == 1 else f"{min(success, 0.999):.1%}"
-        row.append(share + ("" if point.whole else "*"))
+        row.append(percent(success) + ("" if point.whole else "*"))
         if roomy:
             row += [str(done), number(m.get("completion_tokens", "mean"))]
         table.add_row(*row, style="red" if success == 0 else "")
@@ -175,16 +169,18 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
 
 
 def _token_mark(point: PointReport, notes: list[str]) -> str:
-    """Marks token counts that the server did not give."""
+    """A mark for token counts that are not from the server."""
     others = [source for source in point.token_sources if source != "usage"]
     if not others:
         return ""
-    notes.append(f"~ tokens counted from {' and '.join(others)}: the server sent no usage for at least one reply")
+    notes.append(
+        f"~ tokens counted from {' and '.join(others)}: the server sent no usage for at least one response"
+    )
     return "~"
 
 
 def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
-    """p50, p90 and p99 of latency, TTFT, TPOT and, where there is room, of the gaps between tokens."""
+    """P50, P90 and P99 of latency, TTFT, TPOT and, on a wide terminal, of the gaps between tokens."""
     table = _table("Percentiles: P50  P90  P99", report)
     shown = ["latency_ms", "ttft_ms", "tpot_ms"] + (["itl_ms"] if width >= 100 else [])
     for metric in shown:
@@ -207,14 +203,14 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
                 f"token gaps are gaps between chunks of {per_chunk:.2f} tokens (concurrency {point.parallel})"
             )
     if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
-        notes.append("TTFT and TPOT need streaming; this run asked for whole replies")
+        notes.append("TTFT and TPOT need streaming; this run did not stream")
     return table
 
 
 def _print_checks(report: RunReport, console: Console) -> None:
-    """The instrument's own verdict on each point."""
+    """The findings of the checks of each point."""
     if any(point.checks is None for point in report.points):
-        console.print("Instrument: not checked, the run did not come to its end", highlight=False)
+        console.print("Instrument: not checked, the run did not finish", highlight=False)
         return
     lines: list[tuple[str, dict[str, str]]] = []
     for point in report.points:
@@ -228,7 +224,7 @@ def _print_checks(report: RunReport, console: Console) -> None:
 
 
 def print_run_checks(manifest: dict[str, Any], console: Console) -> None:
-    """What the instrument found of a run as a whole."""
+    """Print the findings of the checks of the whole run."""
     for check in manifest.get("run_checks", []):
         _print_check("run", check, console)
 

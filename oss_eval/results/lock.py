@@ -1,4 +1,5 @@
-"""Who writes a run: a lock that goes with its process, however that ends. A file left behind is none."""
+"""A lock on a run, held by the process that writes it. It ends with the process; a lock file left behind is not a
+lock."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from oss_eval.errors import StoreError
 
 LOCK = ".lock"
 LOCK_SECONDS = 0.5
-"""A lock that is held for longer is a writer's; who only looks whether there is one holds it for a moment."""
+"""Seconds. A writer holds the lock for longer; a check whether the lock is held takes it only for a moment."""
 
 
 def hold(path: Path) -> int:
-    """Take the lock of the run in `path`; its descriptor, for `release`. Raises StoreError naming who holds it."""
+    """Take the lock of the run in `path`; returns its descriptor, for `release`. Raises StoreError naming the
+    holder."""
     deadline = time.monotonic() + LOCK_SECONDS
     while (lock := _try(path)) is None:
         if time.monotonic() > deadline:
@@ -36,7 +38,7 @@ def hold(path: Path) -> int:
 
 
 def _try(path: Path) -> int | None:
-    """A descriptor that holds the lock; None while another one does. Raises StoreError."""
+    """A descriptor that holds the lock; None while another process does. Raises StoreError."""
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -57,20 +59,20 @@ def _try(path: Path) -> int | None:
 
 
 def release(path: Path, lock: int) -> None:
-    """Let another one write."""
+    """Release the lock."""
     with contextlib.suppress(OSError):
-        (path / LOCK).unlink()  # while it is held: afterwards it may be another one's
+        (path / LOCK).unlink()  # while it is held: afterwards the file may belong to another process
     os.close(lock)
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody writes the run in `path`; where that can't be told, it is believed."""
+    """Whether a process writes the run in `path`; assumed where the system does not tell."""
     try:
         lock = os.open(path / LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # somebody else's, who does not let us look
+        return True  # another user's file, which we may not open
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

@@ -1,4 +1,4 @@
-"""The files of a table: a part a second, joined every minute, each there when it is whole and not before."""
+"""The files of a table: one part a second, merged every minute. A file gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from oss_eval.results.schema import REQUESTS, SAMPLES
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
 ROW_GROUP = 16384
 DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, OverflowError)
-"""What reading a Parquet file with wrong bytes in it may raise."""
+"""Exceptions that reading a damaged Parquet file may raise."""
 _PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 
 
 def parts_of(path: Path, name: str) -> list[Path]:
-    """The parts of a run's table, in order; not those whose rows a joined one holds already."""
+    """The parts of a run's table, in order, without those that a merged part already contains."""
     there = _listed(path / name)
-    while there != (again := _listed(path / name)):  # a folder that changes is no moment's picture
+    while there != (again := _listed(path / name)):  # the folder changed while it was listed
         there = again
     found, end = [], -1
     for part in sorted(there, key=lambda part: (span(part)[0], -span(part)[1])):
@@ -36,13 +36,13 @@ def parts_of(path: Path, name: str) -> list[Path]:
 
 
 def superseded(path: Path, name: str) -> set[Path]:
-    """Parts whose rows are in a joined one, left over from a crash before they could be removed."""
+    """Parts that a merged one already contains, left by a crash before they were removed."""
     return _listed(path / name) - set(parts_of(path, name))
 
 
 def span(part: Path) -> tuple[int, int]:
     """First and last number of a part: part-000007.parquet, or part-000000-000059.parquet for sixty that were
-    joined. (-1, -1) for what is none."""
+    merged. (-1, -1) for other files."""
     found = _PART.search(part.name)
     return (int(found[1]), int(found[2] or found[1])) if found else (-1, -1)
 
@@ -52,10 +52,8 @@ def _listed(folder: Path) -> set[Path]:
 
 
 def read_part(part: Path, schema: pa.Schema) -> pa.Table:
-    """A whole file with the columns of `schema`; those that it lacks are null. Raises what DAMAGE holds.
-
-    Not `pq.read_table`, which imports much more for it (pyarrow.dataset, pandas).
-    """
+    """A file with the columns of `schema`; missing columns are null. Raises the exceptions of DAMAGE. Not
+    `pq.read_table`, which imports far more (pyarrow.dataset, pandas)."""
     with pq.ParquetFile(part) as file:
         table = file.read(columns=schema.names)
     table.validate(full=True)
@@ -66,11 +64,9 @@ def read_part(part: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are written. Instants grow steadily, so their differences are stored.
-
-    That is a third smaller and several times faster than a dictionary of numbers that never repeat; every reader
-    of Parquet knows both.
-    """
+    """Encoding of the columns. Timestamps grow steadily, so their differences are stored: a third smaller and
+    several times faster than a dictionary of numbers that never repeat. Every Parquet reader knows both
+    encodings."""
     steady = [field.name for field in schema if field.type == pa.int64()]
     steady += [f"{field.name}.list.element" for field in schema if field.type == pa.list_(pa.int64())]
     columns = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema]
@@ -82,14 +78,14 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
 
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """A Parquet file, whole or not at all."""
+    """Write a Parquet file completely or not at all."""
     write_whole(
         path, lambda file: pq.write_table(table, file, row_group_size=ROW_GROUP, **_encoding(table.schema))
     )
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """A file that is there when it is complete and on the disk, and not before. Raises OSError."""
+    """Write a file so that it gets its name only when it is complete and on the disk. Raises OSError."""
     temporary = path.with_name(f".{path.name}")
     try:
         with temporary.open("wb") as file:
@@ -109,11 +105,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def join(old: list[Path], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write the rows of parts that follow one another as one part, then remove them.
+    """Merge consecutive parts into one, then remove them.
 
-    A reader passes over parts whose numbers a joined one spans, so a crash half-way loses and repeats nothing.
-    Rows of a point get row groups of their own: who reads one point leaves the others alone. Raises what DAMAGE
-    holds.
+    Readers skip parts that a merged one contains, so a crash in between loses and repeats nothing. Each point gets
+    row groups of its own: reading one point skips the others. Raises the exceptions of DAMAGE.
     """
     if len(old) < 2:
         return
@@ -129,20 +124,22 @@ def join(old: list[Path], tables: Iterable[pa.Table], schema: pa.Schema) -> None
 
 
 def _only_point(table: pa.Table) -> str | None:
-    """The point that all of these rows are of; None for several."""
+    """The point of all these rows; None for several."""
     found = table["point_id"].unique()
     return str(found[0]) if len(found) == 1 else None
 
 
 def repair(path: Path, name: str) -> list[str]:
-    """Make a table's folder fit to be gone on with; the parts that can't be read, now under another name.
+    """Repair a table's folder before a run is resumed; returns the unreadable parts, which are renamed.
 
-    What was half written goes, and what was joined already; a part that is damaged (a power cut) gets a name that
-    readers pass over. Raises OSError.
+    Removes incomplete files and parts that are already merged. A damaged part (after a power cut) gets a name that
+    readers skip. Raises OSError.
     """
     found: list[str] = []
     whole: set[Path] = set()
-    while there := set(parts_of(path, name)) - whole:  # a damaged joined one uncovers those it was made of
+    while (
+        there := set(parts_of(path, name)) - whole
+    ):  # without a damaged merged part, the parts it was made of count again
         for part in sorted(there):
             try:
                 with pq.ParquetFile(part) as file:

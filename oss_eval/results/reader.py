@@ -37,15 +37,15 @@ JOURNAL = ".samples.jsonl"
 LATER = {"n_shared", "leaked", "server_timings", "url", "session"}
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
-"""A run in one of these states has written its summary last."""
+"""Final states. In these the summary is written."""
 T = TypeVar("T")
 Key = tuple[str, str, str, int]
 KEY = ("point_id", "subset", "sample_id", "epoch")
-"""Which answer a sample row is."""
+"""The key of a sample row."""
 
 
 def read_summary(path: Path) -> list[dict[str, Any]]:
-    """Rows of a run's summary; none where there is no summary yet. Raises StoreError for a damaged one."""
+    """Rows of a run's summary; an empty table without one. Raises StoreError for a damaged one."""
     file = path / "summary.parquet"
     try:
         if not file.exists():
@@ -58,10 +58,8 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
 
 
 def find_run(name: str, out: Path) -> Path:
-    """The folder of a run given as a path, a run id, an unambiguous part of one, or `last`.
-
-    Raises StoreError that lists near ones.
-    """
+    """The folder of a run given as a path, a run id, a unique part of one, or `last`. Raises StoreError that lists
+    similar names."""
     if (Path(name) / "manifest.json").is_file():
         return Path(name)
     runs = sorted(p.parent for p in out.glob("*/manifest.json")) if out.is_dir() else []
@@ -92,7 +90,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def status_of(path: Path, manifest: dict[str, Any]) -> str:
-    """A run's status; one that is `running` without anybody writing it has been `broken off`."""
+    """A run's status; `broken off` for one that is `running` although no process writes it."""
     if manifest["status"] != "running" or is_held(path):
         return str(manifest["status"])
     return "broken off"
@@ -104,7 +102,7 @@ def read_requests(
     columns: list[str] | None = None,
     damaged: list[str] | None = None,
 ) -> pa.Table:
-    """Rows of a run's requests, of one point if asked. Raises StoreError naming a part that is damaged."""
+    """Rows of a run's requests, of one point if given. Raises StoreError naming a damaged part."""
     tables = list(iter_requests(path, point_id, columns, damaged))
     if not tables:
         return REQUESTS.empty_table() if columns is None else REQUESTS.empty_table().select(columns)
@@ -117,14 +115,14 @@ def iter_requests(
     columns: list[str] | None = None,
     damaged: list[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The same rows a row group at a time (a minute's work at most), for what must not grow with the run.
+    """The same rows one row group at a time, so that memory does not grow with the run.
 
-    A caller that shows what there is gives `damaged`: unreadable parts are named there instead of raised.
+    With `damaged`, unreadable parts are named there instead of raised.
     """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "point_id"]))
     done, left = 0, parts_of(path, "requests")
     while left:
-        # Parts may be joined while they are read: the same rows are in the new one, in the same order.
+        # Parts may be merged while they are read: the merged part holds the same rows in the same order.
         place, now, left = 0, left, []
         for part in now:
             try:
@@ -152,9 +150,9 @@ def iter_requests(
 
 
 def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[str]) -> pa.Table:
-    """Rows of a run's requests whose column `name` is `value`.
+    """Rows of a run's requests whose column `name` is `value`. Unreadable parts are skipped.
 
-    Other columns are read only where there are such rows. Parts that can't be read are passed over.
+    Reads the other columns only where there are such rows.
     """
     return _steadily(lambda: _find_rows(path, point_id, name, value, columns))
 
@@ -194,7 +192,7 @@ def _aside(path: Path) -> str:
 
 
 def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
-    """A table with nulls for the columns that an older oss-eval did not write. Raises what DAMAGE holds."""
+    """A table with nulls for columns that an older version did not write. Raises the exceptions of DAMAGE."""
     table.validate(full=True)
     for name in wanted or REQUESTS.names:
         if name not in table.column_names:
@@ -205,9 +203,9 @@ def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
 
 
 def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str] | None = None) -> pa.Table:
-    """Rows of a run's samples, the journal's included: one for each answer, the latest where one was asked again.
+    """Rows of a run's samples, including the journal: one for each answer, the latest where a sample was repeated.
 
-    Raises StoreError naming a part that is damaged, or names it in `damaged` where that is given.
+    Raises StoreError naming a damaged part, or adds it to `damaged` where that is given.
     """
     names = SAMPLES.names if columns is None else list(dict.fromkeys([*columns, *KEY]))
     schema = pa.schema([SAMPLES.field(name) for name in names], SAMPLES.metadata)
@@ -217,7 +215,7 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
         part = left.pop(0)
         try:
             tables.append(read_part(part, schema))
-        except FileNotFoundError:  # joined with the others just now
+        except FileNotFoundError:  # merged just now
             tables, left = [], parts_of(path, "samples")
         except DAMAGE as error:
             if damaged is None:
@@ -235,7 +233,7 @@ def read_samples(path: Path, columns: list[str] | None = None, damaged: list[str
 
 
 def count_rows(path: Path, name: str) -> int:
-    """How many measured rows a run's table holds so far, cancelled ones apart; a part, which never changes, is
+    """Number of measured rows in a run's table so far, cancelled ones separately. A part never changes, so it is
     counted once."""
     count = _steadily(lambda: _count_rows(path, name))
     if name == "samples":
@@ -253,7 +251,7 @@ def _count_rows(path: Path, name: str) -> int:
 
 
 def _steadily(read: Callable[[], T]) -> T:
-    """Read again when a part is gone half-way: it has just been joined with others."""
+    """Read again when a part disappears while reading: it has just been merged."""
     for _ in range(3):
         with contextlib.suppress(FileNotFoundError):
             return read()
@@ -262,7 +260,7 @@ def _steadily(read: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _damaged_ones_apart() -> Iterator[None]:
-    """Pass over a part that can't be read, not one that is gone."""
+    """Skip an unreadable part, but not one that has disappeared."""
     try:
         yield
     except FileNotFoundError:
@@ -282,7 +280,7 @@ def _rows_in(part: Path, size: int) -> int:
 
 
 def read_journal(path: Path) -> list[SampleRecord]:
-    """Samples that are finished and in no part yet; a last line that a crash cut short is passed over."""
+    """Finished samples that are in no part yet; an incomplete last line, left by a crash, is skipped."""
     try:
         lines = (path / JOURNAL).read_bytes().split(b"\n")
     except OSError:

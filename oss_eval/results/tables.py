@@ -35,7 +35,7 @@ def samples_table(records: list[SampleRecord]) -> pa.Table:
     """Sample records as a table in the stored schema."""
     columns = {name: [getattr(record, name) for record in records] for name in SAMPLES.names}
     for name in ("prompt", "response", "reasoning", "answer", "error_message"):
-        # A model can be made to say half a surrogate pair, which no UTF-8 file can hold.
+        # A model can answer half a surrogate pair, which UTF-8 can't encode.
         columns[name] = [
             None if text is None else text.encode("utf-8", "replace").decode() for text in columns[name]
         ]

@@ -1,8 +1,8 @@
-"""Writing runs: a part every second, joined every minute, and a journal of samples.
+"""Writing runs: a part every second, merged every minute, and a journal of samples.
 
-Nothing is overwritten, and whatever file is there is whole: each is written under a name that readers pass over (a
-leading dot), handed to the disk, and renamed. What is lost by `kill -9`, a full disk or a power cut is at most
-PART_SECONDS of finished requests, and no sample.
+No file is overwritten or incomplete: each is written under a name that readers skip (a leading dot), synced to the
+disk, and renamed. `kill -9`, a full disk or a power cut loses at most PART_SECONDS of finished requests, and no
+sample.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from oss_eval.results.schema import SCHEMA_VERSION, SUMMARY
 from oss_eval.results.tables import requests_table, samples_table
 
 PART_SECONDS = 1.0
-"""At most this much finished work is unwritten."""
+"""Finished requests are on disk after at most this time."""
 JOIN = 60
-"""So many parts become one: a night of seconds would be tens of thousands of files."""
+"""This many parts are merged into one; a long run would otherwise have tens of thousands of files."""
 
 
 def new_run_id(kind: str, label: str) -> str:
-    """`20261122-071203-perf-gpt-oss-20b-7f3a`: sortable by time (UTC), readable, not repeated."""
+    """`20261122-071203-perf-gpt-oss-20b-7f3a`: sorts by time (UTC), readable, unique."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", label.rsplit("/", 1)[-1]).strip("-.")[:40] or "run"
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{clean}-{secrets.token_hex(2)}"
 
 
 class RunWriter:
-    """Writes one run; a lock keeps a second process from doing so at the same time."""
+    """Writes one run; a lock keeps a second process from writing it too."""
 
     def __init__(self, out: Path, run_id: str, manifest: dict[str, Any]) -> None:
-        """Create the run's folder. Raises StoreError when that can't be done."""
+        """Create the run's folder. Raises StoreError."""
         path = out / run_id
         made_out = not out.exists()
         try:
@@ -79,9 +79,10 @@ class RunWriter:
 
     @classmethod
     def reopen(cls, path: Path) -> RunWriter:
-        """Go on writing a stored run, in a session of its own.
+        """Reopen a stored run for a new session. Damaged parts are quarantined, and the rows of the journal become
+        a part.
 
-        Damaged parts are put aside (`quarantined`), what the journal holds becomes a part. Raises StoreError.
+        Raises StoreError.
         """
         read_manifest(path)  # before anything is touched
         writer = cls.__new__(cls)
@@ -99,9 +100,9 @@ class RunWriter:
     def _begin(self, path: Path) -> None:
         self.path = path
         self.session = 1
-        """Which sitting this is; every row says in which one it was made."""
+        """Number of this session; every row holds the one that wrote it."""
         self.quarantined: list[str] = []
-        """Damaged parts that were put out of the way when the run was reopened."""
+        """Damaged parts, renamed when the run was reopened."""
         self._before: dict[str, Any] | None = None
         self._made_out = self._sealed = False
         self._rows: list[RequestRecord] = []
@@ -110,7 +111,7 @@ class RunWriter:
         self._journal: int | None = None
         self._next: dict[str, int] = {}
         self._loose: dict[str, list[Path]] = {name: [] for name in SCHEMAS}
-        """The last parts, which are not joined yet."""
+        """The latest parts, not merged yet."""
         self._lock = lock.hold(path)
 
     def _reopen(self, path: Path) -> None:
@@ -122,12 +123,12 @@ class RunWriter:
             for part in parts_of(path, name):  # what follows the last joined one
                 alone = len(set(span(part))) == 1
                 self._loose[name] = [*self._loose[name], part] if alone else []
-            while len(self._loose[name]) >= JOIN:  # before anybody is asked: it takes time
+            while len(self._loose[name]) >= JOIN:  # before the first request, because it takes time
                 self._join(name)
         self._samples += read_journal(path)
         self.flush()
         self._before = dict(self.manifest)
-        # From here on, whatever comes of it: a session that measures nothing has a number of its own too.
+        # From here on the session counts, even if it measures nothing.
         begun = {"started": datetime.now(UTC).isoformat()}
         first = {"started": self.manifest.get("created"), "command": self.manifest.get("command")}
         self.write_manifest(sessions=[*(self.manifest.get("sessions") or [first]), begun])
@@ -135,7 +136,7 @@ class RunWriter:
             os.truncate(path / JOURNAL, 0)  # half a line would swallow the next one
 
     def write_manifest(self, **changes: Any) -> None:
-        """Merge changes into the manifest and write it whole. Raises StoreError."""
+        """Merge changes into the manifest and write it. Raises StoreError."""
         self.manifest.update(changes)
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False, default=str)
         try:
@@ -144,17 +145,17 @@ class RunWriter:
             raise _refused(self.path, error) from None
 
     def add(self, record: RequestRecord) -> None:
-        """A finished request; on disk within PART_SECONDS, if `flush_due` is called in between."""
+        """Add a finished request; on disk within PART_SECONDS if `flush_due` is called in between."""
         record.session = self.session
         self._rows.append(record)
 
     def flush_due(self) -> None:
-        """Write a part if the last one was long enough ago."""
+        """Write a part if the last one is old enough."""
         if (self._rows or self._samples) and time.monotonic() - self._last >= PART_SECONDS:
             self.flush()
 
     def add_sample(self, record: SampleRecord) -> None:
-        """A finished sample; it survives this process from the moment this returns. Raises StoreError."""
+        """Add a finished sample; it is on disk when this returns. Raises StoreError."""
         line = json.dumps(asdict(record), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
         self._samples.append(record)
         try:
@@ -166,7 +167,7 @@ class RunWriter:
             raise _refused(self.path, error) from None
 
     def flush(self) -> None:
-        """Write what is there as parts. Raises StoreError when the disk refuses; the rows are then kept."""
+        """Write all rows as parts. Raises StoreError when the disk fails; the rows are then kept."""
         self._last = time.monotonic()
         try:
             if self._rows:
@@ -182,7 +183,7 @@ class RunWriter:
                 self._join(name)
 
     def _write_part(self, name: str, rows: list[Any], table: Callable[[Any], pa.Table]) -> None:
-        """A new part after those that are there; what is in it is no longer among the rows."""
+        """Write a new part; its rows are removed from memory."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         if name not in self._next:
@@ -195,37 +196,37 @@ class RunWriter:
         self._loose[name].append(part)
 
     def _join(self, name: str) -> None:
-        """Make one part of sixty that are loose; many are as good as one, only slower to read."""
+        """Merge sixty parts. If that fails, reading them is only slower."""
         some, self._loose[name] = self._loose[name][:JOIN], self._loose[name][JOIN:]
         with contextlib.suppress(*DAMAGE):
             join(some, (read_part(part, SCHEMAS[name]) for part in some), SCHEMAS[name])
 
     def seal(self) -> None:
-        """Write the rest and join what is loose: nothing more will come. Raises StoreError."""
+        """Write the remaining rows and merge all parts: the run is complete. Raises StoreError."""
         self.flush()
         self._join("requests")
         samples = parts_of(self.path, "samples")
-        if len(samples) > 1:  # they are few; of those that were asked again the last answer stays
+        if len(samples) > 1:  # there are few of them; of repeated samples the latest answer is kept
             with contextlib.suppress(*DAMAGE, StoreError):
                 join(samples, [read_samples(self.path)], SCHEMAS["samples"])
         self._sealed = True
 
     def finish(self, status: str, **changes: Any) -> None:
-        """Note the end in the manifest, everything else having been written. Raises StoreError."""
+        """Write the final status into the manifest, after everything else. Raises StoreError."""
         if not self._sealed:
             self.seal()
         self.write_manifest(status=status, **changes)
         self.close()
 
     def leave(self) -> None:
-        """Write the rest and let go, as if the process had ended here: for those in a hurry. Raises StoreError."""
+        """Write the remaining rows and release the lock, without a summary. Raises StoreError."""
         try:
             self.flush()
         finally:
             self.close()
 
     def close(self) -> None:
-        """Let go of the run's files."""
+        """Close the run's files and release its lock."""
         if self._journal is not None:
             os.close(self._journal)
             self._journal = None
@@ -238,9 +239,9 @@ class RunWriter:
             self._lock = -1
 
     def undo(self) -> None:
-        """Nothing was measured: a new run goes, one that was reopened is again what it was. Raises StoreError."""
+        """Nothing was measured: remove a new run, or restore a resumed one. Raises StoreError."""
         if self._before is not None:
-            self._rows.clear()  # of requests that were given up
+            self._rows.clear()  # of cancelled requests
             self.manifest = {**self._before, "sessions": self.manifest["sessions"]}
             self.finish(self._before["status"])
             return
@@ -252,12 +253,12 @@ class RunWriter:
 
 
 def _refused(path: Path, error: OSError) -> StoreError:
-    """What the disk says, in words."""
+    """The disk's error as a StoreError."""
     return StoreError(f"can't write to {path}: {error.strerror or error}")
 
 
 def write_summary(path: Path, rows: list[dict[str, Any]], add: bool = False) -> None:
-    """A run's summary table, replaced as a whole or added to. Raises StoreError."""
+    """Write a run's summary table, or add rows to it. Raises StoreError."""
     table, file = pa.Table.from_pylist(rows, schema=SUMMARY), path / "summary.parquet"
     if add:
         table = pa.concat_tables([read_part(file, SUMMARY), table]).unify_dictionaries()

@@ -1,4 +1,4 @@
-"""What perf and bench write alike into a manifest."""
+"""Manifest entries that perf and bench share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oss_eval.system.redact import public_url, public_values
 
 
 def public_task(task: Task) -> dict[str, Any]:
-    """A task as the manifest holds it: URLs without what may be secret."""
+    """A task as the manifest holds it: URLs and settings without secrets."""
     values = {**task.model_dump(mode="json"), "url": [public_url(url) for url in task.url]}
     for key in ("extra_args", "dataset_args"):
         if key in values:

@@ -1,4 +1,4 @@
-"""What a command adds to a task."""
+"""Options of a run that are not part of its task."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ GRACE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a command adds to a task: where results go, what they are called, who may ask."""
+    """Where results go, the names of the run, the authentication."""
 
     out: Path = Path("results")
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     auth: Auth = field(default_factory=Auth)
     profile: str | None = None
-    """The name of the endpoint that was chosen from endpoints.yaml."""
+    """Name of the endpoint from endpoints.yaml."""
     prices: dict[str, float] | None = None
-    """What a million tokens cost, as the profile says."""
+    """Price of a million tokens, from the profile."""
     log_every: int | None = None
     grace: float = GRACE
     """Seconds that requests in flight get to finish after the first Ctrl-C."""
 
 
 def limits(task: Task, grace: float = 0.0) -> Limits:
-    """How long requests of a task are waited for; `grace` is for those in flight when the run is stopped."""
+    """Timeouts of a task's requests; `grace` is for those in flight when the run is stopped."""
     first = task.first_token_timeout if task.stream else None
     return Limits(task.connect_timeout, task.read_timeout, task.total_timeout, first, grace)

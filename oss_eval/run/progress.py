@@ -1,4 +1,4 @@
-"""How a sweep is going: a live display on a terminal, plain lines elsewhere. Always on standard error."""
+"""Progress of a run: a live display on a terminal, plain lines elsewhere. Always on standard error."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ RATE_SECONDS = 3.0
 
 
 class Progress:
-    """Shows what is under way, requests done, in flight, tok/s, failures and the time left.
+    """Shows the current point, requests done, in flight, tok/s, failures and the time left.
 
-    `every` prints a line each time that many requests are done (EvalScope's --log-every-n-query).
+    `every` prints a line after this number of requests (EvalScope's --log-every-n-query).
     """
 
     def __init__(self, every: int | None = None) -> None:
         self.every = every
         self.note = ""
-        """A few words beside the figures."""
+        """Text beside the numbers."""
         self.console = Console(stderr=True, highlight=False)
         self.live: Live | None = None
         if sys.stdout.isatty() and sys.stderr.isatty():
@@ -45,8 +45,8 @@ class Progress:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        with contextlib.suppress(OSError):  # whoever read these lines has gone; the run goes on
+        """Print a line."""
+        with contextlib.suppress(OSError):  # the reader has closed the pipe; the run continues
             if self.live:
                 self.console.print(text, soft_wrap=True, markup=False)
             else:
@@ -54,7 +54,7 @@ class Progress:
                 sys.stderr.flush()
 
     def start(self, title: str, number: int) -> None:
-        """A stretch of so many requests begins."""
+        """A point with this number of requests begins."""
         self._title, self._number = title, number
         self._done = self._failed = self._in_flight = self._tokens = 0
         self._started = time.monotonic()
@@ -62,7 +62,7 @@ class Progress:
         self._samples: list[tuple[float, int]] = []
 
     def end(self) -> None:
-        """It is over."""
+        """The point has ended."""
         if self._title is not None:
             self._in_flight = 0
             if self.live is None:
@@ -70,9 +70,9 @@ class Progress:
             self._title = None
 
     def done(self, status: str) -> None:
-        """A request, or a sample, is over."""
+        """A request, or a sample, has ended."""
         if status == "cancelled":
-            return  # given up by us: neither done nor failed
+            return  # cancelled by us: neither done nor failed
         self._done += 1
         self._failed += status != "ok"
         if self.every and self._done % self.every == 0 and self._title and self._done < self._number:
@@ -107,7 +107,7 @@ class Progress:
         return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
 
     def _left(self) -> str:
-        """Time left, from its own pace; unknown before the first request is done."""
+        """Time left at the current rate; unknown before the first request is done."""
         if not self._done:
             return "?"
         elapsed = time.monotonic() - self._started
@@ -125,7 +125,7 @@ class Progress:
         )
 
     def _picture(self) -> Text:
-        """One line, whatever the width: the bar takes what the words leave."""
+        """One line of any width: the bar takes the space that the text leaves."""
         words = (
             f"{self._done}/{self._number}  {self._in_flight} in flight {self._rate():,.0f} tok/s "
             f"{self._failed} failed {self.note + ' ' if self.note else ''}{self._left()} left"

@@ -1,4 +1,4 @@
-"""Going on with a stored run of any kind: what it was asked to do, and who may be asked now."""
+"""Resuming a stored run of any kind: its task, and the server that may continue it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from oss_eval.config.task import PerfTask, Task, validated
+from oss_eval.config.perf_task import PerfTask
+from oss_eval.config.task import Task, validated
 from oss_eval.endpoint.discovery import models
 from oss_eval.endpoint.endpoint import Endpoint
+from oss_eval.endpoint.server import Server
 from oss_eval.errors import EndpointError, UsageError
 from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.simulator.process import parse_sim_url
@@ -17,19 +19,19 @@ from oss_eval.simulator.process import parse_sim_url
 T = TypeVar("T", bound=Task)
 
 MASKED = ("url", "judge_url", "extra_args", "dataset_args")
-"""What is stored without its secret part."""
-PATIENCE = frozenset(
+"""Settings that are stored without their secret part."""
+FREE_SETTINGS = frozenset(
     "url connect_timeout first_token_timeout read_timeout total_timeout max_response_bytes description".split()
 )
-"""Settings that leave the answers alike: who carries them, how long they are waited for."""
+"""Settings that do not change the answers: the URL and the timeouts."""
 
 
 def stored_and_current_task(
     kind: type[T], manifest: dict[str, Any], stored: dict[str, Any], typed: dict[str, Any], where: str
 ) -> tuple[T, T]:
-    """A task as it is stored, and the same with what was typed now. Raises UsageError."""
+    """The stored task, and the same with the settings that are given now. Raises UsageError."""
     values = {key: stored[key] for key in kind.model_fields if key in stored}
-    if not values.get("url"):  # it was found; looking again might find another one
+    if not values.get("url"):  # it was discovered; a new search might find another server
         endpoint = manifest["endpoint"]
         started = endpoint.get("simulator") if endpoint.get("started", "started" not in endpoint) else None
         values["url"] = [started] if started else endpoint.get("urls") or [endpoint["url"]]
@@ -38,7 +40,7 @@ def stored_and_current_task(
     if hidden:
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in hidden)
         raise UsageError(
-            f"{manifest['run_id']} holds {flags} without its secret part", f"give {flags} again to go on with it"
+            f"{manifest['run_id']} holds {flags} without its secret part", f"give {flags} again to resume it"
         )
     return validated(kind, values, where), validated(kind, {**values, **typed}, where)
 
@@ -53,27 +55,20 @@ def differences(before: Task, now: Task, may_change: Iterable[str]) -> list[str]
 
 
 def settings_differ(manifest: dict[str, Any], lines: list[str]) -> UsageError:
-    """What was typed would mix unlike answers."""
+    """The error for settings that would mix answers that are not comparable."""
     return UsageError(
-        f"{manifest['run_id']} can't go on with other settings, its answers would not be alike:\n"
+        f"{manifest['run_id']} can't be resumed with other settings: its answers would not be comparable:\n"
         + "\n".join(lines),
-        "leave the flag out, or begin a run of its own",
+        "leave the flag out, or start a new run",
     )
 
 
-def check_server(
-    manifest: dict[str, Any],
-    task: Task,
-    model: str,
-    simulator: str | None,
-    endpoints: tuple[Endpoint, ...],
-    simulated: bool,
-) -> None:
-    """Raise UsageError when who would be asked now is not like who answered before: a model or a simulator, the
-    API and its prompts, the model. `simulator` is the one to be started, `simulated` whether any answers."""
-    _check_simulated(manifest, simulated)
-    _check_api(manifest, task, endpoints)
-    _check_model(model, simulator, endpoints, task.connect_timeout)
+def check_server(manifest: dict[str, Any], task: Task, server: Server) -> None:
+    """Raise UsageError when the server is not like the one that answered before: a model or a simulator, the API
+    and its prompts, the model."""
+    _check_simulated(manifest, server.simulator is not None)
+    _check_api(manifest, task, server.endpoints)
+    _check_model(server, task.connect_timeout)
 
 
 def _check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
@@ -82,24 +77,25 @@ def _check_simulated(manifest: dict[str, Any], simulated: bool) -> None:
     if before != simulated:
         raise UsageError(
             f"the answers of {manifest['run_id']} are {'simulated' if before else 'from a real server'}, and "
-            f"{'a real server' if before else 'a simulator'} would be asked now",
-            "say who is to be asked with --url, or begin a run of its own",
+            f"{'a real server' if before else 'a simulator'} would answer now",
+            "name the server with --url, or start a new run",
         )
 
 
-def _check_model(model: str, simulator: str | None, endpoints: tuple[Endpoint, ...], timeout: float) -> None:
+def _check_model(server: Server, timeout: float) -> None:
     """Raise UsageError when the server lists its models and the run's is not among them."""
     served: list[str] = []
-    if simulator is not None:
-        served = [parse_sim_url(simulator).profile.model]
-    elif endpoints[0].deployment is None:
+    if not server.endpoints and server.simulator is not None:
+        served = [parse_sim_url(server.simulator).profile.model]
+    elif server.endpoint.deployment is None:
         with contextlib.suppress(EndpointError):
-            served = models(endpoints[0], timeout)
+            served = models(server.endpoint, timeout)
     # gpt-oss-20b, openai/gpt-oss-20b and gpt-oss-20b:latest: a server may take names that it does not list.
+    model = server.model
     if served and not any(model in name or name in model for name in served):
         raise UsageError(
             f"the run's answers are from {model!r}, and the server has {', '.join(map(repr, served[:5]))}",
-            "say where that model is served with --url, or begin a run of its own",
+            "name the server of that model with --url, or start a new run",
         )
 
 

@@ -1,7 +1,7 @@
-"""What the simulator says to questions whose answers it was given: right as often as its profile states.
+"""Answers of the simulator to questions of an answer key: right as often as its profile states.
 
-An answer key is a file of JSON lines {"prompt": ..., "right": ..., "wrong": [...]}: the whole text of a prompt,
-how a right answer ends, and how wrong ones may.
+An answer key is a file of JSON lines {"prompt": ..., "right": ..., "wrong": [...]}: the complete prompt, the end
+of a right answer, and the ends of wrong ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
-    """How answers to a question may end."""
+    """Possible ends of the answer to a question."""
 
     right: str
     wrong: tuple[str, ...]
@@ -54,7 +54,7 @@ class AnswerKey:
             ) from None
 
     def find(self, prompt: str) -> KnownAnswer | None:
-        """What is known of a prompt."""
+        """The entry of a prompt; None without one."""
         return self._known.get(_digest(prompt)) if self._known else None
 
 
@@ -98,7 +98,7 @@ def solution(
 
 
 def prompt_text(prompt: Any) -> str:
-    """All text of a prompt or of chat messages; whitespace-separated words are the simulator's tokens."""
+    """The text of a prompt or of chat messages; words separated by whitespace are the simulator's tokens."""
     if isinstance(prompt, str):
         return prompt
     parts: list[str] = []

@@ -1,4 +1,4 @@
-"""One completion under way, and how its bytes look on the wire."""
+"""One completion in progress, and its bytes on the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVER, UNDER = 50_000_000, 600
 
 @dataclass(slots=True, eq=False)
 class Completion:
-    """One completion under way."""
+    """One completion in progress."""
 
     client: ClientConnection
     truth: TruthRow
@@ -32,9 +32,9 @@ class Completion:
     text: list[str]
     prompt_tokens: int
     fault: str | None = None
-    """What is going to be wrong with it."""
+    """The fault of this completion, or None."""
     pack: Any = None
-    """What compresses it, if something does."""
+    """The compressor of the body, or None."""
 
     def token(self, quoted: bytes, thinking: bool) -> bytes:
         """The JSON of a token event; the text is quoted for JSON already."""
@@ -45,13 +45,13 @@ class Completion:
         return self.head + b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}' % quoted
 
     def send(self, payload: bytes) -> int:
-        """Send an event of a stream; the instant just before it was written."""
+        """Send an event of a stream; returns the timestamp just before it was written."""
         if self.fault is not None:
             return self.client.send(self.frame(b"data: %s\n\n" % payload))
         return self.client.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
 
     def framing(self) -> bytes:
-        """The header lines that say how a stream is framed."""
+        """The headers that declare the framing of a stream."""
         if self.fault in ("length-over", "length-under"):
             return b"Content-Length: %d\r\n" % (OVER if self.fault == "length-over" else UNDER)
         if self.fault == "gzip":

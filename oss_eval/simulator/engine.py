@@ -1,7 +1,7 @@
-"""The service model as a pure state machine in virtual time: no clock, no sockets.
+"""The service model as a state machine in virtual time, without clock or sockets.
 
-The server runs it against the wall clock, `replay` against nothing, so a whole sweep of the article takes a
-second and the fit of a profile can be checked.
+The server runs it against the wall clock, `replay` in virtual time: a complete sweep takes a second, and the fit
+of a profile can be checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sequence:
 
 
 class Engine:
-    """Continuous batching with chunked prefill. `plan` what the next step does, `commit` it when it has passed."""
+    """Continuous batching with chunked prefill: `plan` the next step, `commit` it when its time has passed."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -176,7 +176,7 @@ def replay(profile: Profile, parallel: int, number: int, prompt_tokens: int, out
 
 
 def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:
-    """(reasoning, answer) tokens that a request would like to emit; the same for the same seed."""
+    """(reasoning, answer) tokens of an unlimited answer; the same for the same seed."""
     rng = random.Random(seed)
     medium = profile.reasoning_tokens["medium"]
     reasoning = profile.reasoning_tokens.get(effort or "medium", medium) * rng.lognormvariate(0, 0.3)
@@ -192,7 +192,7 @@ WORDS = (
 
 
 def words(seed: int) -> Iterator[str]:
-    """Endless words for a reply, each one token, led by a space; the same for the same seed."""
+    """Endless words of one token each, with a leading space; the same for the same seed."""
     start = seed % len(WORDS)
     while True:
         for word in WORDS[start:]:

@@ -1,4 +1,4 @@
-"""What the faults of `faults` do to an answer under way."""
+"""What each fault does to an answer in progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oss_eval.simulator.engine import Engine, PacedEngine, Sequence
 from oss_eval.simulator.http import ClientConnection
 
 AT_TOKEN = 3
-"""What happens in the middle of a stream happens after this token, or after the last one of a shorter answer."""
+"""Faults within a stream happen after this token, or after the last one of a shorter answer."""
 SLOW_SECONDS = 2.0
 TRICKLE_SECONDS = 30.0
 HUGE_BYTES = 10_000_000
@@ -26,7 +26,7 @@ SAID = {
 
 
 def refuse(client: ClientConnection, fault: str) -> None:
-    """An HTTP error, as a limiter (JSON) or a proxy (HTML) says it."""
+    """Send an HTTP error, as a rate limiter (JSON) or a proxy (HTML) does."""
     status, more = SAID[fault]
     kind, body = "text/html", f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
     if fault.startswith("429"):
@@ -36,7 +36,7 @@ def refuse(client: ClientConnection, fault: str) -> None:
 
 
 def whole(client: ClientConnection, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
-    """A reply that is not streamed, spoiled; whether it was meant to be an answer after all."""
+    """Spoil a response that is not streamed; returns whether it still is an answer."""
     body, length, more = orjson.dumps(payload), None, b""
     if fault in ("reset", "close"):
         client.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body))
@@ -66,7 +66,7 @@ def whole(client: ClientConnection, fault: str | None, server: bytes, payload: d
 
 
 class Host(Protocol):
-    """What a strike may do with the server beside spoiling bytes."""
+    """The server's functions that a fault may call."""
 
     engine: Engine | PacedEngine
     jobs: dict[Sequence, Completion]
@@ -78,7 +78,7 @@ class Host(Protocol):
         """The last token has been written."""
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call something in a while."""
+        """Call a function later."""
 
 
 def _reset(host: Host, sequence: Sequence, completion: Completion) -> bool:

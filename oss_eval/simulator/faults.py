@@ -1,6 +1,6 @@
 """What a faulty server does, on command: the faults by name, and which request meets which.
 
-What each does is in `strikes`; how the client has to call it is here, beside it, so that tests, the
+What each does is in `fault_injection`; how the client has to report it is here, beside it, so that tests, the
 documentation's matrix and the soak hold the client to the same words.
 """
 
@@ -17,17 +17,17 @@ TIMEOUTS = ("timeout_first_token", "timeout_idle", "timeout_total")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way in which a server can be faulty."""
+    """One fault."""
 
     name: str
     what: str
-    """What the server does, in words."""
+    """Description of the fault."""
     seen: tuple[str | None, ...]
-    """How a streamed request that meets it may end, by error_kind; None: it succeeds."""
+    """Possible results of a streamed request, by error_kind; None: it succeeds."""
     whole: bool = True
-    """Whether it can happen to a reply that is not streamed."""
+    """Whether it applies to responses that are not streamed."""
     server: bool = False
-    """Whether it is the server's as a whole: its probability is of striking in a second, not of a request."""
+    """Whether it hits the whole server: its probability is per second, not per request."""
 
 
 FAULTS: dict[str, Fault] = {
@@ -66,7 +66,7 @@ FAULTS: dict[str, Fault] = {
 
 
 class Faults:
-    """Which faults strike how often."""
+    """Faults and their probabilities."""
 
     def __init__(self, chances: dict[str, float] | None = None) -> None:
         self.chances = chances or {}
@@ -75,11 +75,11 @@ class Faults:
 
     @property
     def tls(self) -> bool:
-        """Whether the server speaks TLS, with a certificate that nobody should trust."""
+        """Whether the server uses TLS with an untrusted certificate."""
         return "tls" in self.chances
 
     def of_request(self) -> str | None:
-        """The fault that the next request meets, if any."""
+        """The fault of the next request, or None."""
         if not self._requests:
             return None
         at = self._rng.random()
@@ -90,7 +90,7 @@ class Faults:
         return None
 
     def of_second(self) -> str | None:
-        """The fault that strikes the server in the next second, if any."""
+        """The fault that hits the server in the next second, or None."""
         for name in ("restart", "refuse"):
             if self._rng.random() < self.chances.get(name, 0.0):
                 return name

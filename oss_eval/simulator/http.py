@@ -1,4 +1,4 @@
-"""The server's side of one connection: request framing, and writes whose instants are known.
+"""The server's side of one connection: request framing, and writes with timestamps.
 
 asyncio's transports queue writes until the end of a loop iteration, which would blur the truth; a socket of
 our own is written at once, and what the kernel does not take follows when it can.
@@ -24,7 +24,7 @@ time_ns = time.time_ns
 
 
 class ClientConnection:
-    """One client connection; hands whole requests to `on_request`. `server` is the line that names the server."""
+    """One client connection; passes complete requests to `on_request`. `server` is the Server header."""
 
     __slots__ = (
         "_body", "_loop", "_on_request", "_parser", "_pending", "_recvmsg", "_server", "_sock", "_stamp",
@@ -90,7 +90,7 @@ class ClientConnection:
         self._body += data
 
     def on_message_complete(self) -> None:
-        """httptools: the request is whole."""
+        """httptools: the request is complete."""
         self._on_request(self, bytes(self._body), self._stamp)
 
     @property
@@ -101,7 +101,7 @@ class ClientConnection:
     # -- writing ---------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> int:
-        """Write now; the instant just before the kernel was asked to take the bytes."""
+        """Write now; returns the timestamp just before the bytes were passed to the kernel."""
         now = time_ns()
         if not self.open:
             return now
@@ -135,20 +135,20 @@ class ClientConnection:
             self._loop.remove_writer(self._sock.fileno())
 
     def send_json(self, status: str, payload: Any, sent: int = 0) -> None:
-        """A whole JSON response, without the bytes of its head that are `sent` already."""
+        """Send a JSON response, without the bytes of its head that were already `sent`."""
         body = orjson.dumps(payload)
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.send((head.encode() + self._server + b"\r\n" + body)[sent:])
 
     def reset(self) -> None:
-        """End the connection without a farewell: the other side is told that it was reset."""
+        """Reset the connection."""
         if self.open:
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
 
     def close(self) -> None:
-        """End the connection; whoever streams on it is told."""
+        """Close the connection, and notify the stream on it."""
         if not self.open:
             return
         self.open = False
@@ -156,7 +156,7 @@ class ClientConnection:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
-        self._parser = None  # it holds this object: without garbage collection the pair would stay for good
+        self._parser = None  # it holds this object: without garbage collection both would stay in memory
         if self.on_close is not None:
             self.on_close(self)
         if self.on_gone is not None:

@@ -33,12 +33,12 @@ NOBODY_ASKS = signal.SIGUSR1
 
 @dataclass(frozen=True, slots=True)
 class SimulatorUrl:
-    """What a sim:// URL asks for."""
+    """The settings in a sim:// URL."""
 
     profile: Profile
     speed: float = 1.0
     faults: dict[str, float] = field(default_factory=dict)
-    """Chances by name."""
+    """Probabilities of faults, by name."""
 
 
 def parse_sim_url(url: str) -> SimulatorUrl:
@@ -75,7 +75,7 @@ def parse_sim_url(url: str) -> SimulatorUrl:
 
 @contextlib.contextmanager
 def running(url: str, truth: Path | None = None, answers: Path | None = None) -> Iterator[str]:
-    """A simulator in a process of its own, by its sim:// URL; yields its base URL, ends it on leaving."""
+    """A simulator in its own process; yields its base URL, and ends it on exit."""
     process = child_process.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -114,7 +114,7 @@ def serve(
 
     simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults))
     listener = simulator.listen(host, port)
-    # A collection would stop every stream at once; nothing on the server's path makes cycles.
+    # A garbage collection would stop every stream; the server makes no cycles.
     gc.freeze()
     gc.disable()
 

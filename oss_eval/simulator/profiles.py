@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from oss_eval.errors import UsageError
 
 SERVER = "oss-eval-simulator/"
-"""How the simulator's Server header begins, so that a client can tell that no model answered."""
+"""Prefix of the simulator's Server header: clients can tell that no model answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class Profile:
     step_ms: float
     """A step with nothing to do: host overhead and reading the dense weights once."""
     sequence_ms: float
-    """What the first running sequence adds to a step: its KV cache, its experts, its sampling."""
+    """Cost of the first running sequence in a step: its KV cache, its experts, its sampling."""
     sequence_power: float
-    """How that grows with the batch; below 1 because sequences share experts."""
+    """Growth of this cost with the batch size; below 1 because sequences share experts."""
     prefill_ms: float
-    """Computing one prompt token."""
+    """Cost of one prompt token."""
     batch_tokens: int = 8192
     """Token budget of a step (vLLM: max_num_batched_tokens)."""
     max_sequences: int = 1024
@@ -103,7 +103,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def get_profile(name: str) -> Profile:
-    """A profile by name. Raises UsageError listing what there is."""
+    """A profile by name. Raises UsageError that lists the names."""
     if name in PROFILES:
         return PROFILES[name]
     near = get_close_matches(name, PROFILES, n=1)

@@ -1,11 +1,10 @@
-"""The simulator's HTTP face: models, chat completions and completions, streamed or whole."""
+"""The HTTP server of the simulator: models, chat completions and completions, streamed or not."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -15,19 +14,20 @@ import orjson
 
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.simulator import fault_injection, tls
-from oss_eval.simulator.answers import AnswerKey, prompt_text, solution
+from oss_eval.simulator.answers import AnswerKey, solution
 from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulator.faults import FAULTS, Faults
 from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.profiles import SERVER, Profile
+from oss_eval.simulator.request import CompletionRequest, RequestRefused, parse_request
 from oss_eval.simulator.truth_log import TruthLog, TruthRow
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 DOWN_SECONDS = 1.0
-"""How long a server that restarts or refuses can't be reached."""
+"""Seconds in which a server that restarts or refuses can't be reached."""
 TEMPLATE_TOKENS = 68
-"""What the chat template adds to a prompt (gpt-oss's system and developer framing)."""
+"""Tokens that the chat template adds to a prompt (gpt-oss's system and developer text)."""
 
 
 class Simulator:
@@ -57,7 +57,7 @@ class Simulator:
         self._server = f"Server: {SERVER}{profile.name}?speed={speed:g}\r\n".encode()
 
     def listen(self, host: str, port: int) -> socket.socket:
-        """A listening socket that asks for receive stamps, which accepted connections inherit."""
+        """A listening socket with receive timestamps, which accepted connections inherit."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,7 +101,7 @@ class Simulator:
             self.truth.flush()
 
     def _stop_listening(self, listener: socket.socket, fault: str) -> None:
-        """A fault of the server as a whole: nobody gets in, and with a restart, everybody is thrown out."""
+        """A fault of the whole server: no connection is accepted, and with a restart all are closed."""
         self._loop.remove_reader(listener.fileno())
         listener.close()
         self._refusing = True
@@ -114,7 +114,7 @@ class Simulator:
                 client.reset()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call something in a while."""
+        """Call a function later."""
         self._loop.call_later(seconds, call)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -158,87 +158,87 @@ class Simulator:
         client.send_json(status, {"error": error})
 
     def _completion(self, client: ClientConnection, body: bytes, received_ns: int, chat: bool) -> None:
-        given = client.headers.get(b"x-client-request-id") or client.headers.get(b"x-request-id")
-        truth = TruthRow(given.decode("latin-1") if given else None, received_ns)
+        """Answer a request for a completion, or fail as the faults say."""
+        request_id = client.headers.get(b"x-client-request-id") or client.headers.get(b"x-request-id")
+        truth = TruthRow(request_id.decode("latin-1") if request_id else None, received_ns)
         try:
-            request = orjson.loads(body)
-            prompt = prompt_text(request["messages"] if chat else request["prompt"])
-            limit = request.get("max_completion_tokens") or request.get("max_tokens")
-            limit = None if limit is None else int(limit)
-            floor = int(request.get("min_tokens") or 0)
-        except (ValueError, KeyError, TypeError) as error:
-            self._refuse(client, "400 Bad Request", f"malformed request: {error!r}", truth)
+            request = parse_request(body, chat, self.profile.model)
+        except RequestRefused as error:
+            self._refuse(client, error.status, error.message, truth)
             return
-        if request.get("model") not in (None, self.profile.model):
-            self._refuse(client, "404 Not Found", f"The model `{request['model']}` does not exist.", truth)
-            return
-        if limit is not None and limit < 1:
-            self._refuse(client, "400 Bad Request", f"max_tokens must be at least 1, got {limit}", truth)
-            return
-        stream = bool(request.get("stream"))
         fault = self.faults.of_request()
-        if fault is not None and not stream and not FAULTS[fault].whole:
+        if fault is not None and not request.stream and not FAULTS[fault].whole:
             fault = None
         truth.fault = fault
-        if fault in fault_injection.SAID:
-            truth.status = "refused"
-            self.truth.write(truth)
-            fault_injection.refuse(client, fault)
+        if self._fails_at_once(client, fault, truth):
             return
-        if fault == "silence":
-            truth.status = "broken"
-            self.truth.write(truth)
-            return
-        effort = request.get("reasoning_effort")
-        seed = zlib.crc32(prompt.encode()) ^ zlib.crc32(str(request.get("seed", "")).encode())
-        known = self.key.find(prompt)
-        said: Iterator[str] = words(seed)
-        if known is None:
-            reasoning, answer = lengths(self.profile, effort, seed)
-        else:
-            # Without a seed every attempt is another one, as with a model that samples.
-            reasoning, text = solution(
-                self.profile, known, prompt, effort, request.get("seed") or truth.request_id or self._served
-            )
-            answer = len(text)
-        if not chat:
-            reasoning = 0
-        if known is not None:
-            said = chain(islice(said, reasoning), text, said)
-        natural = max(reasoning + answer, floor)
-        if request.get("ignore_eos") and limit is not None:
-            natural = limit
-        output = natural if limit is None else min(natural, limit)
-        prompt_tokens = len(prompt.split()) + (TEMPLATE_TOKENS if chat else 0)
-        truth.prompt_tokens, truth.effort = prompt_tokens, effort
-        self._served += 1
-        name, kind = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
-        described = {
-            "id": f"{name}-{self._served:08x}",
-            "object": f"{kind}.chunk" if chat and stream else kind,
-            "created": self._created,
-            "model": self.profile.model,
-        }
-        options = request.get("stream_options")
-        completion = Completion(
-            client, truth, chat, stream,
-            usage_wanted=isinstance(options, dict) and bool(options.get("include_usage")),
-            reasoning=min(reasoning, output),
-            cut=limit is not None and (natural > limit or bool(request.get("ignore_eos"))),
-            head=orjson.dumps(described)[:-1],
-            words=said, text=[], prompt_tokens=prompt_tokens, fault=fault,
-        )  # fmt: skip
-        sequence = Sequence(prompt_tokens, output)
+        completion, output = self._plan_answer(client, request, truth)
+        sequence = Sequence(completion.prompt_tokens, output)
         self.jobs[sequence] = completion
         client.on_gone = lambda: self._client_left(sequence)
         if fault == "slow-headers":
-            client.send(HEAD[:40] if stream else b"HTTP/1.1 200")
+            client.send(HEAD[:40] if request.stream else b"HTTP/1.1 200")
             self.later(fault_injection.SLOW_SECONDS, lambda: self._begin(sequence, completion))
         else:
             self._begin(sequence, completion)
 
+    def _fails_at_once(self, client: ClientConnection, fault: str | None, truth: TruthRow) -> bool:
+        """Whether the fault has ended the request before any answer."""
+        if fault in fault_injection.SAID:
+            truth.status = "refused"
+            self.truth.write(truth)
+            fault_injection.refuse(client, fault)
+            return True
+        if fault == "silence":
+            truth.status = "broken"
+            self.truth.write(truth)
+            return True
+        return False
+
+    def _plan_answer(
+        self, client: ClientConnection, request: CompletionRequest, truth: TruthRow
+    ) -> tuple[Completion, int]:
+        """The answer that a request will get, and its length in tokens."""
+        reasoning, length, answer_words = self._answer_words(request, truth)
+        natural = max(reasoning + length, request.floor)
+        if request.ignore_eos and request.limit is not None:
+            natural = request.limit
+        output = natural if request.limit is None else min(natural, request.limit)
+        truth.prompt_tokens = len(request.prompt.split()) + (TEMPLATE_TOKENS if request.chat else 0)
+        truth.effort = request.effort
+        self._served += 1
+        name, kind = ("chatcmpl", "chat.completion") if request.chat else ("cmpl", "text_completion")
+        common_fields = {
+            "id": f"{name}-{self._served:08x}",
+            "object": f"{kind}.chunk" if request.chat and request.stream else kind,
+            "created": self._created,
+            "model": self.profile.model,
+        }
+        completion = Completion(
+            client, truth, request.chat, request.stream,
+            usage_wanted=request.usage_wanted,
+            reasoning=min(reasoning, output),
+            cut=request.limit is not None and (natural > request.limit or request.ignore_eos),
+            head=orjson.dumps(common_fields)[:-1],
+            words=answer_words, text=[], prompt_tokens=truth.prompt_tokens, fault=truth.fault,
+        )  # fmt: skip
+        return completion, output
+
+    def _answer_words(self, request: CompletionRequest, truth: TruthRow) -> tuple[int, int, Iterator[str]]:
+        """(reasoning tokens, answer tokens, the words of both and more) of an answer without any limit."""
+        known = self.key.find(request.prompt)
+        filler: Iterator[str] = words(request.prompt_seed)
+        if known is None:
+            reasoning, length = lengths(self.profile, request.effort, request.prompt_seed)
+            return (reasoning if request.chat else 0), length, filler
+        # Without a seed every attempt differs, as with a model that samples.
+        seed = request.seed or truth.request_id or self._served
+        reasoning, text = solution(self.profile, known, request.prompt, request.effort, seed)
+        reasoning = reasoning if request.chat else 0
+        return reasoning, len(text), chain(islice(filler, reasoning), text, filler)
+
     def _begin(self, sequence: Sequence, completion: Completion) -> None:
-        """The head of a stream, then everything else in its time."""
+        """Send the head of a stream; the tokens follow at their times."""
         if sequence not in self.jobs:
             return  # who had to wait for it has left
         if completion.stream:
@@ -259,15 +259,18 @@ class Simulator:
     # -- time ------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Arrange for the next step's end. Ends are planned from the last planned end, not from when the
-        timer fired, so that lateness of this process does not add up."""
+        """Schedule the end of the next step.
+
+        Ends are planned from the last planned end, not from when the timer fired, so that lateness of this process
+        does not add up.
+        """
         duration = self.engine.plan()
         if duration is None:
             self._timer = None
             return
         self._next_step += duration / 1000 / self.speed
         if self._next_step < self._loop.time() - 1.0:
-            self._next_step = self._loop.time()  # hopelessly behind: the machine is too slow for this speed
+            self._next_step = self._loop.time()  # too far behind: the machine is too slow for this speed
         if self._next_step <= self._loop.time():
             self._timer = self._loop.call_soon(self._step)
         else:
@@ -304,7 +307,7 @@ class Simulator:
         completion.send(completion.head + b',"choices":' + orjson.dumps([choice]) + b"}")
 
     def finish(self, sequence: Sequence, completion: Completion) -> None:
-        """The last token has been written: say why, count, and end the response."""
+        """The last token has been written: send the finish reason and the counts, and end the response."""
         ok = completion.fault is None or None in FAULTS[completion.fault].seen
         reason = "length" if completion.cut else "stop"
         usage: dict[str, Any] = {
@@ -340,7 +343,7 @@ class Simulator:
             completion.client.close()
 
     def _break_off(self, sequence: Sequence, completion: Completion) -> None:
-        """The answer ends here, spoiled."""
+        """The answer ends here because of a fault."""
         self.engine.drop(sequence)
         completion.truth.status, completion.truth.fault = "broken", completion.fault
         self._forget(sequence, completion)

@@ -1,4 +1,4 @@
-"""A front that speaks TLS with a certificate that nobody should trust, and passes on what comes."""
+"""A TLS proxy with an untrusted certificate."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ GE8wCgYIKoZIzj0EAwIDSAAwRQIgOzdUo3n211Xd4ep0nwkKpQ/OEKhp/G51CYFa
 nQ0bU/kCIQDVRi+c3GDmvE4LECWRhs8nDOPjBs2Ph/+iPpYI3gAQCQ==
 -----END CERTIFICATE-----
 """
-"""Made for this: self-signed for `localhost`, and valid on the first day of 2020 alone. It protects nothing."""
+"""Self-signed for `localhost`, and valid only on the first day of 2020. It protects nothing."""
 
 
 async def front(listener: socket.socket, port: int) -> asyncio.Server:
-    """Serve on `listener` what 127.0.0.1:`port` answers, within TLS."""
+    """Serve 127.0.0.1:`port` on `listener` within TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(CERTIFICATE)

@@ -2,7 +2,7 @@
 
 One JSON object a line: `request_id` (the client's X-Client-Request-Id), `received_ns` (kernel stamp of the read
 that completed the request, UTC nanoseconds), `status`, `fault`, `effort`, `prompt_tokens`, and `token_ns`, the
-instants just before each token's bytes were handed to the kernel. Same clock as the client's on one machine.
+timestamps just before each token's bytes were passed to the kernel. Same clock as the client's on one machine.
 Faults of the server as a whole are lines without a `request_id`.
 """
 
@@ -18,7 +18,7 @@ import orjson
 
 @dataclass(slots=True)
 class TruthRow:
-    """What truly happened to one request."""
+    """The true times of one request."""
 
     request_id: str | None
     received_ns: int
@@ -27,24 +27,24 @@ class TruthRow:
     status: str = "open"
     """`ok`, `refused` (an HTTP error was sent), `left` (the client went away) or `broken` (spoiled on command)."""
     fault: str | None = None
-    """The fault that it met, if any (see `faults`)."""
+    """The fault of the request, or None (see `faults`)."""
     token_ns: list[int] = field(default_factory=list)
 
 
 class TruthLog:
-    """Appends to a file; without one it does nothing. A disk that refuses ends the log, not the server."""
+    """Appends to a file, if there is one. A disk error ends the log, not the server."""
 
     def __init__(self, path: Path | None) -> None:
         self._file = path.open("ab", buffering=0) if path else None
         self._lines = bytearray()
 
     def write(self, truth: TruthRow) -> None:
-        """One finished request."""
+        """Add a finished request."""
         if self._file is not None:
             self._lines += orjson.dumps(truth) + b"\n"
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Flush to the operating system."""
         while self._file is not None and self._lines:
             try:
                 del self._lines[: self._file.write(self._lines)]
@@ -54,7 +54,7 @@ class TruthLog:
 
 
 def read_truth(path: Path) -> dict[str, TruthRow]:
-    """request_id -> Truth of the last exchange under that id; lines without one, or cut short, are passed over."""
+    """request_id -> TruthRow of the last exchange with this id; incomplete lines are skipped."""
     found: dict[str, TruthRow] = {}
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""How this package starts its own processes: independent of the user's current folder, and of signals."""
+"""Child processes of this package: independent of the current folder and of signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def start(module: str, *words: str, **options: Any) -> subprocess.Popen[bytes]:
     """
     path = [str(Path(__file__).parent.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     masked = (signal.SIGINT, signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, masked)  # what is started inherits it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, masked)  # child processes inherit it
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, *words],

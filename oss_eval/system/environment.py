@@ -1,4 +1,4 @@
-"""Where and with what a run was made: enough to repeat it, nothing secret."""
+"""The environment of a run: enough to repeat it, without secrets."""
 
 from __future__ import annotations
 

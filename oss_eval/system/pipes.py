@@ -1,4 +1,4 @@
-"""Standard output and error, whose reader may have gone."""
+"""Standard output and error when their reader has closed them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def print_error(message: str, hint: str = "") -> None:
-    """What went wrong and what to do about it, on standard error, if anybody still reads it."""
+    """Print an error and its hint on standard error, if it is still open."""
     try:
         sys.stderr.write(f"oss-eval: {message}\n" + (f"  → {hint}\n" if hint else ""))
         sys.stderr.flush()
@@ -16,7 +16,7 @@ def print_error(message: str, hint: str = "") -> None:
 
 
 def ignore_broken_pipe() -> None:
-    """What is left in the buffer of a pipe without a reader is for nobody, and would fail again at the exit."""
+    """Discard buffered output of a closed pipe: writing it would fail again at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -19,7 +19,7 @@ JSON_FLAGS = ("--extra-args", "--dataset-args")
 
 
 def command_line(argv: list[str] | None = None) -> list[str]:
-    """The command as typed, keys blotted out."""
+    """The command as typed, with keys redacted."""
     given = sys.argv if argv is None else argv
     shown: list[str] = [Path(given[0]).name.replace("__main__.py", "oss-eval"), *given[1:]] if given else []
     for index, word in enumerate(shown):
@@ -41,11 +41,11 @@ def command_line(argv: list[str] | None = None) -> list[str]:
 
 
 PUBLIC_QUERY = ("api-version", "speed", "rate", "ttft", "fault")
-"""Query values that may be seen: of Azure and of the simulator. Any other may be a key."""
+"""Query parameters whose values may be shown: those of Azure and of the simulator. Others may be keys."""
 
 
 def public_url(url: str) -> str:
-    """A URL without what may be secret: user and password, and the values of its query."""
+    """A URL without user, password and the values of its query."""
     scheme, slashes, rest = url.rpartition("://")
     parts = urlsplit(f"//{rest}", allow_fragments=False)
     place = f"***@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
@@ -60,7 +60,7 @@ _SECRET = re.compile(r"(?i)key|token$|secret|password|authorization")
 
 
 def public_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Free-form settings without what their names call secret, at any depth."""
+    """Free-form settings without values whose names suggest a secret, at any depth."""
     return {key: _public_value(key, value) for key, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a count, for code that must not be torn apart in the middle of a message or a row."""
+"""Ctrl-C and SIGTERM as a count, for code that must not be interrupted within a message or a row."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from typing import Any
 
 STUCK_SECONDS = 3.0
-"""After the second signal all ends within a second; one that comes so much later finds something that hangs."""
+"""Seconds. After the second signal the program ends within a second; a later signal means that it hangs."""
 AGAIN_SECONDS = 0.01
 _again = threading.Event()
-"""Set while the next signal is one that was counted before."""
+"""Set when the next signal was already counted."""
 
 
 def reraise_lost_interrupts() -> None:
-    """From here on no KeyboardInterrupt is lost that was raised in a finalizer or in a weak reference's callback.
+    """Raise a KeyboardInterrupt again that was raised in a finalizer or in a weak reference's callback.
 
-    Python prints such an exception and goes on (sys.unraisablehook). Here it comes again a moment later, as
+    Python prints such an exception and continues (sys.unraisablehook). Here it comes again a moment later, as
     SIGTERM, which is not ignored where SIGINT is, in a shell's background jobs.
     """
     otherwise, main = sys.unraisablehook, threading.main_thread().ident
@@ -48,10 +48,10 @@ def clear_unhandled_flag() -> None:
 
 
 class Interrupts:
-    """Counts Ctrl-C and SIGTERM: the first asks for an end, the second for a quick one. Each raises
-    KeyboardInterrupt as ever, except within `counted`.
+    """Counts Ctrl-C and SIGTERM: the first asks to stop, the second to stop at once. Each raises
+    KeyboardInterrupt, except within `deferred`.
 
-    Only the main thread can have it so; elsewhere signals go where they went before.
+    Works in the main thread only; elsewhere signals are handled as before.
     """
 
     def __init__(self) -> None:
@@ -68,13 +68,13 @@ class Interrupts:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with self.counted():
+        with self.deferred():
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def counted(self, raises_at: float = math.inf) -> Iterator[None]:
-        """In here signals are counted, and raise from number `raises_at` on, or when something hangs."""
+    def deferred(self, raises_at: float = math.inf) -> Iterator[None]:
+        """In here signals are counted, and raise from number `raises_at` on, or when the program hangs."""
         before, self._raises_at = self._raises_at, raises_at
         try:
             yield

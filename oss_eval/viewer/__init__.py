@@ -1,1 +1,1 @@
-"""`oss-eval view`: stored runs in a browser. Reads Parquet and manifests; asks nobody and runs nothing."""
+"""`oss-eval view`: stored runs in a browser. Reads Parquet and manifests; sends no request and starts no run."""

@@ -1,4 +1,4 @@
-"""The Gradio application: a page of sheets in each language, its address always in step with what is shown."""
+"""The Gradio application: the pages in each language, with a URL that always names what is shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve(
     auth: tuple[str, str] | None,
     announce: Callable[[str, str | None], None],
 ) -> None:
-    """Show the runs in some folders until interrupted. Raises UsageError where the address can't be had."""
+    """Show the runs of some folders until interrupted. Raises UsageError where the address can't be used."""
     run_index = RunIndex(folders)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server once, which no proxy can reach
@@ -50,7 +50,7 @@ def serve(
                 allowed_paths=[scratch],
                 enable_monitoring=False,
                 theme=_theme(),
-                css=(ASSETS / "sheet.css").read_text(encoding="utf-8") + PAGE_CSS,
+                css=(ASSETS / "page.css").read_text(encoding="utf-8") + PAGE_CSS,
                 head=_head(),
             )
         except (OSError, OverflowError, ValueError) as error:
@@ -91,9 +91,9 @@ def _theme() -> gr.themes.ThemeClass:
 
 
 def _head() -> str:
-    """Scripts of our own, from this machine: nothing is fetched from elsewhere."""
-    script = (ASSETS / "sheet.js").read_text(encoding="utf-8")
-    policy = "img-src 'self' data: blob:"  # whatever a model says, no picture is fetched from elsewhere
+    """Our scripts, from this machine: nothing is loaded from other servers."""
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    policy = "img-src 'self' data: blob:"  # no picture in a model's answer is loaded from other servers
     return (
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><script>{script}</script>'
         f'<script defer src="gradio_api/file={PLOTLY}"></script>'
@@ -101,7 +101,7 @@ def _head() -> str:
 
 
 def build(run_index: RunIndex, language: str, scratch: Path) -> gr.Blocks:
-    """The application: the language asked for at `/`, the other one at its own path."""
+    """The application: the given language at `/`, the other one at its own path."""
     other = next(code for code in LANGUAGES if code != language)
     demo: gr.Blocks
     with gr.Blocks(title="oss-eval", analytics_enabled=False) as demo:

@@ -1,4 +1,4 @@
-"""Who may look: this machine, or whoever has the password."""
+"""Access to the viewer: from this machine only, or with a password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from oss_eval.errors import UsageError
 
 
 def checked(host: str, share: bool, auth: str | None, anonymous: bool) -> tuple[str, str] | None:
-    """User and password, if any. Raises UsageError for an open door that nobody asked for."""
+    """User and password, or None. Raises UsageError for access without password that was not allowed
+    explicitly."""
     if auth is not None:
         user, colon, password = auth.partition(":")
         if not (user and colon and password):

@@ -1,4 +1,4 @@
-"""Tables of a run as files to take away."""
+"""Tables of a run as files for download."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from oss_eval.viewer.run_index import StoredRun
 
 
 def prepare(run: StoredRun, name: str, folder: Path) -> Path | None:
-    """The file of this name for a run, written into `folder`; None for a name that is not offered.
+    """The file of this name for a run, written into `folder`; None for an unknown name.
 
-    CSV has lists as text joined by spaces. Parquet is what is stored, its parts joined.
+    CSV has lists as text joined by spaces. Parquet is the stored data, its parts merged.
     """
     if name not in downloads(run):
         return None
@@ -54,7 +54,7 @@ def _tables(run: StoredRun, stem: str) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Without lists and dictionaries, which CSV has not."""
+    """A table without lists and dictionaries, which CSV does not have."""
     columns = {}
     for name in table.column_names:
         column = table[name]

@@ -1,4 +1,4 @@
-"""How figures look: one style for all, series told apart by colour, symbol and dash together."""
+"""The style of figures: series differ in colour, symbol and dash."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def levels(title: str, values: Iterable[int | None]) -> Json:
 
 
 def line(name: str, index: int, x: Sequence[Any], y: Sequence[Any], **more: Any) -> Json:
-    """A series of measured points, joined."""
+    """A series of measured points, connected."""
     colour, symbol, dash = style(index)
     return {
         "type": "scatter",

@@ -1,4 +1,4 @@
-"""`oss-eval report`: a run as one HTML file that needs nothing else, for mail and CI artefacts."""
+"""`oss-eval report`: a run as one HTML file without other files, for mail and CI artefacts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oss_eval.viewer.run_index import RunIndex, StoredRun
 
 _INNER_LINK = re.compile(r'<a data-(?:go|download="[^"]*" data-run="[^"]*")((?: [a-z-]+="[^"]*")*)>([^<]*)</a>')
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""Nothing is fetched, whatever a model may have said."""
+"""Nothing is loaded, whatever a model's answer contains."""
 
 PAGE = """<!doctype html>
 <html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -35,15 +35,16 @@ ul.shown {{ padding-left: 18px; }}
 document.body.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
 const sheets = {sheets};
 document.querySelectorAll("section").forEach((box, place) => {{
-  ossEvalSheet.listen(box, null);
-  ossEvalSheet.draw(box, sheets[place], null);
+  ossEvalPage.listen(box, null);
+  ossEvalPage.draw(box, sheets[place], null);
 }});
 </script></body></html>
 """
 
 
 def write(path: Path, target: Path, language: str) -> None:
-    """The report of the run in `path`. Raises StoreError for a run without results and for a bad target."""
+    """Write the report of the run in `path`. Raises StoreError for a run without results, and for a file that
+    can't be written."""
     run = RunIndex([path]).runs()[0]
     if not run.points:
         raise StoreError(f"{path.name} holds nothing to report", *run.problems[:1])
@@ -56,11 +57,11 @@ def write(path: Path, target: Path, language: str) -> None:
         language=language,
         policy=_POLICY,
         title=esc(f"oss-eval: {run.task} · {run.model} · {run.path.name}"),
-        css=(ASSETS / "sheet.css").read_text(encoding="utf-8"),
+        css=(ASSETS / "page.css").read_text(encoding="utf-8"),
         made=esc(made),
         sections="".join("<section></section>" for _ in sheets),
         plotly=PLOTLY.read_text(encoding="utf-8"),
-        script=(ASSETS / "sheet.js").read_text(encoding="utf-8"),
+        script=(ASSETS / "page.js").read_text(encoding="utf-8"),
         sheets=script_json(sheets),
     )
     try:
@@ -70,7 +71,7 @@ def write(path: Path, target: Path, language: str) -> None:
 
 
 def _sheets(run: StoredRun, language: str) -> list[dict[str, object]]:
-    """The pages that matter for its kind; of the requests, those of the point with most in flight."""
+    """The pages of its kind; of the requests, those of the point with most in flight."""
     run_index, t = RunIndex([run.path]), words(language)
     query = Query("runs", (run.key,))
     pages: list[Page] = [(scores if run.kind == "bench" else perf).draw(run_index, query, t)]

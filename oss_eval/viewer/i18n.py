@@ -1,4 +1,4 @@
-"""The viewer's words in English, which are the keys, and Chinese."""
+"""The viewer's texts: English, which are the keys, and Chinese."""
 
 from __future__ import annotations
 

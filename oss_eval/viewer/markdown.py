@@ -1,11 +1,12 @@
-"""A model's text made fit for a Markdown field: formatting and formulas are rendered, everything else is text."""
+"""A model's text, made safe for a Markdown field: formatting and formulas are rendered, everything else is
+text."""
 
 from __future__ import annotations
 
 import re
 
 LONGEST = 60_000
-"""Characters shown; the stored text is whole."""
+"""Maximum number of characters shown; the stored text is complete."""
 DELIMITERS: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},

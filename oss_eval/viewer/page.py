@@ -1,4 +1,4 @@
-"""What a page shows: HTML and figures, made here and drawn in the browser by assets/sheet.js.
+"""What a page shows: HTML and figures, made here and drawn in the browser by assets/page.js.
 
 Every text from a run goes through `esc`; figures are plain data. A link is an Address, so whatever can be clicked
 can be sent to someone, opened in a new tab, or put into a report.
@@ -13,14 +13,14 @@ from html import escape
 from typing import Any
 
 from oss_eval.analysis.metrics import Metric
-from oss_eval.report.format import NOTHING, number
+from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.viewer.query import Query
 
 Json = dict[str, Any]
 
 
 def esc(text: object) -> str:
-    """A text that can only be text."""
+    """Text escaped for HTML."""
     return escape(str(text), quote=True)
 
 
@@ -32,7 +32,7 @@ class Cell:
     sort: float | str | None = None
     numeric: bool = False
     wraps: bool = False
-    """Whether a long one is broken into lines."""
+    """Whether a long text is wrapped."""
 
 
 def text(value: object, title: str = "") -> Cell:
@@ -42,7 +42,7 @@ def text(value: object, title: str = "") -> Cell:
 
 
 def link(value: object, address: Query, title: str = "") -> Cell:
-    """A cell that leads somewhere."""
+    """A cell with a link."""
     return Cell(anchor(value, address, title), str(value))
 
 
@@ -65,7 +65,7 @@ def share(value: float | None) -> Cell:
     """A share as a percentage; what is not all is not shown as all."""
     if value is None:
         return Cell(NOTHING, None, True)
-    return Cell("100%" if value == 1 else f"{min(value, 0.999):.1%}", value, True)
+    return Cell(percent(value), value, True)
 
 
 def estimate(metric: Metric | None, factor: float = 1.0, digits: int | None = None) -> Cell:
@@ -84,12 +84,12 @@ def estimate(metric: Metric | None, factor: float = 1.0, digits: int | None = No
 
 
 def badge(word: str, kind: str = "") -> str:
-    """A word in a box; the word carries the meaning, the colour repeats it."""
+    """A word in a box; the colour repeats its meaning."""
     return f'<span class="badge {kind}">{esc(word)}</span>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str = "", name: str = "") -> str:
-    """A table whose columns can be sorted by their heads."""
+    """A table that can be sorted by its column heads."""
     body = [list(row) for row in rows]
     numeric = [bool(body) and all(row[i].numeric for row in body) for i in range(len(head))]
     cells = "".join(
@@ -122,10 +122,10 @@ def _class(numeric: bool, wraps: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A Plotly figure, with the table of its numbers that stands beside it."""
+    """A Plotly figure, and the table of its numbers."""
 
     name: str
-    """Of the file it is saved to, and in the page's tests."""
+    """Name of the saved file, and in tests."""
     title: str
     data: list[Json]
     layout: Json
@@ -136,15 +136,15 @@ class Figure:
 
 @dataclass
 class Page:
-    """A page under construction: call its methods in the order of reading."""
+    """A page: call its methods in reading order."""
 
     numbers_word: str = "Numbers"
     parts: list[str] = field(default_factory=list)
     figures: list[Json] = field(default_factory=list)
     choices: dict[str, tuple[list[tuple[str, str]], str]] = field(default_factory=dict)
-    """Control -> its (label, value) pairs and the chosen value, for those that depend on the runs."""
+    """Filter -> its (label, value) pairs and the chosen value, for those that depend on the runs."""
     below: Page | None = None
-    """What stands below the page's text fields."""
+    """The part below the page's text fields."""
     caption: str = ""
     """What a saved figure says of where it comes from."""
     texts: dict[str, str] = field(default_factory=dict)
@@ -159,22 +159,22 @@ class Page:
         self.parts.append(f"<h2>{esc(title)}</h2>" + (f'<p class="lead">{esc(lead)}</p>' if lead else ""))
 
     def say(self, words: str, kind: str = "note") -> None:
-        """A remark: `note`, `warn` or `bad`."""
+        """A note: `note`, `warn` or `bad`."""
         self.parts.append(f'<p class="{kind}" role="note">{esc(words)}</p>')
 
     def fold(self, name: str, title: str, html: str, opened: bool = False) -> None:
-        """Trusted HTML that can be folded away; it stays as the reader left it, by its name."""
+        """Trusted HTML that can be folded; the browser remembers its state by name."""
         start = f'<details{" open" if opened else ""} data-fold="{esc(name)}">'
         self.parts.append(f"{start}<summary>{esc(title)}</summary>{html}</details>")
 
     def table(
         self, head: Sequence[str], rows: Iterable[Sequence[Cell]], caption: str = "", name: str = ""
     ) -> None:
-        """A table in the open."""
+        """Add a table."""
         self.parts.append(table(head, rows, caption, name))
 
     def draw(self, *figures: Figure) -> None:
-        """Figures side by side as far as there is room."""
+        """Add figures, side by side where there is room."""
         boxes = []
         for figure in figures:
             note = f'<p class="note">{esc(figure.note)}</p>' if figure.note else ""
@@ -192,7 +192,7 @@ class Page:
         self.parts.append(f'<div class="figures">{"".join(boxes)}</div>')
 
     def value(self, address: Query) -> Json:
-        """For the browser."""
+        """The page as the browser gets it."""
         return {
             "html": "".join(self.parts), "figures": self.figures, "address": str(address), "caption": self.caption,
         }  # fmt: skip

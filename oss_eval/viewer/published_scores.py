@@ -1,4 +1,4 @@
-"""Scores that others have published, with their sources."""
+"""Published scores, with their sources."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def _all() -> tuple[PublishedScore, ...]:
 
 
 def published(model: str, task: str) -> list[PublishedScore]:
-    """What is known of a model under any of its names (`openai/gpt-oss-20b`, `gpt-oss:20b`) on a task."""
+    """Published scores of a model, under any of its names (`openai/gpt-oss-20b`, `gpt-oss:20b`), on a task."""
     name = model.lower().replace(":", "-").replace("_", "-")
     return [reference for reference in _all() if reference.task == task and reference.model in name]

@@ -1,6 +1,6 @@
-"""What is looked at, as the query string of the page: it can be sent to someone.
+"""What is shown, as the query string of the page, so that a link shows the same to someone else.
 
-The page is named `show`, because Gradio keeps `page` and `view` for itself.
+The page is named `show`, because Gradio uses `page` and `view` itself.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, quote
 
 PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
 MOST_RUNS = 8
-"""Runs shown together: more can't be told apart in a figure."""
+"""Maximum number of runs shown together: more can't be distinguished in a figure."""
 LONGEST = 300
-"""Characters of one filter."""
+"""Maximum length of a filter."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Query:
 
     @classmethod
     def parse(cls, query: str) -> Query:
-        """Out of a query string. Never raises: what can't be understood is left out."""
+        """From a query string. Never raises: invalid parts are left out."""
         found = dict(parse_qsl(query.removeprefix("?")[:20_000], errors="replace"))
         page = found.pop("show", PAGES[0])
         runs = [run for run in found.pop("runs", "").split(",") if run]
@@ -47,7 +47,7 @@ class Query:
         return value if 0 < value < float("inf") else None
 
     def to(self, page: str | None = None, runs: tuple[str, ...] | None = None, **filters: Any) -> Query:
-        """The same with changes; another page begins without filters but those given (as text)."""
+        """The same with changes; another page starts without filters, except those given (as text)."""
         kept = dict(self.filters) if page in (None, self.page) else {}
         kept |= {name: str(value) for name, value in filters.items()}
         return replace(

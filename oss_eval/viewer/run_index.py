@@ -1,6 +1,6 @@
-"""The runs in the folders that were given: found, read when needed, read again when they change.
+"""The runs in some folders: read on demand, and again when they change.
 
-What a browser names is looked up here and never becomes a path.
+Run names from the browser are looked up here and never become a path.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RANKS = {None: -1, "none": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "x
 
 @dataclass(frozen=True)
 class PointView:
-    """One point of a run with its figures."""
+    """One point of a run with its metrics."""
 
     run: StoredRun
     point_id: str
@@ -49,7 +49,7 @@ class PointView:
     number: int
     metrics: PointMetrics
     workers: int | None = None
-    """Worker processes, where a run has points that differ in nothing else (calibrations)."""
+    """Worker processes, for runs whose points differ in nothing else (calibrations)."""
 
     def score(self) -> Metric | None:
         """avg@k."""
@@ -57,7 +57,7 @@ class PointView:
 
     @property
     def whole(self) -> bool:
-        """Whether all that was planned is there."""
+        """Whether all planned requests or samples are done."""
         asked = self.metrics.metric("failed")
         done = asked.n if asked is not None else self.metrics.finished
         return done >= self.number
@@ -69,19 +69,19 @@ class PointView:
 
 
 def mean_score(metrics: PointMetrics) -> Metric | None:
-    """avg@k among a point's figures, whatever its k."""
+    """avg@k among a point's metrics, for any k."""
     return next((m for (n, stat), m in metrics.figures.items() if n == "score" and stat.startswith("avg@")), None)
 
 
 def point_title(task: str | None, effort: str | None, parallel: int | None, workers: int | None = None) -> str:
-    """What a point is called: a benchmark's by task and effort, a sweep's by effort and concurrency."""
+    """The title of a point: a benchmark's by task and effort, a sweep's by effort and concurrency."""
     if parallel is None:
         return " ".join(filter(None, (task, effort)))
     return " ".join(filter(None, (effort, f"w{workers}" if workers else None, f"c{parallel}")))
 
 
 def effort_rank(effort: str | None) -> tuple[int, str]:
-    """Efforts in their order, unknown ones last."""
+    """Position of an effort; unknown ones last."""
     return RANKS.get(effort, 9), effort or ""
 
 
@@ -94,7 +94,7 @@ NEEDED = ("run_id", "status", "kind")
 
 
 def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A manifest whose parts are what they have to be; what is null is absent. Raises StoreError."""
+    """A manifest with checked types; null is absent. Raises StoreError."""
     found = {name: value for name, value in manifest.items() if value is not None or name not in SHAPE}
     wrong = [name for name, kind in SHAPE.items() if name in found and not isinstance(found[name], kind)]
     wrong += [name for name in NEEDED if name not in found]
@@ -114,12 +114,12 @@ def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 class StoredRun:
-    """A stored run as far as it can be read. It does not change: a run that was written to is another object."""
+    """A stored run, as far as it is readable. It does not change: after a write, the run is a new object."""
 
     def __init__(self, key: str, path: Path, stamp: tuple[int, ...]) -> None:
         self.key, self.path, self.stamp = key, path, stamp
         self.problems: list[str] = []
-        """What could not be read, in words."""
+        """Files that could not be read, as messages."""
         self.manifest: dict[str, Any] = {}
         self.status = "unreadable"
         try:
@@ -135,22 +135,22 @@ class StoredRun:
 
     @property
     def live(self) -> bool:
-        """Whether it is being written."""
+        """Whether a process writes it."""
         return self.status == "running"
 
     @property
     def model(self) -> str:
-        """The model asked."""
+        """Its model."""
         return str(self.manifest.get("model", ""))
 
     @property
     def task(self) -> str:
-        """The name of what was run."""
+        """Its task."""
         return str((self.manifest.get("task") or {}).get("name", ""))
 
     @property
     def endpoint(self) -> dict[str, Any]:
-        """Who was asked."""
+        """Its endpoint."""
         return dict(self.manifest.get("endpoint") or {})
 
     @property
@@ -160,7 +160,7 @@ class StoredRun:
 
     @property
     def created(self) -> str:
-        """When it began, in UTC: 2026-11-22 07:12."""
+        """Its start in UTC: 2026-11-22 07:12."""
         try:
             moment = datetime.fromisoformat(str(self.manifest["created"])).astimezone(UTC)
         except (KeyError, ValueError):
@@ -172,18 +172,18 @@ class StoredRun:
 
     @property
     def label(self) -> str:
-        """A short name that tells it from others of the same model."""
+        """A short name that distinguishes it from other runs of the model."""
         return str(self.manifest.get("name") or self.path.name[-4:])
 
     @property
     def efforts(self) -> list[str]:
-        """Efforts that were asked for."""
+        """Its reasoning efforts."""
         found = {point.get("reasoning_effort") for point in self.manifest.get("points", [])}
         return sorted((effort for effort in found if effort), key=effort_rank)
 
     @property
     def warnings(self) -> int | None:
-        """How many findings of the instrument are warnings; None while it was not checked."""
+        """Number of warnings of the checks; None if it was not checked."""
         if "run_checks" not in self.manifest and "checks" not in self.manifest:
             return None
         found = [check for checks in (self.manifest.get("checks") or {}).values() for check in checks or ()]
@@ -200,7 +200,7 @@ class StoredRun:
 
     @cached_property
     def summary(self) -> dict[tuple[str, str | None], PointMetrics]:
-        """Its figures by point and subset: stored ones, or computed from the rows that there are so far."""
+        """Its metrics by point and subset: stored ones, or computed from the rows so far."""
         rows = self.stored_rows
         if not rows and self.manifest.get("points"):
             rows = self._computed()
@@ -213,12 +213,12 @@ class StoredRun:
 
     @cached_property
     def groups(self) -> list[bench_summary.Group]:
-        """A benchmark's scores with everything that is known of them; needs all samples."""
+        """A benchmark's scores with all details; needs all samples."""
         return bench_summary.groups(self.samples(bench_summary.COLUMNS), self.endpoint.get("prices"))
 
     @cached_property
     def points(self) -> list[PointView]:
-        """Points that have figures, in the order of the run."""
+        """Points with metrics, in the order of the run."""
         found = []
         for planned in self.manifest.get("points", []):
             metrics = self.summary.get((planned["point_id"], None))
@@ -251,7 +251,7 @@ class StoredRun:
         ]
 
     def _workers(self, point: dict[str, Any]) -> int | None:
-        """Only a calibration has points that differ in nothing else."""
+        """Number of workers, if it distinguishes the points: only in a calibration."""
         return point.get("workers") if self.kind == "calibrate" else None
 
     def point(self, point_id: str) -> PointView | None:
@@ -276,7 +276,7 @@ class StoredRun:
         return self._read(read_requests, point_id=point_id, columns=columns)
 
     def _read(self, read: Callable[..., T], **what: Any) -> T:
-        """What a reader of the store finds; the files that it could not read are noted."""
+        """The result of a read; unreadable files are noted."""
         damaged: list[str] = []
         try:
             return read(self.path, **what, damaged=damaged)
@@ -294,7 +294,7 @@ class StoredRun:
 
     @property
     def resume(self) -> str | None:
-        """The command that goes on with a run that ended too early."""
+        """The command that resumes a run that ended too early."""
         if self.kind in ("perf", "bench") and self.status in ("broken off", "interrupted", "failed"):
             return shlex.join(["oss-eval", "resume", self.path.name, "--out", str(self.path.parent)])
         return None
@@ -332,7 +332,7 @@ class RunIndex:
         return next((run for run in self.runs() if run.key == key), None)
 
     def chosen(self, keys: Sequence[str], kinds: tuple[str, ...]) -> list[StoredRun]:
-        """The runs named, as far as they are of these kinds, in the order named."""
+        """The named runs of these kinds, in the order named."""
         found = {run.key: run for run in self.runs()}
         return [found[key] for key in keys if key in found and found[key].kind in kinds]
 
@@ -368,7 +368,7 @@ class RunIndex:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Changes whenever something was written to the run."""
+    """Changes with every write to the run."""
     found = []
     for name in ("manifest.json", "summary.parquet", "requests", "samples", JOURNAL):
         try:

@@ -1,4 +1,4 @@
-"""The numbers of a time line: which requests are drawn and in which row, how many at a time, tokens a second."""
+"""The numbers of a timeline: which requests are drawn in which row, requests in flight, tokens per second."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def left_out(rows: pa.Table) -> dict[int, int]:
     """By session, the ns between the first one's start and its own in which nothing was measured."""
     found: dict[int, int] = {}
     so_far, last = 0, None
-    for sitting in sessions(rows):
-        first, end = pc.min(sitting["start_ns"]).as_py(), pc.max(sitting["end_ns"]).as_py()
+    for session_rows in sessions(rows):
+        first, end = pc.min(session_rows["start_ns"]).as_py(), pc.max(session_rows["end_ns"]).as_py()
         so_far += 0 if last is None else max(0, first - last)
-        found[pc.fill_null(sitting["session"], 1)[0].as_py()] = so_far
+        found[pc.fill_null(session_rows["session"], 1)[0].as_py()] = so_far
         last = max(last or 0, first, end or 0)
     return found
 
 
 def closed_up(rows: pa.Table, left_out: dict[int, int]) -> pa.Table:
-    """Rows whose instants are those of one sitting."""
+    """Rows with their timestamps shifted, as if all sessions were one."""
     earlier = pa.array([left_out.get(session or 1, 0) for session in rows["session"].to_pylist()], pa.int64())
     for name in set(INSTANTS) & set(rows.column_names):
         rows = rows.set_column(rows.schema.get_field_index(name), name, pc.subtract(rows[name], earlier))
@@ -82,8 +82,8 @@ def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
     """
     rows = requests.filter(pc.and_(pc.invert(requests["warmup"]), pc.is_valid(requests["start_ns"])))
     rows = rows.filter(pc.is_valid(rows["event_ns"]))
-    instants = (absolute_events(rows) - begin) / 1e9
-    if not len(instants):
+    times_s = (absolute_events(rows) - begin) / 1e9
+    if not len(times_s):
         return None
     lengths = pc.fill_null(pc.list_value_length(rows["event_ns"]), 0).to_numpy()
     tokens = np.asarray(rows["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
@@ -92,14 +92,14 @@ def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
     known = np.isfinite(each)
     usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
     weights = np.repeat(np.where(known, each, usual), lengths)
-    return np.asarray(np.histogram(instants, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
+    return np.asarray(np.histogram(times_s, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
 
 
 def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:
     """The most requests under way at a time within each slice between `edges`."""
     times = np.concatenate([start, end])
     steps = np.concatenate([np.ones(len(start)), -np.ones(len(end))])
-    order = np.lexsort((steps, times))  # at one instant, ends come first
+    order = np.lexsort((steps, times))  # at the same time, ends come first
     times, level = times[order], np.cumsum(steps[order])
     first = np.searchsorted(times, edges[:-1], side="right")
     last = np.searchsorted(times, edges[1:], side="right")

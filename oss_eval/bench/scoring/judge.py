@@ -1,4 +1,4 @@
-"""A model as grader, for answers that no rule can compare."""
+"""A model as judge, for answers that no rule can compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from oss_eval.bench.types import ModelOutput, Sample, Score
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import find_endpoint
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
@@ -38,9 +38,10 @@ _VERDICT = re.compile(r"VERDICT:\s*\**\s*(CORRECT|INCORRECT)\b", re.I)
 
 
 def judge_endpoint(task: BenchTask, auth: Auth) -> Endpoint:
-    """Where the judge answers: `judge_url`, else the server under test. Raises UsageError.
+    """The endpoint of the judge: `judge_url`, else the server under test. Raises UsageError.
 
-    The key of the server under test stays there: another judge's is in OSS_EVAL_JUDGE_KEY or OPENAI_API_KEY.
+    The key of the server under test is not sent to another judge: its key is in OSS_EVAL_JUDGE_KEY or
+    OPENAI_API_KEY.
     """
     if task.judge_url:
         return parse_url(task.judge_url, "chat", Auth(key=os.environ.get(KEY)))
@@ -54,7 +55,7 @@ def judge_endpoint(task: BenchTask, auth: Auth) -> Endpoint:
 
 
 class Judge:
-    """Asks a judge model, without streaming and apart from the measured requests."""
+    """Asks a judge model, without streaming and separately from the measured requests."""
 
     def __init__(self, task: BenchTask, auth: Auth) -> None:
         from openai import OpenAI
@@ -72,7 +73,7 @@ class Judge:
         self._prompt = task.judge_prompt or PROMPT
 
     def grade(self, sample: Sample, output: ModelOutput) -> Score:
-        """CORRECT is 1, INCORRECT 0; a judge that says neither leaves the sample unscored."""
+        """CORRECT is 1, INCORRECT is 0; any other verdict leaves the sample without a score."""
         texts = {"question": _text(sample.messages), "target": sample.target, "response": output.response}
         prompt = re.sub(r"\{(question|target|response)\}", lambda match: texts[match.group(1)], self._prompt)
         words = self._ask(prompt)

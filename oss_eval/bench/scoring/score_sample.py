@@ -1,4 +1,4 @@
-"""From what a model said to a stored sample: two graders, timings of the probe, failures as rows."""
+"""From a model output to a stored sample: two scorers, timings, failures as rows."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from oss_eval.analysis.latency import record_durations
 from oss_eval.bench.client import RequestFailed, SampleClient
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.scoring.scorers import final_text, last_box
 from oss_eval.bench.types import Benchmark, ModelOutput, Sample, Score
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.records import RequestRecord, SampleRecord
 
 if TYPE_CHECKING:
     from oss_eval.bench.plan import SampleJob
 
-NS_PER_MS = 1e6
-
 
 def grade(
     task: BenchTask, benchmark: Benchmark, sample: Sample, output: ModelOutput, scorers: ScorerProcess
 ) -> Score:
-    """The benchmark's verdict and, beside it, the second grader's. Never raises for what a grader does."""
+    """The benchmark's score, with that of the second scorer. Never raises for an exception in a scorer."""
     if output.truncated:
         cut = _cut_short(task, sample, output)
         if cut is not None:
@@ -38,10 +37,10 @@ def grade(
 
 
 def _cut_short(task: BenchTask, sample: Sample, output: ModelOutput) -> Score | None:
-    """The verdict on a cut answer that holds no whole box, where something would otherwise be read out of it.
+    """The score of a truncated answer without a complete box, where something else could be taken for the answer.
 
-    Our own scorers see to it themselves. What asks for no box and no letter (an essay with instructions) can be
-    judged by what there is.
+    Our own scorers handle this themselves. A benchmark without box and letter (an essay with instructions) scores
+    the text as it is.
     """
     if task.scorer is not None or sample.form == "plain":
         return None
@@ -53,7 +52,7 @@ def _cut_short(task: BenchTask, sample: Sample, output: ModelOutput) -> Score | 
 
 
 def _mathematical(task: BenchTask, sample: Sample) -> bool:
-    """Whether math-verify can be a second grader, because it was not the first."""
+    """Whether math-verify can be the second scorer, because it is not the first."""
     if task.scorer is not None:
         return task.scorer == "integer"
     return sample.form == "box"
@@ -68,7 +67,7 @@ def sample_record(
     failure: Exception | None,
     scorers: ScorerProcess,
 ) -> SampleRecord:
-    """A row for a sample that was answered, or that failed for good."""
+    """The row of a sample that was answered, or that failed for good."""
     sample = job.sample
     record = SampleRecord(
         run_id=run_id,
@@ -117,27 +116,20 @@ def _failed(record: SampleRecord, failure: Exception | None) -> None:
 
 
 def _timings(record: SampleRecord, turns: list[RequestRecord]) -> None:
-    """Figures of the requests that were answered: tokens and latencies add up, the rest is the first turn's, as a
-    user feels it, and the last turn's pace."""
+    """Tokens and latencies are the sums of all turns; TTFT and TTFA are those of the first turn, TPOT that of the
+    last."""
     if not turns:
         return
     first, last = turns[0], turns[-1]
     record.start_ns, record.end_ns = first.start_ns, last.end_ns
-    record.ttft_ms = _span(first.start_ns, first.first_token_ns)
-    record.ttfa_ms = _span(first.start_ns, first.first_answer_ns)
-    latencies = [_span(turn.start_ns, turn.last_token_ns or turn.end_ns) for turn in turns]
-    present = [latency for latency in latencies if latency is not None]
-    record.latency_ms = sum(present) if present else None
+    durations = [record_durations(turn) for turn in turns]
+    record.ttft_ms, record.ttfa_ms = durations[0]["ttft"], durations[0]["ttfa"]
+    record.tpot_ms = durations[-1]["tpot"]
+    latencies = [values["latency"] for values in durations if values["latency"] is not None]
+    record.latency_ms = sum(latencies) if latencies else None
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"):
         counts = [getattr(turn, name) for turn in turns]
         if all(count is not None for count in counts):
             setattr(record, name, sum(counts))
     sources = {turn.token_source for turn in turns}
     record.token_source = "chunks" if "chunks" in sources else next(iter(sources - {None}), None)
-    if last.n_events > 1 and (last.completion_tokens or 0) > 1:
-        span = _span(last.first_token_ns, last.last_token_ns)
-        record.tpot_ms = None if span is None else span / ((last.completion_tokens or 0) - 1)
-
-
-def _span(start_ns: int | None, end_ns: int | None) -> float | None:
-    return None if start_ns is None or end_ns is None else (end_ns - start_ns) / NS_PER_MS

@@ -25,7 +25,7 @@ from oss_eval.system import child_process
 
 MODULE = "oss_eval.bench.scoring.scorer_process"
 PATIENCE = 15.0
-"""Seconds for one verdict; math-verify itself gives up after 5 for parsing and 5 for comparing."""
+"""Seconds for one score; math-verify itself stops after 5 for parsing and 5 for comparing."""
 START = 60.0
 """Seconds until the process is ready: sympy is imported."""
 
@@ -33,11 +33,11 @@ _SIZE = struct.Struct("=I")
 
 
 class ScorerError(Exception):
-    """A scorer raised, or gave no verdict in time: the sample is unscored, and this says why."""
+    """A scorer raised an exception, or took too long: the sample has no score."""
 
 
 class ScorerProcess:
-    """Grades answers one at a time, from any thread; the process is started when it is first needed."""
+    """Scores answers one at a time, from any thread; the process is started on first use."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
@@ -46,7 +46,7 @@ class ScorerProcess:
         self._closed = False
 
     def grade(self, scorer: str, response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
-        """A verdict by a scorer of SCORERS. Raises GraderError."""
+        """The score by a scorer of SCORERS. Raises ScorerError."""
         if scorer not in MAY_HANG:
             try:
                 return SCORERS[scorer](response, target, truncated, settings)
@@ -56,14 +56,14 @@ class ScorerProcess:
         return verdict
 
     def second_score(self, response: str, target: str) -> float | None:
-        """math-verify's own verdict; None when it has none."""
+        """math-verify's score; None without one."""
         try:
             return float(self._call("second", response, target))
         except ScorerError:
             return None
 
     def warm_up(self) -> None:
-        """Start the process now, aside: the first answer should not have to wait for it."""
+        """Start the process in the background, so that the first answer does not wait for it."""
 
         def start() -> None:
             with self._lock, contextlib.suppress(OSError, EOFError, TimeoutError):
@@ -72,7 +72,7 @@ class ScorerProcess:
         threading.Thread(target=start, daemon=True).start()
 
     def close(self) -> None:
-        """End the process, whatever it is at: whoever waits for its verdict is told, and so is who asks later."""
+        """End the process. Callers that wait, and later ones, get ScorerError."""
         self._closed = True
         process = self._process
         if process is not None:
@@ -108,7 +108,7 @@ class ScorerProcess:
             try:
                 _read(self._process.stdout, START)
             except BaseException:
-                self._end()  # its late answer would be taken for the next one's
+                self._end()  # its late score would be taken for the next one
                 raise
         return self._process
 
@@ -151,7 +151,7 @@ def _serve() -> None:
     """Answer until standard input ends. In the main thread, where math-verify's own timeouts work."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints does not speak to our parent
+    os.dup2(2, 1)  # output of libraries must not reach the pipe
     equal_math("$1$", "1")
     _write(answers, None)
     while True:
@@ -161,7 +161,7 @@ def _serve() -> None:
             return
         verdict: Any = None
         error: str | None = None
-        # Should nobody be left to end it: the system does, after twice its parent's patience.
+        # If the parent is gone, the system ends this process after twice the timeout.
         signal.setitimer(signal.ITIMER_PROF, 2 * PATIENCE)
         try:
             verdict = second_score(*arguments) if name == "second" else SCORERS[name](*arguments)

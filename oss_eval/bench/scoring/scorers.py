@@ -93,7 +93,7 @@ _ANSWER_LINE = re.compile(
 )
 _BOLD = re.compile(r"\*\*(.+?)\*\*|__(.+?)__")
 _AFTERTHOUGHT = re.compile(r"[,.;!，。；]\s+(?=[^\W\d_]).*$|[。！].*$", re.S)
-"""From the first pause that words follow: `70, which is ...`."""
+"""From the first pause before further words: `70, which is ...`."""
 
 
 def _plain_line(line: str) -> str:
@@ -223,7 +223,7 @@ def exact(response: str, target: str, truncated: bool, settings: dict[str, Any])
 
 
 def contains(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
-    """The target stands somewhere in a finished answer."""
+    """Whether the target occurs in a finished answer."""
     if not _plain(target):
         return Score(None, unscored="the target is empty")
     if truncated:
@@ -277,7 +277,8 @@ def _stated_letter(response: str) -> tuple[str | None, str]:
 
 
 def regex(response: str, target: str, truncated: bool, settings: dict[str, Any]) -> Score:
-    """What the task's `pattern` captures last, compared with the target; without a pattern the target is one."""
+    """The last group of the task's `pattern`, compared with the target; without a pattern the target is the
+    pattern."""
     if truncated:
         return Score(0.0, None, "truncated")
     pattern = settings.get("pattern")
@@ -304,7 +305,7 @@ def math(response: str, target: str, truncated: bool, settings: dict[str, Any]) 
 
 
 def equal_math(answer: str, target: str) -> bool:
-    """math-verify's own verdict on two texts. It may take long, or for ever: see `scorers`."""
+    """math-verify's comparison of two texts. It may take very long: see `scorer_process`."""
     from math_verify import parse, verify
 
     bare = target if "\\boxed" in target or "$" in target else f"${target}$"
@@ -312,12 +313,12 @@ def equal_math(answer: str, target: str) -> bool:
 
 
 def second_score(response: str, target: str) -> float:
-    """The second, independent grader: math-verify finds and compares the answer by its own rules."""
+    """The second scorer: math-verify finds and compares the answer by its own rules."""
     return float(equal_math(response, target))
 
 
 Scorer = Callable[[str, str, bool, dict[str, Any]], Score]
-"""(answer channel, target, truncated, the task's settings) -> verdict."""
+"""(answer, target, truncated, the task's settings) -> score."""
 
 SCORERS: dict[str, Scorer] = {
     "integer": integer, "math": math, "exact": exact, "choice": choice, "contains": contains, "regex": regex,

@@ -15,7 +15,7 @@ from oss_eval.bench.scoring.judge import Judge
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.scoring.scorers import as_integer
 from oss_eval.bench.types import LETTERS, Message, ModelOutput, Sample, Score
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import TaskError
 
@@ -26,10 +26,10 @@ _COLUMN = re.compile(r"\{(\w+)\}")
 
 
 class CustomBenchmark:
-    """Questions out of a file or a dataset of the hub."""
+    """Samples from a file or from a dataset of the hub."""
 
     def __init__(self, task: BenchTask, folder: Path | None, scorers: ScorerProcess, auth: Auth) -> None:
-        """`folder` is where the task file lies: a relative `dataset` is looked for there first."""
+        """`folder` is that of the task file: a relative `dataset` is looked up there first."""
         self.name = task.name
         self._task, self._scorers = task, scorers
         self._judge = Judge(task, auth) if task.scorer == "judge" else None
@@ -39,7 +39,7 @@ class CustomBenchmark:
             self.source["hub"] = "huggingface" if task.hub == "auto" else task.hub
 
     def samples(self) -> list[Sample]:
-        """One a row. Raises TaskError naming a column that is missing, or why the data can't be read."""
+        """One sample for each row. Raises TaskError that names a missing column, or why the data can't be read."""
         task = self._task
         rows = self._rows()
         columns = list(rows[0])
@@ -117,11 +117,11 @@ class CustomBenchmark:
         return [dict(row) for row in loaded.select(range(min(task.limit or len(loaded), len(loaded))))]
 
     def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
-        """One request."""
+        """Ask with one request."""
         return ModelOutput.single(sample.messages, client.ask({"messages": sample.messages}))
 
     def grade(self, sample: Sample, output: ModelOutput) -> Score:
-        """By the task's scorer."""
+        """Score with the task's scorer."""
         if self._judge is not None:
             return self._judge.grade(sample, output)
         settings = {"pattern": self._task.pattern}
@@ -130,13 +130,13 @@ class CustomBenchmark:
         )
 
     def close(self) -> None:
-        """Let go of the judge."""
+        """Close the judge."""
         if self._judge is not None:
             self._judge.close()
 
 
 def _local(task: BenchTask, folder: Path | None) -> Path | None:
-    """The dataset's file, None for an id of the hub. Raises TaskError for a file that isn't there."""
+    """The dataset's file; None for an id of the hub. Raises TaskError for a missing file."""
     name = str(task.data or task.dataset)
     for path in ([folder / name] if folder and not task.data else []) + [Path(name).expanduser()]:
         if path.is_file():
@@ -150,7 +150,7 @@ def _local(task: BenchTask, folder: Path | None) -> Path | None:
 
 
 def _from_file(path: Path) -> list[dict[str, Any]]:
-    """Rows as they stand in the file: nothing is taken for a date, a number or a missing value."""
+    """Rows as text: nothing is converted to a date, a number or a missing value."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -178,7 +178,7 @@ def _json_lines(text: str) -> list[Any]:
 
 
 def _filled(template: str, texts: dict[str, str]) -> str:
-    """A template with its columns. Not str.format: prompts are full of LaTeX, whose braces mean something else."""
+    """Fill a template with columns. Not str.format: prompts contain LaTeX, whose braces mean something else."""
     return _COLUMN.sub(lambda match: texts.get(match.group(1), match.group()), template)
 
 

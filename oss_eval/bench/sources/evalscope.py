@@ -19,7 +19,7 @@ from oss_eval.bench.scoring.scorer_process import ScorerProcess
 from oss_eval.bench.sources import evalscope_names, hubs
 from oss_eval.bench.sources.custom import named_subset
 from oss_eval.bench.types import Message, ModelOutput, Sample, Score
-from oss_eval.config.task import BenchTask
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import TaskError, UsageError
 
@@ -245,7 +245,7 @@ class EvalScopeBenchmark:
         # Adapters note things in a sample's metadata while they talk: each epoch and effort has its own.
         state = self._adapter.run_inference(model, sample.raw.model_copy(deep=True), str(self._work))
         if client.failure is not None:
-            raise client.failure  # some benchmarks catch whatever asking raises and go on with nothing
+            raise client.failure  # some benchmarks catch every exception and continue without an answer
         if not client.answers:
             raise RuntimeError("the benchmark asked nothing")
         last = client.answers[-1]

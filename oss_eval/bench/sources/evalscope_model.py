@@ -20,6 +20,7 @@ from evalscope.models.utils.openai import (
 )
 from openai.types.chat import ChatCompletion
 
+from oss_eval.analysis.latency import record_durations
 from oss_eval.load.client import Answer
 
 Ask = Callable[[dict[str, Any]], Answer]
@@ -57,7 +58,7 @@ def request_fields(
 
 
 def model_output(model: str, answer: Answer, tools: list[ToolInfo]) -> ModelOutput:
-    """An answer in EvalScope's words."""
+    """An answer as EvalScope's ModelOutput."""
     record, reply = answer.record, answer.reply
     message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
     if reply.reasoning:
@@ -86,13 +87,11 @@ def model_output(model: str, answer: Answer, tools: list[ToolInfo]) -> ModelOutp
         }
     )
     output = model_output_from_openai(completion, chat_choices_from_openai(completion, tools))
-    last = record.last_token_ns or record.end_ns
-    seconds = None if last is None or record.start_ns is None else (last - record.start_ns) / 1e9
-    first = record.first_token_ns
-    output.time = seconds
+    seconds = {name: None if ms is None else ms / 1000 for name, ms in record_durations(record).items()}
+    output.time = seconds["latency"]
     output.message.perf_metrics = PerformanceMetrics(
-        latency=seconds or 0.0,
-        ttft=None if first is None or record.start_ns is None else (first - record.start_ns) / 1e9,
+        latency=seconds["latency"] or 0.0,
+        ttft=seconds["ttft"],
         input_tokens=record.prompt_tokens or 0,
         output_tokens=record.completion_tokens or 0,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from oss_eval.config.task import PerfTask
+from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import UsageError
 from oss_eval.load.plan import Point
 from oss_eval.load.prompts.tokenizer import (
@@ -57,21 +57,6 @@ VOCABULARY = (
     "way we week well went were west what wheel when where which while white who whole why will wind with "
     "without woman wonder wood word work world would write year yes yet you young "
 ).split()
-
-
-def generation(task: PerfTask, model: str, effort: str | None) -> Generation:
-    """Sampling settings of every request of a point."""
-    return Generation(
-        model=model,
-        max_tokens=task.max_tokens,
-        min_tokens=task.min_tokens,
-        temperature=task.temperature,
-        top_p=task.top_p,
-        seed=task.seed,
-        stream=task.stream,
-        reasoning_effort=effort,
-        extra=tuple(task.extra_args.items()),
-    )
 
 
 def body(api: str, prompt: Prompt, settings: Generation) -> bytes:

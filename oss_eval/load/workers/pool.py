@@ -1,7 +1,7 @@
-"""The calm side of a sweep: starts the worker processes, takes what they saw, decodes it into records.
+"""The main process's side of a sweep: starts the worker processes and decodes their reads into records.
 
 The main process never touches a measured socket. It may be busy decoding, writing Parquet or drawing a
-progress bar: instants were taken by the kernel, and the workers go on meanwhile.
+progress bar: timestamps are taken by the kernel, and the workers continue meanwhile.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from oss_eval.system.signals import Interrupts
 RECEIVE_BYTES = 1 << 20
 CLOSED_LOOP = ClosedLoop()
 ABORT_SECONDS = 0.4
-"""Workers have so long to say what they gave up; after that nobody waits for them."""
+"""Workers get so long to report cancelled requests."""
 
 
 class Listener(Protocol):
-    """Who wants to know how a point goes; called on the main process's loop."""
+    """Receives the events of a point, in the main process."""
 
     def record(self, record: RequestRecord) -> None:
-        """A request is over."""
+        """A request has ended."""
 
     def idle(self, in_flight: int, tokens: int) -> str | None:
-        """Called several times a second: requests under way, token events of the point so far. Returns why the
-        point should not go on, None if it should."""
+        """Called several times a second: requests in flight, token events of the point so far. Returns why the
+        point has to end, or None."""
 
     def stopping(self, in_flight: int) -> None:
-        """Ctrl-C: nothing more is sent, so many requests may still finish."""
+        """Ctrl-C: no further request is sent, and these in flight may finish."""
 
 
 @dataclass(slots=True)
 class PointOutcome:
-    """What the workers say of a point beside its records, and why it ended before its time, if it did."""
+    """Statistics of the workers for a point, and why it ended early, if it did."""
 
     workers: list[Done] = field(default_factory=list)
     main_cpu_seconds: float = 0.0
     broken: str | None = None
-    """Why it could not go on."""
+    """Why the point ended early."""
     server: str | None = None
     """The Server header of the replies."""
 
     def client(self, slots: int) -> ClientStats:
-        """What the workers say, summed up."""
+        """The statistics of all workers in one."""
         done = self.workers
         waited = [
             w.waited_seconds / w.wall_seconds for w in done if w.waited_seconds is not None and w.wall_seconds
@@ -169,7 +169,7 @@ class WorkerPool:
         for position, worker in enumerate(used):
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, number, request_file, counter, schedule, chosen))
-        with self._interrupts.counted():
+        with self._interrupts.deferred():
             state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
             for _ in self._collect(used, Ready, state):
                 pass
@@ -188,7 +188,7 @@ class WorkerPool:
     def _collect(
         self, used: list[WorkerProcess], kind: type, state: _PointState
     ) -> Iterator[tuple[WorkerProcess, Any]]:
-        """One message of `kind` from each worker that lives; batches that come meanwhile are decoded."""
+        """One message of `kind` from each live worker; batches that arrive meanwhile are decoded."""
         waiting = {worker for worker in used if worker.number not in state.dead}
         next_idle, known = 0.0, time.monotonic()
         while waiting and not self._stop(used, state):
@@ -209,7 +209,8 @@ class WorkerPool:
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
-            # Nobody is late whose tokens lie in a queue of ours, while the disk or a join of parts takes its time.
+            # A request is not overdue while its tokens wait in our own queue, behind a slow disk or a merge of
+            # parts.
             known = looked if emptied else known
             now = time.monotonic()
             if now >= next_idle:
@@ -228,7 +229,7 @@ class WorkerPool:
         state.replies.lose("cancelled", state.broken, worker.number)
 
     def _stop(self, used: list[WorkerProcess], state: _PointState) -> bool:
-        """Pass on that the point is to end, if it is; whether nobody is to be waited for any more."""
+        """Tell the workers when the point has to end; whether to stop waiting for them."""
         now, asked = time.monotonic(), state.interrupts.count
         if asked and state.give_up_at is None:
             state.give_up_at = now + (self._limits.grace if state.begun else 0.0)
@@ -247,7 +248,7 @@ class WorkerPool:
 
 
 class _PointState:
-    """Responses under way, and what becomes of the finished ones."""
+    """Responses in flight, and where the finished ones go."""
 
     def __init__(
         self,
@@ -266,7 +267,7 @@ class _PointState:
         self.begun = False
         """Whether connections are open and requests are sent."""
         self.give_up_at: float | None = None
-        """When the grace of what is in flight is over; None while nobody asked for an end."""
+        """When the grace period ends; None before the first Ctrl-C."""
         self.aborted = False
         self.leave_at = 0.0
         self.broken: str | None = None

@@ -1,4 +1,4 @@
-"""What the worker processes of a point share without talking to each other: two small mapped files."""
+"""What the worker processes of a point share: the request bodies and a counter, as two memory-mapped files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RequestCounter:
         self._map = mmap.mmap(self._file.fileno(), _COUNT.size)
 
     def take(self, limit: int) -> int | None:
-        """The next number below `limit`, or None when all are taken."""
+        """The next number below `limit`; None when all are taken."""
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             number = int(_COUNT.unpack_from(self._map)[0])

@@ -1,7 +1,7 @@
 """The hot process: opens connections, sends requests when they are due, passes on what arrives.
 
-It decodes nothing, prints nothing and imports nothing large. Started by `runner` as
-`python -m oss_eval.load.workers.worker FD`, FD being its end of a socket pair; it ends when the other end closes.
+It decodes nothing, prints nothing and imports nothing large. Started by `process` as `python -m
+oss_eval.load.workers.worker FD`, FD being its end of a socket pair; it ends when the other end closes.
 """
 
 from __future__ import annotations
@@ -40,25 +40,26 @@ from oss_eval.load.workers.messages import (
 from oss_eval.load.workers.request_file import RequestCounter, RequestFile
 from oss_eval.load.workers.usage import Usage
 from oss_eval.probe import file_limits, timestamps
-from oss_eval.probe.connection import Connection, ConnectionFailed
+from oss_eval.probe.connection import Connection
+from oss_eval.probe.outcome import ConnectionFailed
 from oss_eval.probe.poller import Poller
 
 TICK_SECONDS = 0.1
 BATCH_READS = 500
-"""Reads are handed to the main process after so long, or when there are so many: seldom enough to be cheap, few
-enough at a time that a hand-over holds up the loop for well under a millisecond."""
+"""Reads are passed to the main process after this time, or at this number: seldom enough to be cheap, few enough
+that a transfer blocks the loop for well under a millisecond."""
 CLIENT_PAUSE = 0.2
-"""Seconds between attempts to open a connection for which this machine has no port or file left."""
+"""Seconds between attempts to connect while this machine has no free port or file."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
-"""Seconds that a slot waits after a request for which there was no connection, doubled each time."""
+"""Seconds that a slot waits after a request without a connection, doubled each time."""
 OPENING_AT_ONCE = 64
-"""Connections being opened at a time: below the listen backlog of any usual server."""
+"""Connections that are opened at the same time: below the listen backlog of usual servers."""
 BACKLOG_BYTES = 64 << 20
-"""Reads not yet taken by the main process above which no new request is sent: memory stays bounded."""
+"""Reads that the main process has not taken; above this no new request is sent, so that memory is bounded."""
 
 
 class Worker:
-    """One process's share of a sweep."""
+    """The part of a sweep that one process runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
         self._loop = loop
@@ -85,7 +86,7 @@ class Worker:
         self._asking_with: dict[int, Connection] = {}
 
     async def run(self) -> None:
-        """Serve points until the main process closes its end."""
+        """Run points until the main process closes its end."""
         self._loop.add_reader(self._control.fileno(), self._on_control)
         setup = await self._inbound.get()
         if setup is None:
@@ -94,8 +95,8 @@ class Worker:
         self._contexts = [target.tls_context() for target in self.setup.targets]
         self._heads = [target.head() for target in self.setup.targets]
         ticker = self._loop.create_task(self._tick())
-        # Collections would stop all streams at once. The hot path makes no cycles; what start-up left behind
-        # is out of the collector's sight from here on.
+        # Garbage collections would stop all streams. The hot path makes no cycles; the objects of start-up
+        # are excluded from collection.
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -104,7 +105,7 @@ class Worker:
             if message is None:
                 break
             if isinstance(message, Exception):
-                raise message  # the main process learns of it by this one's end
+                raise message  # the main process sees this process end
             if isinstance(message, Ask):
                 self._ask_at_once(message)
             elif isinstance(message, Prepare):
@@ -127,7 +128,7 @@ class Worker:
             return
         for message in self._inbox.feed(data):
             if isinstance(message, Prepare):
-                # Here and not where the point begins: a stop may lie in the queue behind it.
+                # Here and not where the point begins: a stop may be queued behind it.
                 self._stopping = False
                 self._stop_event.clear()
             elif isinstance(message, Stop):
@@ -161,7 +162,7 @@ class Worker:
         while not isinstance(message := await self._inbound.get(), Go):
             if message is None:
                 self._inbound.put_nowait(None)  # for `run`, which ends on it
-                return  # a stop needs no answer here: Go follows, and every slot will find that it is over
+                return  # a stop needs no answer here: Go follows, and every slot sees that the point is stopped
         request_file, counter = RequestFile(point.request_file), RequestCounter(point.counter)
         self._longest_stall = self._longest_flush = self._held_back = 0.0
         usage = Usage()
@@ -200,16 +201,16 @@ class Worker:
         return connection
 
     async def _open(self, connection: Connection, gate: asyncio.Semaphore) -> None:
-        """Open a connection before the point begins; not tried when none of the first ones could be."""
+        """Open a connection before the point begins; not tried when all of the first ones failed."""
         async with gate:
             if self._opened or self._unopened < OPENING_AT_ONCE:
                 self._unopened += await self._try_connect(connection) is not None
 
     async def _connect(self, connection: Connection) -> tuple[str, str] | None:
-        """Open a connection; why it could not be, as (kind, message). A stop ends the attempt.
+        """Open a connection; returns the failure as (kind, message), or None. A stop ends the attempt.
 
-        Ports and files that this machine lacks may come back: other connections close, and a port is free again a
-        minute after. They are waited for as long as for a server.
+        Waits for free ports and files of this machine for as long as for a server: other connections close, and a
+        port is free again after a minute.
         """
         deadline = self._loop.time() + self.setup.connect_timeout
         while True:
@@ -219,7 +220,7 @@ class Worker:
             await asyncio.sleep(CLIENT_PAUSE)
 
     async def _try_connect(self, connection: Connection) -> tuple[str, str] | None:
-        if self._stopping:  # it came before this attempt, so nobody would end it
+        if self._stopping:  # a stop before this attempt would not end it
             return "cancelled", STOPPED
         task = asyncio.current_task()
         assert task is not None
@@ -309,7 +310,7 @@ class Worker:
     # -- single requests -------------------------------------------------------------------------------
 
     def _ask_at_once(self, ask: Ask) -> None:
-        """A request outside of any point: how many there are at a time is the main process's to say."""
+        """A single request. The main process limits how many are in flight."""
         if self._asking is None:
             self._asking = self._loop.create_task(self._watch())
         server = ask.tag % len(self.setup.targets)
@@ -332,7 +333,7 @@ class Worker:
         ended = await self._ask(connection, ask.request_id, ask.tag, ask.body, None)
         self._batch.ended.append(ended)
         self._idle[self._server_of[connection]].append(connection)
-        self._flush()  # someone waits for this answer before they ask the next question
+        self._flush()  # the caller waits for this answer before it sends the next request
 
     # -- what arrives ----------------------------------------------------------------------------------
 
@@ -367,11 +368,11 @@ class Worker:
         self._longest_flush = max(self._longest_flush, time.thread_time() - begun)
 
     async def _watch(self) -> None:
-        """Give up exchanges that take too long: no byte for `read_timeout`, or `total_timeout` in all."""
+        """Cancel exchanges without a byte for `read_timeout`, or longer than `total_timeout`."""
         limits = self.setup
         while True:
             await asyncio.sleep(min(1.0, limits.read_timeout / 4, limits.total_timeout / 4))
-            now = self._loop.time()  # not the wall clock, which somebody may set
+            now = self._loop.time()  # not the wall clock, which may be set
             for connection in self._connections:
                 if not connection.busy:
                     continue

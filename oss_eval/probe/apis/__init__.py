@@ -1,4 +1,4 @@
-"""What servers are asked, and how their answers are read: one module a wire format."""
+"""Wire formats of the APIs: request bodies, and how answers are read. One module an API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all wire formats have in common: a request's settings, an event's meaning, plain events without parsing."""
+"""What all APIs have in common: settings of a request, meaning of an event, plain events without parsing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ message (gpt-oss's own template), or not at all."""
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Sampling settings of a request; None leaves a field out, so that the server's default holds."""
+    """Settings of a request. None leaves a field out: the server's default applies."""
 
     model: str
     max_tokens: int | None = None
@@ -28,9 +28,9 @@ class Generation:
     reasoning_effort: str | None = None
     effort_style: str = "top-level"
     limit_field: str = "max_tokens"
-    """Name of the longest length in chat and completions: `max_tokens` or `max_completion_tokens`."""
+    """Name of the length limit in chat and completions: `max_tokens` or `max_completion_tokens`."""
     include_usage: bool = True
-    """Whether usage is asked for in the stream."""
+    """Whether the stream has to include usage."""
     extra: tuple[tuple[str, Any], ...] = ()
 
 
@@ -40,7 +40,7 @@ Prompt = str | list[dict[str, Any]]
 
 @dataclass(slots=True)
 class Delta:
-    """What one event or one whole response says. `is_token` is DESIGN's token event: text on any channel."""
+    """The content of one event or one complete response. `is_token`: a token event, text on any channel."""
 
     is_token: bool = False
     is_answer: bool = False
@@ -48,33 +48,33 @@ class Delta:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
-    """In the words of Chat Completions: prompt_tokens, completion_tokens, ..."""
+    """With the keys of Chat Completions: prompt_tokens, completion_tokens, ..."""
     error: str | None = None
     tool_calls: list[Any] | None = None
     """Pieces of tool calls, as Chat Completions sends them."""
     timings: dict[str, Any] | None = None
-    """The server's own account of its time, as it sent it."""
+    """The server's own timings, as sent."""
     done: bool = False
-    """Whether this event says that the stream is over."""
+    """Whether this event ends the stream."""
 
 
 Read = Callable[[Any], Delta]
-"""What an event's JSON means."""
+"""Reads an event's JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One API: where it is asked, what is sent, how its answers are read."""
+    """One API: its path, its request body, and how its answers are read."""
 
     name: str
     path: str
-    """Below the base URL's root, `/v1` included where the API has it."""
+    """Path below the root of the base URL, `/v1` included where the API has it."""
     body: Callable[[Prompt, Generation], dict[str, Any]]
     read: Read = field(repr=False)
     lines: bool = False
     """Whether a stream is JSON lines instead of server-sent events."""
     default_style: str = "top-level"
-    """How it asks for an effort where nothing else is known."""
+    """The effort style when nothing else is known."""
 
 
 def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def with_system_effort(messages: list[dict[str, Any]], effort: str) -> list[dict
 
 
 def put_effort(body: dict[str, Any], generation: Generation) -> None:
-    """Ask for the effort in one of the styles that are fields of the body."""
+    """Add the effort to a body, in one of the styles that are fields of the body."""
     effort, style = generation.reasoning_effort, generation.effort_style
     if effort is None or style in ("none", "system"):
         return
@@ -118,9 +118,9 @@ def put_effort(body: dict[str, Any], generation: Generation) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What is the same in all of a stream's events that carry nothing but text on one channel.
+    """The constant part of a stream's events that carry text on one channel.
 
-    JSON with the same bytes around a string is the same object but for the string; so an event that begins with
+    JSON with the same bytes around a string is the same object except for the string. So an event that begins with
     `before`, ends with `after` and has neither quote nor backslash in between needs no parsing.
     """
 
@@ -139,7 +139,7 @@ class Template:
 
 
 def learn(event: bytes, delta: Delta, read: Read) -> Template | None:
-    """The template of an event that has been read, proven by putting another text in its place."""
+    """The template of an event that was parsed, verified by putting another text in its place."""
     if delta.usage is not None or delta.error or delta.finish_reason or delta.tool_calls or delta.timings:
         return None
     if bool(delta.text) == bool(delta.reasoning):
@@ -195,7 +195,7 @@ def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[Any]) -> None:
 
 
 def error_text(error: Any) -> str:
-    """The human part of an error object, in whichever of the usual places it is."""
+    """The error text of an error object, in any of the usual places."""
     if isinstance(error, dict):
         for key in ("message", "detail", "error", "msg"):
             if error.get(key):

@@ -1,4 +1,4 @@
-"""One run whole: what was asked and in force, where, what the instrument found, how to do it again, its files."""
+"""One run: task, settings, environment, checks, how to repeat it, its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLS: tuple[Filter, ...] = ()
 
 
 def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
-    """The run chosen first, or the latest."""
+    """The first run chosen, or the latest."""
     page = Page(t("Numbers"))
     run = next((found for key in query.runs if (found := run_index.find(key))), next(iter(run_index.runs()), None))
     if run is None:
@@ -31,7 +31,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     for command in commands(run):
         page.add(command_line(command, t))
     if run.resume:
-        page.say(t("Go on with what is missing:"))
+        page.say(t("Resume: add what is missing:"))
         page.add(command_line(run.resume, t))
     if run.manifest.get("set_aside"):
         page.say(
@@ -48,7 +48,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     environment = run.manifest.get("environment", {})
     rows = [[text(name), _value(value)] for name, value in {**run.endpoint, **environment}.items()]
     page.table(["", t("Value")], rows, name="environment")
-    page.heading(t("Configuration"), t("As asked (typed or from the task file) and as in force."))
+    page.heading(t("Configuration"), t("As given (on the command line or in the task file) and as used."))
     _configuration(page, run, t)
     page.heading(
         t("Files"),
@@ -62,7 +62,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
 
 
 def commands(run: StoredRun) -> list[str]:
-    """What was typed, session by session, fit for a shell."""
+    """The command of each session, quoted for a shell."""
     sessions = run.manifest.get("sessions") or [{"command": run.manifest.get("command") or []}]
     return list(
         dict.fromkeys(
@@ -72,7 +72,7 @@ def commands(run: StoredRun) -> list[str]:
 
 
 def downloads(run: StoredRun) -> list[str]:
-    """Names of the files that can be had."""
+    """Names of the files for download."""
     tables = ["requests", "summary"] if run.kind != "bench" else ["samples", "requests", "summary"]
     there = [name for name in tables if (run.path / name).is_dir() or (run.path / f"{name}.parquet").is_file()]
     return [*(f"{name}.{kind}" for name in there for kind in ("csv", "parquet")), "manifest.json"]
@@ -90,7 +90,7 @@ def _checks(page: Page, run: StoredRun, t: Words) -> None:
         view = run.point(point_id)
         found += [(view.title if view else point_id, check) for check in checks or ()]
     if run.warnings is None:
-        page.say(t("Not checked: the run did not come to its end."))
+        page.say(t("Not checked: the run did not finish."))
     elif not found:
         page.say(t("Clean: the instrument found nothing that could mislead."))
     else:

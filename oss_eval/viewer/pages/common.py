@@ -1,4 +1,4 @@
-"""What several pages show in the same way."""
+"""Parts that several pages share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERF_KINDS = ("perf", "calibrate")
 
 
 def series_name(run: StoredRun, shown: Sequence[StoredRun]) -> str:
-    """What a run is called in a legend: its model, its label where that is all that differs, else both."""
+    """The name of a run in a legend: its model, its label where the model is the same, else both."""
     models = [other.model for other in shown]
     if models.count(run.model) == 1:
         return run.model
@@ -37,7 +37,7 @@ def by_series(views: Sequence[PointView], shown: Sequence[StoredRun]) -> dict[st
 
 
 def state_badges(run: StoredRun, t: Words) -> str:
-    """How a run stands, in words."""
+    """The state of a run, as badges."""
     found = []
     if run.simulated:
         found.append(badge(t("simulated"), "sim"))
@@ -49,7 +49,7 @@ def state_badges(run: StoredRun, t: Words) -> str:
 
 
 def run_header(page: Page, shown: Sequence[StoredRun], query: Query, t: Words) -> None:
-    """Which runs the page is about, with whatever has to be known before a number is read."""
+    """The runs of the page, with notes on how to read their numbers."""
     page.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
         " · " + t("simulated").upper() if any(run.simulated for run in shown) else ""
     )
@@ -71,21 +71,21 @@ def run_header(page: Page, shown: Sequence[StoredRun], query: Query, t: Words) -
                 t("{run} is still going: {done} of {planned}.").format(run=run.label, done=done, planned=planned)
             )
         elif run.status in ("broken off", "interrupted", "failed"):
-            words = t("{run} did not come to its end ({status}).").format(run=run.label, status=t(run.status))
+            words = t("{run} did not finish ({status}).").format(run=run.label, status=t(run.status))
             page.say(
-                words + (" " + t("Go on with: {command}").format(command=run.resume) if run.resume else ""), "bad"
+                words + (" " + t("Resume with: {command}").format(command=run.resume) if run.resume else ""), "bad"
             )
 
 
 def problems(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
-    """Files that could not be read; said after everything was tried."""
+    """Files that could not be read."""
     for run in shown:
         for problem in run.problems:
             page.say(t("Not everything could be read: {problem}").format(problem=problem), "bad")
 
 
 def unfit(page: Page, run_index: RunIndex, query: Query, kinds: tuple[str, ...], t: Words) -> bool:
-    """Say which of the runs named are not there or not of these kinds; True when none is left to show."""
+    """Name the runs that are missing or not of these kinds; True when none is left."""
     for key in query.runs:
         run = run_index.find(key)
         if run is None:
@@ -98,7 +98,7 @@ def unfit(page: Page, run_index: RunIndex, query: Query, kinds: tuple[str, ...],
 
 
 def latest(run_index: RunIndex, query: Query, kinds: tuple[str, ...], most: int = 1) -> list[StoredRun]:
-    """The runs named, else the latest that hold something."""
+    """The chosen runs, else the latest with results."""
     if query.runs:
         return run_index.chosen(query.runs, kinds)
     return [run for run in run_index.runs() if run.kind in kinds and run.manifest.get("points")][:most]
@@ -125,5 +125,5 @@ def levels(series: dict[str, list[PointView]], t: Words) -> dict[str, Any]:
 
 
 def requests_of(view: PointView) -> Query:
-    """Where a point's requests are seen one by one."""
+    """The query of a point's requests."""
     return Query("requests", (view.run.key,), {"point": view.point_id})

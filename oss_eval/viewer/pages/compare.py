@@ -1,4 +1,4 @@
-"""Run B, C, ... against run A: what is better, what is worse, what can't be told, and what makes it unfair."""
+"""Runs B, C, ... against run A: better, worse, or can't tell, and conditions that differ."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAMES = {
     "success_rate": "success rate",
     "completion_tokens": "tokens of an answer",
     "score": "score",
-    "truncated": "cut answers",
+    "truncated": "truncated answers",
 }
 SIGNS = {"better": "▲", "worse": "▼", "different": "◆", "can't tell": "≈", "no interval": "–"}
 STYLES = {"better": "good", "worse": "broken"}
@@ -110,7 +110,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
 
 @lru_cache(maxsize=32)
 def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
-    """All figures of the points that two runs have in common. Runs don't change, so it is computed once."""
+    """All metrics of the points that two runs have in common. Runs don't change, so it is computed once."""
     found: list[MetricDifference] = []
     if a.kind == "bench":
         columns = ["point_id", "subset", "sample_id", "prompt", *(name for name, _ in PAIRED)]
@@ -130,7 +130,7 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
 
 
 def _counterpart(one: PointView, a: StoredRun, b: StoredRun) -> PointView | None:
-    """B's point of the same effort, workers and concurrency; of several, the one in the same turn."""
+    """B's point of the same effort, workers and concurrency; of several, the one at the same position."""
     turn = [view for view in a.points if view.title == one.title].index(one)
     return next(iter([view for view in b.points if view.title == one.title][turn : turn + 1]), None)
 
@@ -140,7 +140,7 @@ def _of_point(rows: pa.Table, view: PointView) -> pa.Table:
 
 
 def _suggest(page: Page, run_index: RunIndex, chosen: list[StoredRun], t: Words) -> None:
-    """Runs that could be compared with the one chosen, or the latest pair."""
+    """Runs that can be compared with the chosen one, or the latest pair."""
     runs = [run for run in run_index.runs() if run.manifest.get("points")]
     base = chosen[0] if chosen else None
     pairs = [
@@ -220,7 +220,7 @@ def _row(run: StoredRun, c: MetricDifference, several: bool, t: Words) -> list[C
 
 
 SHARES = ("score", "success_rate", "truncated")
-"""Figures that are shares: their differences are said in percentage points."""
+"""Metrics that are shares: their differences are percentage points."""
 
 
 def _value(value: float, c: MetricDifference) -> Cell:

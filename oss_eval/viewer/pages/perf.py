@@ -1,4 +1,4 @@
-"""How fast: throughput and latencies by concurrency and effort, and what meets a service level."""
+"""Load: throughput and latencies by concurrency and effort, and service levels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.latency import request_durations
-from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.stats import P99_NEEDS
+from oss_eval.report.format import LARGEST_VALUE
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.page import Cell, Figure, Page, esc, estimate, num, share, table, text
@@ -133,12 +134,12 @@ def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
                     num(m.get("rps")),
                     num(m.get("output_tps")),
                     estimate(m.metric("latency_ms", "mean"), 1e-3),
-                    _tail(m.metric("latency_ms", "p99"), view, 1e-3),
+                    _tail(m, "latency_ms", 1e-3),
                     estimate(m.metric("ttft_ms", "mean"), 1e-3),
-                    _tail(m.metric("ttft_ms", "p99"), view, 1e-3),
+                    _tail(m, "ttft_ms", 1e-3),
                     estimate(m.metric("ttfa_ms", "mean"), 1e-3),
                     estimate(m.metric("tpot_ms", "mean")),
-                    _tail(m.metric("tpot_ms", "p99"), view, 1.0),
+                    _tail(m, "tpot_ms", 1.0),
                     share(m.get("success_rate")),
                     Cell(f"{done:,.0f}{few}", done, True),
                     num(m.get("completion_tokens", "mean"), 0),
@@ -147,32 +148,23 @@ def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
     page.table(head, rows, name="perf")
     if any(not view.whole for views in series.values() for view in views):
         page.say(t("* fewer requests were finished than planned"))
-    if any(
-        p.n < P99_NEEDS for views in series.values() for v in views if (p := v.metrics.metric("latency_ms", "p99"))
-    ):
-        page.say(t("^ the largest value: a P99 needs {n} values").format(n=P99_NEEDS))
+    if any(view.metrics.tail("latency_ms")[1] for views in series.values() for view in views):
+        page.say(t(LARGEST_VALUE).format(n=P99_NEEDS))
 
 
 def _figure(view: PointView, metric: str, stat: str) -> Metric | None:
     """A figure; for a 99th percentile of too few values, the largest one, without an interval."""
-    found = view.metrics.metric(metric, stat)
-    if stat == "p99" and found is not None and found.n < P99_NEEDS:
-        return view.metrics.metric(metric, "max")
-    return found
+    return view.metrics.tail(metric)[0] if stat == "p99" else view.metrics.metric(metric, stat)
 
 
-def _tail(metric: Metric | None, view: PointView, factor: float) -> Cell:
-    if metric is None:
-        return num(None)
-    if metric.n >= P99_NEEDS:
-        return num(metric.value * factor)
-    largest = view.metrics.get(metric.metric, "max")
-    cell = num(None if largest is None else largest * factor)
-    return Cell(cell.html + "^", cell.sort, True)
+def _tail(metrics: PointMetrics, metric: str, factor: float) -> Cell:
+    figure, is_largest = metrics.tail(metric)
+    cell = num(figure.value * factor if figure else None)
+    return Cell(cell.html + "^", cell.sort, True) if is_largest else cell
 
 
 def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
-    """Failures by kind, the instrument's verdict, and what follows."""
+    """Failures by kind, the findings of the checks, and recommendations."""
     for run in shown:
         report = run.report
         if report is None:
@@ -196,7 +188,7 @@ def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
             whole = [p for p in report.points if p.whole] or report.points
             items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(whole))
             items += "".join(f"<li>{esc(line)}</li>" for line in advise(whole))
-            page.fold(f"advice-{run.key}", letter + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
+            page.fold(f"advice-{run.key}", letter + t("Recommendations"), f"<ul>{items}</ul>", opened=True)
 
 
 def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
@@ -223,8 +215,8 @@ def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     note = t(
-        "The rate while as many requests were in flight as asked for; ramp and tail are left out where there was "
-        "such a time."
+        "The rate while the planned number of requests was in flight; ramp-up and tail are left out where "
+        "possible."
     )
     return Figure("throughput", t("Throughput while full"), data, layout, inner, note)
 
@@ -273,7 +265,7 @@ def _against(
 
 
 def _pareto(series: dict[str, list[PointView]], t: Words) -> Figure:
-    """Throughput of all against the speed of one, 1 / mean TPOT: the deployment's Pareto curve."""
+    """Throughput of all users against the speed of one, 1 / mean TPOT: the deployment's Pareto curve."""
     data, rows = [], []
     for index, (name, views) in enumerate(series.items()):
         having = [(v, 1e3 / tpot) for v in views if (tpot := v.metrics.get("tpot_ms", "mean"))]

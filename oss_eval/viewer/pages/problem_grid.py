@@ -1,4 +1,4 @@
-"""Problem by problem: a sign for every answer, and how an answer is named."""
+"""A sign for every answer of every problem, and the name of an answer in a query."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ VERDICTS = {
     "right": "right",
     "part": "in part",
     "wrong": "wrong",
-    "cut": "cut",
-    "unscored": "not graded",
+    "cut": "truncated",
+    "unscored": "ungraded",
     "failed": "failed",
 }
 
 
 def sample_name(row: dict[str, Any]) -> str:
-    """An answer in an address: its point, subset, sample and epoch."""
+    """An answer in a query: its point, subset, sample and epoch."""
     return f"{row['point_id']}/{row['subset']}/{row['sample_id']}/{row['epoch']}"
 
 
@@ -50,7 +50,8 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def grids(page: Page, run: StoredRun, task: str, query: Query, t: Words) -> None:
-    """A table for each point of a run: a row a problem, a column an answer, each leading to its text."""
+    """A table for each point of a run: a row for each problem, a column for each answer, with links to its
+    text."""
     columns = ["point_id", "subset", "sample_id", "epoch", "score", "truncated", "status", "target"]
     cells: dict[str, dict[tuple[str, str], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for row in run.samples(columns).select(columns).to_pylist():

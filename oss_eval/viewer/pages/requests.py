@@ -1,8 +1,8 @@
-"""One run on a time line: who waited where, what was in flight, what failed, and how the client itself did."""
+"""One run on a timeline: the phases of requests, requests in flight, failures, and the client's own lag."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +75,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     activity = _activity(rows, events, begin, t)
     page.draw(*activity)
     if all(figure.name != "token-rate" for figure in activity):
-        page.say(t("These requests were not streamed: there are no instants of tokens."))
+        page.say(t("These requests were not streamed: there are no token timestamps."))
     _extremes(page, rows, begin, query.to(runs=(run.key,), point=point_id), t)
     problems(page, shown, t)
     return page
@@ -88,7 +88,7 @@ def _busiest(run: StoredRun) -> str:
 
 
 def _seconds(rows: pa.Table, name: str, begin: int) -> Floats:
-    """Seconds since the first request of the point; NaN where there is no such instant."""
+    """Seconds since the first request of the point; NaN where there is no such timestamp."""
     return np.asarray(pc.subtract(rows[name], begin).cast(pa.float64()).to_numpy(), dtype=np.float64) / 1e9
 
 
@@ -100,48 +100,12 @@ def _bars(rows: pa.Table, begin: int, query: Query, t: Words) -> Figure:
     failed = np.asarray(pc.not_equal(status, "ok").to_numpy(zero_copy_only=False)) & ~stopped
     lane = lanes(start, np.where(np.isnan(at["end"]), end, at["end"]))
     keep = thinned(end - start, failed)
-    ids, kinds = rows["request_id"].to_pylist(), rows["error_kind"].to_pylist()
-    links = [str(query.to(request=ids[i])) for i in keep]
-    first, answer = at["first_token"], at["first_answer"]
-    reasoned = np.where(np.isnan(answer), end, answer)
-    phases = [
-        (t("scheduled, not yet sent"), at["scheduled"], start, "#9aa3b2", "."),
-        (t("sent, until headers"), start, np.where(np.isnan(at["headers"]), end, at["headers"]), "#98690c", "/"),
-        (t("headers, until first token"), at["headers"], np.where(np.isnan(first), end, first), "#c4500a", "\\"),
-        (t("reasoning"), first, np.where(np.isnan(first), np.nan, reasoned), "#5f62d6", "x"),
-        (t("answer"), answer, np.where(np.isnan(answer), np.nan, end), "#0f8a5f", ""),
-    ]
-    data: list[dict[str, Any]] = []
-    patterned = len(keep) <= MOST_PATTERNS
-    for name, left, right, colour, pattern in phases:
-        width = (right - left)[keep]
-        if not np.nansum(width > 0):
-            continue
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "base": _clean(left[keep]),
-                "x": _clean(width),
-                "y": [int(v) for v in lane[keep]],
-                "width": 0.9,
-                "customdata": links,
-                "marker": {
-                    "color": colour,
-                    "pattern": {
-                        "shape": pattern if patterned else "",
-                        "fillmode": "overlay",
-                        "fgcolor": "rgba(255,255,255,0.6)",
-                        "size": 5,
-                        "solidity": 0.2,
-                    },
-                    "line": {"width": 0},
-                },
-                "hovertemplate": "%{base:.3f} s + %{x:.3f} s<extra>" + name + "</extra>",
-            }
-        )
+    ids = rows["request_id"].to_pylist()
+    links = {int(i): str(query.to(request=ids[i])) for i in keep}
+    phases = _phases(at, end, t)
+    data = [bar for phase in phases if (bar := _phase_bar(phase, lane, keep, links))]
     ends = np.where(np.isnan(at["end"]), start, at["end"])
+    kinds = rows["error_kind"].to_pylist()
     for name, which, marker in (
         (t("failed"), failed, {"symbol": "x", "size": 9, "color": "#c23b5a"}),
         (
@@ -152,19 +116,7 @@ def _bars(rows: pa.Table, begin: int, query: Query, t: Words) -> Figure:
     ):
         marked = [int(i) for i in keep if which[i]]
         if marked:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": name,
-                    "x": _clean(ends[marked]),
-                    "y": [int(lane[i]) for i in marked],
-                    "text": [kinds[i] or "" for i in marked],
-                    "marker": marker,
-                    "customdata": [str(query.to(request=ids[i])) for i in marked],
-                    "hovertemplate": "%{x:.3f} s %{text}<extra>" + name + "</extra>",
-                }
-            )
+            data.append(_marks(name, marker, marked, ends, lane, kinds, links))
     count = int(lane.max()) + 1
     layout = figures.layout(
         t("time since the first request (s)"), t("slot"), height=max(300, min(760, 120 + 9 * count))
@@ -176,22 +128,90 @@ def _bars(rows: pa.Table, begin: int, query: Query, t: Words) -> Figure:
         note = t(
             "{drawn} of {total} requests are drawn: failures and the slowest first, the others thinned evenly."
         ).format(drawn=f"{len(keep):,}", total=f"{rows.num_rows:,}")
+    return Figure("requests", t("Requests"), data, layout, _phase_table(phases, t), note)
+
+
+class _Phase(NamedTuple):
+    """A part of each request: its start and end in seconds, NaN where a request has none."""
+
+    name: str
+    left: Floats
+    right: Floats
+    colour: str
+    pattern: str
+
+
+def _phases(at: dict[str, Floats], end: Floats, t: Words) -> list[_Phase]:
+    start, headers, first, answer = at["start"], at["headers"], at["first_token"], at["first_answer"]
+    reasoning_end = np.where(np.isnan(first), np.nan, np.where(np.isnan(answer), end, answer))
+    return [
+        _Phase(t("scheduled, not yet sent"), at["scheduled"], start, "#9aa3b2", "."),
+        _Phase(t("sent, until headers"), start, np.where(np.isnan(headers), end, headers), "#98690c", "/"),
+        _Phase(t("headers, until first token"), headers, np.where(np.isnan(first), end, first), "#c4500a", "\\"),
+        _Phase(t("reasoning"), first, reasoning_end, "#5f62d6", "x"),
+        _Phase(t("answer"), answer, np.where(np.isnan(answer), np.nan, end), "#0f8a5f", ""),
+    ]
+
+
+def _phase_bar(phase: _Phase, lane: Any, keep: Any, links: dict[int, str]) -> dict[str, Any] | None:
+    """The bars of one phase; None where no request has it."""
+    width = (phase.right - phase.left)[keep]
+    if not np.nansum(width > 0):
+        return None
+    pattern = {
+        "shape": phase.pattern if len(keep) <= MOST_PATTERNS else "",
+        "fillmode": "overlay",
+        "fgcolor": "rgba(255,255,255,0.6)",
+        "size": 5,
+        "solidity": 0.2,
+    }
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": phase.name,
+        "base": _clean(phase.left[keep]),
+        "x": _clean(width),
+        "y": [int(v) for v in lane[keep]],
+        "width": 0.9,
+        "customdata": list(links.values()),
+        "marker": {"color": phase.colour, "pattern": pattern, "line": {"width": 0}},
+        "hovertemplate": "%{base:.3f} s + %{x:.3f} s<extra>" + phase.name + "</extra>",
+    }
+
+
+def _marks(
+    name: str,
+    marker: dict[str, Any],
+    marked: list[int],
+    ends: Floats,
+    lane: Any,
+    kinds: list[str | None],
+    links: dict[int, str],
+) -> dict[str, Any]:
+    """A mark at the end of each request in `marked`."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": _clean(ends[marked]),
+        "y": [int(lane[i]) for i in marked],
+        "text": [kinds[i] or "" for i in marked],
+        "marker": marker,
+        "customdata": [links[i] for i in marked],
+        "hovertemplate": "%{x:.3f} s %{text}<extra>" + name + "</extra>",
+    }
+
+
+def _phase_table(phases: list[_Phase], t: Words) -> str:
+    """How long each phase took."""
     body = []
-    for name, left, right, _, _ in phases:
-        width = right - left
+    for phase in phases:
+        width = phase.right - phase.left
         width = width[np.isfinite(width)]
         if len(width):
-            body.append(
-                [
-                    text(name),
-                    num(float(width.mean())),
-                    num(float(np.percentile(width, 50))),
-                    num(float(width.max())),
-                    num(len(width), 0),
-                ]
-            )
-    inner = table([t("Phase"), t("mean (s)"), "P50 (s)", t("max (s)"), "n"], body)
-    return Figure("requests", t("Requests"), data, layout, inner, note)
+            values = (float(width.mean()), float(np.percentile(width, 50)), float(width.max()))
+            body.append([text(phase.name), *map(num, values), num(len(width), 0)])
+    return table([t("Phase"), t("mean (s)"), "P50 (s)", t("max (s)"), "n"], body)
 
 
 def _clean(values: Floats) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""Every run, newest first; which ones to look at or to compare."""
+"""All runs, newest first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONTROLS = (
     ),
 )
 MOST = 300
-"""Rows shown; a search finds the others."""
+"""Maximum number of rows shown; the search finds the others."""
 
 
 def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
@@ -63,7 +63,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     page.table(head, [_row(run, query, t) for run in found[:MOST]], words, "runs")
     for run in found[:MOST]:
         if run.resume:
-            page.say(t("{run} can go on with: {command}").format(run=run.path.name, command=run.resume))
+            page.say(t("{run} can be resumed with: {command}").format(run=run.path.name, command=run.resume))
     return page
 
 
@@ -154,7 +154,7 @@ def _note(run: StoredRun) -> Cell:
 
 
 def _headline(run: StoredRun, t: Words) -> Cell:
-    if run.live:  # nothing is computed for it: that would take the cores it measures with
+    if run.live:  # nothing is computed for a run in progress: that would use its cores
         done, planned = run.progress
         share_done = done / planned if planned else 0.0
         bar = f'<progress max="1" value="{share_done:.4f}" aria-label="{esc(t("progress"))}"></progress>'

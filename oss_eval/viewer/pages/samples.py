@@ -1,4 +1,4 @@
-"""Every answer: found by filters, read whole, laid beside another run's."""
+"""All answers: with filters, complete texts, and those of another run beside them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ CONTROLS = (
             ("all", ""),
             ("right", "right"),
             ("wrong", "wrong"),
-            ("cut", "cut"),
+            ("truncated", "cut"),
             ("graders disagree", "disagree"),
-            ("not graded", "unscored"),
+            ("ungraded", "unscored"),
             ("failed", "failed"),
             ("changed between A and B", "changed"),
         ),
@@ -60,7 +60,7 @@ BRIEF = [
 TEXTS = ("prompt", "reasoning", "response", "target", "answer")
 Row = dict[str, Any]
 Place = tuple[str, str, str | None, str, int]
-"""Which answer it is in any run: task, subset, effort, sample, epoch."""
+"""The key of an answer in any run: task, subset, effort, sample, epoch."""
 
 
 def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
@@ -174,7 +174,7 @@ def _list(page: Page, found: list[Row], others: dict[Place, Row], at: Row | None
     steps = []
     if place > 0:
         steps.append(anchor("← " + t("previous answer"), _to(found[place - 1], query), kind="step"))
-    if found and at is not None and not listed:  # the filters don't let it through: the list begins anew
+    if found and at is not None and not listed:  # the filters exclude it: the list starts at the top
         steps.append(anchor(t("next answer") + " →", _to(found[0], query), kind="step"))
     elif found and place + 1 < len(found):
         steps.append(anchor(t("next answer") + " →", _to(found[place + 1], query), kind="step"))

@@ -1,4 +1,4 @@
-"""How good: scores with their intervals, what they cost, and which problems were solved."""
+"""Scores with intervals, their cost, and the problems that were solved."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONTROLS = (
 )
 MOST_TASKS = 6
 MOST_EXPLAINED = 4
-"""Runs whose conclusions are drawn: they need every sample."""
+"""Maximum number of runs with recommendations: they need every sample."""
 
 COSTS = {
     "tokens": ("tokens of an answer, mean", 1.0),
@@ -98,7 +98,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
 
 
 def _conclusions(page: Page, run: StoredRun, several: bool, t: Words) -> None:
-    """What failed, and what the terminal says follows: efforts compared problem by problem, problems needed."""
+    """Failures and recommendations, as on the terminal."""
     name = f"{run.label}: " if several else ""
     groups = [group for group in run.groups if group.subset == OVERALL]
     for group in groups:
@@ -106,12 +106,12 @@ def _conclusions(page: Page, run: StoredRun, several: bool, t: Words) -> None:
         for kind, (count, example) in group.failures.items():
             page.say(f"{name}{where}: {count} × {kind} {example[:200]}", "bad")
         for reason, count in list(group.unscored_reasons.items())[:3]:
-            page.say(f"{name}{where}: {count} × {t('not graded')}: {reason[:200]}", "warn")
+            page.say(f"{name}{where}: {count} × {t('ungraded')}: {reason[:200]}", "warn")
     samples = run.samples(["point_id", "subset", "sample_id", "score"])
     lines = advise_scores(groups, comparisons(samples, groups))
     if lines:
         items = "".join(f"<li>{esc(line)}</li>" for line in lines)
-        page.fold(f"advice-{run.key}", name + t("What follows from it"), f"<ul>{items}</ul>", opened=True)
+        page.fold(f"advice-{run.key}", name + t("Recommendations"), f"<ul>{items}</ul>", opened=True)
 
 
 def _leaderboard(page: Page, views: list[PointView], shown: list[StoredRun], query: Query, t: Words) -> None:
@@ -148,7 +148,7 @@ def _leaderboard(page: Page, views: list[PointView], shown: list[StoredRun], que
 def _columns(
     shown: list[StoredRun], query: Query, t: Words
 ) -> list[tuple[str, Callable[[PointView], Cell], bool]]:
-    """(title, a point's cell, whether the column stands even where it holds nothing but zeros)."""
+    """(title, a point's cell, whether to show the column if it contains only zeros)."""
 
     def figure(metric: str, stat: str = "value", digits: int | None = 0, factor: float = 1.0) -> Any:
         return lambda v: num(None if (x := v.metrics.get(metric, stat)) is None else x * factor, digits)
@@ -170,9 +170,9 @@ def _columns(
         ("maj@k", of_k("maj"), False),
         (t("Scored"), lambda v: _scored(v, t), True),
         (t("Failed"), figure("failed"), False),
-        (t("Not graded"), figure("unscored"), False),
+        (t("Ungraded"), figure("unscored"), False),
         (t("Of all"), figure("score", "of_all", 3), False),
-        (t("Cut"), lambda v: share(v.metrics.get("truncated")), True),
+        (t("Truncated"), lambda v: share(v.metrics.get("truncated")), True),
         (t("Tokens"), lambda v: estimate(v.metrics.metric("tokens", "mean"), digits=0), True),
         (t("Reasoning"), figure("reasoning_tokens", "mean"), False),
         (t("Latency (s)"), lambda v: estimate(v.metrics.metric("latency_ms", "mean"), 1e-3), True),
@@ -183,7 +183,7 @@ def _columns(
 
 
 def _scored(view: PointView, t: Words) -> Cell:
-    """How many answers the score is of; with the plan where it is not finished."""
+    """Number of scored answers; with the planned number if the run is not finished."""
     score = view.score()
     if score is None or view.whole:
         return num(score.n if score else None, 0)
@@ -269,60 +269,30 @@ def _hollow(x: list[Any], y: list[float], marks: list[PublishedScore], index: in
 
 
 def _frontier(views: list[PointView], shown: list[StoredRun], query: Query, t: Words) -> Figure:
-    """Score against what an answer costs, a line a run through its efforts."""
+    """Score against the cost of an answer, a line a run through its efforts."""
     chosen = query.get("cost") if query.get("cost") in COSTS else "tokens"
     title, factor = COSTS[chosen]
     data: list[dict[str, Any]] = []
     rows = []
     places: dict[tuple[str, str | None], float] = {}
-    for index, (name, mine) in enumerate(_by_run(views, shown).items()):
-        having = [view for view in mine if view.metrics.get(chosen, "mean") is not None]
-        costs = [view.metrics.metric(chosen, "mean") for view in having]
-        found = [view.score() for view in having]
-        x = [m.value * factor for m in costs if m]
-        if not x:
+    for index, (name, points) in enumerate(_by_run(views, shown).items()):
+        known = [view for view in points if view.metrics.get(chosen, "mean") is not None]
+        if not known:
             continue
-        colour = figures.style(index)[0]
-        trace = figures.line(
-            name,
-            index,
-            x,
-            [m.value if m else None for m in found],
-            text=[view.effort or "" for view in having],
-            textposition="bottom right" if index % 2 else "top left",
-            error_y=figures.errors(found) | {"color": colour},
-            error_x=figures.errors(costs, factor) | {"color": colour},
-            hovertemplate="%{text}: %{y:.3f}, %{x:,.4g}<extra>%{fullData.name}</extra>",
-            customdata=[str(query.to("samples", (view.run.key,), point=view.point_id)) for view in having],
-        )
-        trace["mode"] = "lines+markers+text"
-        data.append(trace)
-        places |= {(view.run.model, view.effort): value for view, value in zip(having, x, strict=True)}
+        costs = [view.metrics.metric(chosen, "mean") for view in known]
+        data.append(_frontier_line(name, index, known, costs, factor, query))
+        x = [cost.value * factor for cost in costs if cost]
+        places |= {(view.run.model, view.effort): value for view, value in zip(known, x, strict=True)}
         rows += [
-            [text(name), text(view.effort or "–"), estimate(cost, factor), estimate(score, digits=4)]
-            for view, cost, score in zip(having, costs, found, strict=True)
+            [text(name), text(view.effort or "–"), estimate(cost, factor), estimate(view.score(), digits=4)]
+            for view, cost in zip(known, costs, strict=True)
         ]
+    published_marks = _published_marks(views, chosen, places)
+    for marks in published_marks:
+        data.append(_hollow([x for x, _ in marks], [r.score for _, r in marks], [r for _, r in marks], len(data)))
     note = ""
-    known = _references(views)
-    for source in dict.fromkeys(ref.source for ref in known):
-        marks: list[tuple[float, PublishedScore]] = []
-        for ref in known:
-            own = next(
-                (
-                    x
-                    for (model, effort), x in places.items()
-                    if effort == ref.effort and ref in published(model, ref.task)
-                ),
-                None,
-            )
-            place = ref.tokens if chosen == "tokens" and ref.tokens is not None else own
-            if ref.source == source and place is not None:
-                marks.append((place, ref))
-        if marks:
-            data.append(
-                _hollow([x for x, _ in marks], [r.score for _, r in marks], [r for _, r in marks], len(data))
-            )
-            note = t("Hollow marks are published scores; where their cost was not published they stand at ours.")
+    if published_marks:
+        note = t("Hollow marks are published scores, at our cost where theirs was not published.")
     if not data:
         note = (
             t("This cost is not known: prices come from endpoints.yaml.")
@@ -332,6 +302,46 @@ def _frontier(views: list[PointView], shown: list[StoredRun], query: Query, t: W
     layout = figures.layout(t(title), t("score"), log_x=True)
     inner = table([t("Series"), t("Effort"), t(title), t("Score")], rows)
     return Figure("frontier", t("Effort frontier: score against cost, 95% intervals"), data, layout, inner, note)
+
+
+def _frontier_line(
+    name: str, index: int, views: list[PointView], costs: list[Metric | None], factor: float, query: Query
+) -> dict[str, Any]:
+    """A run's efforts as a line."""
+    scores = [view.score() for view in views]
+    colour = figures.style(index)[0]
+    trace = figures.line(
+        name,
+        index,
+        [cost.value * factor for cost in costs if cost],
+        [score.value if score else None for score in scores],
+        text=[view.effort or "" for view in views],
+        textposition="bottom right" if index % 2 else "top left",
+        error_y=figures.errors(scores) | {"color": colour},
+        error_x=figures.errors(costs, factor) | {"color": colour},
+        hovertemplate="%{text}: %{y:.3f}, %{x:,.4g}<extra>%{fullData.name}</extra>",
+        customdata=[str(query.to("samples", (view.run.key,), point=view.point_id)) for view in views],
+    )
+    trace["mode"] = "lines+markers+text"
+    return trace
+
+
+def _published_marks(
+    views: list[PointView], chosen: str, places: dict[tuple[str, str | None], float]
+) -> list[list[tuple[float, PublishedScore]]]:
+    """(cost, published score) of each source, at our own cost where none was published."""
+    references = _references(views)
+    by_source: dict[str, list[tuple[float, PublishedScore]]] = {ref.source: [] for ref in references}
+    for ref in references:
+        ours = (
+            x
+            for (model, effort), x in places.items()
+            if effort == ref.effort and ref in published(model, ref.task)
+        )
+        place = ref.tokens if chosen == "tokens" and ref.tokens is not None else next(ours, None)
+        if place is not None:
+            by_source[ref.source].append((place, ref))
+    return [marks for marks in by_source.values() if marks]
 
 
 def _sources(page: Page, views: list[PointView], t: Words) -> None:

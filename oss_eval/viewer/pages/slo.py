@@ -1,4 +1,4 @@
-"""What meets a service level: attainment and goodput by concurrency."""
+"""Service levels: attainment and goodput by concurrency."""
 
 from __future__ import annotations
 
@@ -34,51 +34,17 @@ def service(
     if not limits:
         page.say(t("Set a limit on TTFT, TPOT or latency above to see which concurrency holds it."), "note hint")
         return
-    data: list[dict[str, Any]] = []
-    lines: list[list[Cell]] = []
-    held: dict[str, list[str]] = {}
-    for index, (name, views) in enumerate(series.items()):
-        found: list[Goodput | None] = [goodput(rows[v.run.key, v.point_id], limits) for v in views]
-        data.append(
-            figures.line(
-                name,
-                index,
-                [v.parallel for v in views],
-                [g.rate if g else None for g in found],
-                text=[f"{g.attainment.value:.1%}" if g else "" for g in found],
-                hovertemplate="c%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
-            )
-        )
-        for view, g in zip(views, found, strict=True):
-            if g is None:
-                continue
-            sign, said_of, style = MEETING[g.meets]
-            word = f"{sign} {t(said_of)}"
-            if g.meets:
-                held.setdefault(name, []).append(str(view.parallel))
-            interval = f' <small class="ci">{g.attainment.low:.1%}–{g.attainment.high:.1%}</small>'
-            lines.append(
-                [
-                    text(name),
-                    Cell(anchor(f"c{view.parallel}", requests_of(view)), view.parallel, True),
-                    Cell(share(g.attainment.value).html + interval, g.attainment.value, True),
-                    num(g.rate, unit="/s"),
-                    num(view.metrics.get("rps"), unit="/s"),
-                    Cell(f'<span class="{style}">{esc(word)}</span>', word),
-                    num(g.n, 0),
-                ]
-            )
-    said = ", ".join(
-        f"{name.upper() if name != 'latency' else t('latency')} ≤ {limit:,.0f} ms"
-        for name, limit in limits.items()
-    )
-    page.say(
-        t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
-            limits=said, share=OBJECTIVE
-        )
-    )
-    for name, at in held.items():
-        page.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=" ".join(at)))
+    measured = {
+        name: [(view, goodput(rows[view.run.key, view.point_id], limits)) for view in views]
+        for name, views in series.items()
+    }
+    lines = [
+        _line(name, view, point, t)
+        for name, points in measured.items()
+        for view, point in points
+        if point is not None
+    ]
+    _summary(page, measured, limits, t)
     if any("≈" in cell.html for line in lines for cell in line):
         page.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
     inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
@@ -86,4 +52,53 @@ def service(
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     page.add(inner)
+    data = [_trace(name, index, points) for index, (name, points) in enumerate(measured.items())]
     page.draw(Figure("goodput", t("Goodput"), data, layout, inner))
+
+
+Measured = list[tuple[PointView, Goodput | None]]
+"""The points of a series; None where nothing was measured."""
+
+
+def _trace(name: str, index: int, points: Measured) -> dict[str, Any]:
+    return figures.line(
+        name,
+        index,
+        [view.parallel for view, _ in points],
+        [point.rate if point else None for _, point in points],
+        text=[f"{point.attainment.value:.1%}" if point else "" for _, point in points],
+        hovertemplate="c%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _line(name: str, view: PointView, point: Goodput, t: Words) -> list[Cell]:
+    """A point's row of the table."""
+    sign, verdict, style = MEETING[point.meets]
+    label = f"{sign} {t(verdict)}"
+    interval = f' <small class="ci">{point.attainment.low:.1%}–{point.attainment.high:.1%}</small>'
+    return [
+        text(name),
+        Cell(anchor(f"c{view.parallel}", requests_of(view)), view.parallel, True),
+        Cell(share(point.attainment.value).html + interval, point.attainment.value, True),
+        num(point.rate, unit="/s"),
+        num(view.metrics.get("rps"), unit="/s"),
+        Cell(f'<span class="{style}">{esc(label)}</span>', label),
+        num(point.n, 0),
+    ]
+
+
+def _summary(page: Page, measured: dict[str, Measured], limits: dict[str, float], t: Words) -> None:
+    """The limits, and the concurrencies that hold them."""
+    listed = ", ".join(
+        f"{name.upper() if name != 'latency' else t('latency')} ≤ {limit:,.0f} ms"
+        for name, limit in limits.items()
+    )
+    page.say(
+        t("Limits: {limits}. A point meets them when {share:.0%} of its requests do.").format(
+            limits=listed, share=OBJECTIVE
+        )
+    )
+    for name, points in measured.items():
+        held = " ".join(str(view.parallel) for view, point in points if point is not None and point.meets)
+        if held:
+            page.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=held))

@@ -1,4 +1,4 @@
-"""The tokens of one request over time: on the samples' page and on the requests'."""
+"""The tokens of one request over time: on the pages of samples and of requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def find_request(run: StoredRun, point_id: str, request_id: str) -> Row | None:
 
 
 def token_figure(request: Row, letter: str, t: Words) -> Figure:
-    """Token events of one request: how many had come by when, and the gap before each."""
+    """Token events of one request: their number over time, and the gap before each."""
     seconds = np.asarray(request["event_ns"], dtype=np.float64) / 1e9
     tokens = request["event_tokens"] or [1] * len(seconds)
     counts = np.cumsum([n or 1 for n in tokens])

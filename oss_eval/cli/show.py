@@ -1,0 +1,33 @@
+"""`oss-eval show`: the tables of a stored run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from oss_eval.cli.parser import RUN_HELP
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A run, and how to show it."""
+    parser.add_argument("RUN", help=RUN_HELP)
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    parser.add_argument("--grid", action="store_true", help="benchmarks: the grid of problems and epochs too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the run, and how to resume it if it can be."""
+    from oss_eval.cli.output import print_run
+    from oss_eval.results.reader import find_run, read_manifest, status_of
+    from oss_eval.run.lifecycle import resume_hint
+
+    path = find_run(arguments.RUN, arguments.out)
+    print_run(path, arguments.json, arguments.grid)
+    manifest = read_manifest(path)
+    if manifest["kind"] in ("perf", "bench") and status_of(path, manifest) in ("broken off", "interrupted"):
+        sys.stderr.write(f"  → {resume_hint(path)}\n")
+    return 0

@@ -1,0 +1,103 @@
+"""The settings of a benchmark."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from oss_eval.config.fields import DATA, LOAD, REQUESTS, Flag, Json, NotNegative, Positive
+from oss_eval.config.task import Task
+
+PROMPTS = ("evalscope", "openai")
+Scorer = Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"]
+
+
+class BenchTask(Task):
+    """A benchmark: which samples, how often each is asked, how answers are scored.
+
+    Either one of EvalScope's (`benchmark`), or the user's own (`dataset` with `prompt`, `target` and `scorer`).
+    """
+
+    kind: Literal["bench"] = "bench"
+    """Type of the task."""
+
+    benchmark: str | None = None
+    """EvalScope's name of the benchmark."""
+    dataset: str | None = None
+    """A JSONL, CSV or Parquet file, or the id of a dataset on the hub."""
+    subset: str | None = None
+    """Subset of the dataset on the hub."""
+    split: str = "test"
+    """Split of the dataset on the hub."""
+    target: str = "answer"
+    """Column of the right answer."""
+    choices: str | None = None
+    """Column of the options of a multiple-choice question."""
+    judge_prompt: str | None = None
+    """Prompt of the judge, with {question}, {target}, {response}; asks for VERDICT: CORRECT or INCORRECT."""
+    subsets: dict[str, str] = Field(default_factory=dict)
+    """Names for ranges of samples, counted from 1: {"AIME2025-I": "1-15"}."""
+
+    repeats: Annotated[Positive, Flag(LOAD, "K", show_default=False)] = 1
+    """answers to each sample (epochs)"""
+    limit: Annotated[Positive | None, Flag(LOAD, "N")] = None
+    """only the first N samples of each subset"""
+    parallel: Annotated[Literal["auto"] | Positive, Flag(LOAD, "N|auto")] = 16
+    """requests in flight; auto grows while throughput grows and shrinks on HTTP 429 and 503"""
+    retries: Annotated[NotNegative, Flag(LOAD, "N")] = 5
+    """retries of a request after a failure that may pass"""
+    max_failures: Annotated[Annotated[float, Field(ge=0, le=100)], Flag(LOAD, "PERCENT")] = 5.0
+    """percentage of failed samples above which the run has failed"""
+
+    prompt: Annotated[str, Flag(REQUESTS, "NAME|TEXT")] = "evalscope"
+    """evalscope, openai, or a template with {question} in it; of an own dataset a template with {column}"""
+    system_prompt: Annotated[str | None, Flag(REQUESTS, "TEXT")] = None
+    """system message before the question"""
+
+    data: Annotated[str | None, Flag(DATA, "PATH")] = None
+    """a local copy of the data: a file, a folder, or a folder with one folder for each task"""
+    hub: Annotated[Literal["auto", "modelscope", "huggingface"], Flag(DATA)] = "auto"
+    """where data is downloaded from without --data"""
+    dataset_args: Annotated[Json, Flag(DATA, "JSON")] = Field(default_factory=dict)
+    """settings of EvalScope's benchmark, e.g. '{"few_shot_num": 0}'"""
+    scorer: Annotated[Scorer | None, Flag(DATA)] = None
+    """scorer to use instead of the task's own"""
+    pattern: Annotated[str | None, Flag(DATA, "REGEX")] = None
+    """for --scorer regex: its last group is the answer"""
+    judge_model: Annotated[str | None, Flag(DATA, "NAME")] = None
+    """model that scores answers, where a model does"""
+    judge_url: Annotated[str | None, Flag(DATA, "URL")] = None
+    """server of the judge model (key from OSS_EVAL_JUDGE_KEY)"""
+
+    @model_validator(mode="after")
+    def _agree(self) -> BenchTask:
+        if len(set(self.reasoning_effort)) < len(self.reasoning_effort):
+            raise ValueError(f"--reasoning-effort {' '.join(self.reasoning_effort)} names an effort twice")
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise ValueError(f"--pattern {self.pattern!r} is no regular expression: {error}") from None
+        if (self.benchmark is None) == (self.dataset is None):
+            raise ValueError(
+                "a benchmark task has either `benchmark` (one of EvalScope's) or `dataset` (your own)"
+            )
+        if self.dataset is not None:
+            if self.prompt in PROMPTS:
+                raise ValueError('`prompt` is missing: a text with the columns of your dataset, like "{question}"')
+            if self.scorer is None:
+                raise ValueError(f"`scorer` is missing: one of {', '.join(get_args(Scorer))}")
+        if self.benchmark is not None and self.prompt not in PROMPTS and "{question}" not in self.prompt:
+            raise ValueError(f"prompt {self.prompt!r}: give evalscope, openai or a text with {{question}} in it")
+        if self.scorer == "judge" and not self.judge_model:
+            raise ValueError("--scorer judge needs --judge-model NAME (and --judge-url URL if it runs elsewhere)")
+        if self.api in ("completions", "ollama-generate"):
+            raise ValueError(
+                f"--api {self.api}: benchmarks are conversations, which need an API that takes messages"
+            )
+        for name, span in self.subsets.items():
+            if not re.fullmatch(r"\d+-\d+", span):
+                raise ValueError(f"subsets: {name}: {span!r} is no range like 1-15")
+        return self

@@ -1,0 +1,1 @@
+"""Tests that run the command line as a user does."""

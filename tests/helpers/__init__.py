@@ -1,0 +1,1 @@
+"""Servers, data and checks that tests share."""
