@@ -4,11 +4,11 @@
     ├── UsageError             what was typed: flags, values that contradict each other
     ├── TaskError              a task file: not found, not readable, not valid
     ├── EndpointError          the server: unreachable, or is no OpenAI-compatible server
-    │   └── AccessRefused      it wants a key, or another one
+    │   └── AuthRefused        it wants a key, or another one
     ├── StoreError             the results folder: can't be written, or a stored run can't be read
-    └── BrokenOff              exit 1: a run was begun and can't go on; what was finished is stored
+    └── RunFailed              exit 1: a run was begun and can't continue; what was finished is stored
 
-A run that came to its end and failed is no error of this tree: it has a result, which says so, and exit code 1.
+A run that ended and failed is no error of this tree: its result says so, and the exit code is 1.
 
 An error carries what was given and what is wrong (`message`), and what to type next (`hint`).
 Only `cli` catches them, prints them without a traceback and exits.
