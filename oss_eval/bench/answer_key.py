@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from oss_eval.bench.scoring.scorers import as_integer
+from oss_eval.bench.scoring.integers import as_integer
 from oss_eval.bench.types import LETTERS, Sample
 from oss_eval.simulator.answers import prompt_text
 

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from oss_eval.analysis import fsck, perf_summary
 from oss_eval.analysis.bench_summary import groups
-from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, final_text
+from oss_eval.bench.scoring.leaks import final_text
+from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.config.task import validated

@@ -9,18 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oss_eval.bench.scoring.boxes import last_box
+from oss_eval.bench.scoring.choices import choice
+from oss_eval.bench.scoring.integers import as_integer, integer
+from oss_eval.bench.scoring.leaks import final_text
 from oss_eval.bench.scoring.scorer_process import ScorerError, ScorerProcess
-from oss_eval.bench.scoring.scorers import (
-    SCORERS,
-    as_integer,
-    choice,
-    contains,
-    exact,
-    final_text,
-    integer,
-    last_box,
-    regex,
-)
+from oss_eval.bench.scoring.scorers import SCORERS
+from oss_eval.bench.scoring.texts import contains, exact, regex
 from tests.helpers.commands import ROOT
 
 RIGHT = {
@@ -199,7 +194,7 @@ def test_a_grader_that_raises_says_why(grader: ScorerProcess) -> None:
 @given(st.text(alphabet=st.sampled_from("\\boxed{}70,.=$ anw:er*\n<think>/"), max_size=60), st.booleans())
 def test_no_text_trips_a_scorer(text: str, truncated: bool) -> None:
     for name in ("integer", "exact", "choice", "contains"):
-        grade = SCORERS[name](text, "70", truncated, {})
+        grade = SCORERS[name](text, "B" if name == "choice" else "70", truncated, {})
         assert grade.score in (0.0, 1.0)
     final_text(text)
 

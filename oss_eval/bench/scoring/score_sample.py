@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from oss_eval.analysis.latency import record_durations
 from oss_eval.bench.client import RequestFailed, SampleClient
+from oss_eval.bench.scoring.boxes import last_box
+from oss_eval.bench.scoring.leaks import final_text
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
-from oss_eval.bench.scoring.scorers import final_text, last_box
 from oss_eval.bench.types import Benchmark, ModelOutput, Sample, Score
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.records import RequestRecord, SampleRecord

@@ -19,7 +19,8 @@ import sys
 import threading
 from typing import IO, Any
 
-from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS, equal_math, second_score
+from oss_eval.bench.scoring.expressions import equal_math, second_score
+from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS
 from oss_eval.bench.types import Score
 from oss_eval.system import child_process
 

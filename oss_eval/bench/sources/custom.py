@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.bench.client import SampleClient
+from oss_eval.bench.scoring.integers import as_integer
 from oss_eval.bench.scoring.judge import Judge
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
-from oss_eval.bench.scoring.scorers import as_integer
 from oss_eval.bench.types import LETTERS, Message, ModelOutput, Sample, Score
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
