@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.cli.shared import labels
     from oss_eval.diagnose.calibrate import calibrate
     from oss_eval.run.options import RunOptions
-    from oss_eval.system.pipes import print_error
+    from oss_eval.system.terminal import print_error
 
     if min(arguments.parallel) < 1:
         raise UsageError(f"--parallel {min(arguments.parallel)}: must be at least 1")

@@ -21,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine the server and print each check; exit code 1 if one fails."""
-    from rich.console import Console
     from rich.text import Text
 
     from oss_eval.cli.output import print_json
     from oss_eval.cli.shared import run_options
     from oss_eval.diagnose.doctor import FAIL, PASS, PATIENCE, WARN, Check, as_json, examine
+    from oss_eval.system.terminal import open_console
 
     options, named = run_options(arguments)
     settings = {**PATIENCE, **named, **task_settings(Task, arguments)}
     task = validated(Task, settings, "oss-eval doctor")
-    console = Console(stderr="json" in vars(arguments), highlight=False)
+    console = open_console(stderr="json" in vars(arguments), highlight=False)
     styles = {PASS: "green", WARN: "yellow", FAIL: "red"}
 
     def print_check(check: Check) -> None:

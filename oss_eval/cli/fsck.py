@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -24,13 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the run and print each problem."""
     from oss_eval.analysis import fsck
+    from oss_eval.cli.output import print_json
     from oss_eval.results.reader import find_run
 
     path = find_run(arguments.RUN, arguments.out)
     problems = fsck.examine(path)
     document = fsck.as_json(path, problems)
     if arguments.json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     else:
         for problem in problems:
             sys.stdout.write(f"{problem.level:<4}  {problem.where}: {problem.message}\n")

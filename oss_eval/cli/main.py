@@ -7,19 +7,25 @@ import sys
 
 from oss_eval.cli.parser import command, parse
 from oss_eval.errors import OssEvalError
-from oss_eval.system.pipes import ignore_broken_pipe, print_error
 from oss_eval.system.signals import clear_unhandled_flag, reraise_lost_interrupts
+from oss_eval.system.terminal import open_output, output_failure, print_error
 
 INTERRUPTED = 130
+RUNS = ("perf", "bench", "resume", "calibrate")
+"""Their exit codes say what became of the run, whatever becomes of the output."""
 
 
 def _run(argv: list[str] | None) -> int:
-    """Run the command and print its error. Raises BrokenPipeError."""
+    """Run the command and print its error."""
     try:
         arguments = parse(argv)
         code = command(arguments.command).run(arguments)
         sys.stdout.flush()
-        return code
+        failure = output_failure()
+        if failure is None:
+            return code
+        print_error(f"the output could not be written: {failure.strerror}", "nothing else was lost")
+        return code if arguments.command in RUNS else code or 1
     except OssEvalError as error:
         print_error(error.message, error.hint)
         return error.exit_code
@@ -33,11 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     # SIGTERM, as a job manager sends it, keeps finished work just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reraise_lost_interrupts()
+    open_output()
     try:
         return _run(argv)
-    except BrokenPipeError:
-        ignore_broken_pipe()  # `oss-eval show last | head`
-        return 0
     finally:
         if argv is None:  # only the exit is left, which another Ctrl-C would only break
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from oss_eval.cli.main import INTERRUPTED
 from oss_eval.results.reader import read_manifest
 from oss_eval.run.lifecycle import RunResult, resume_hint
-from oss_eval.system.pipes import ignore_broken_pipe, print_error
 from oss_eval.system.signals import Interrupts
+from oss_eval.system.terminal import json_text, open_console, print_error
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
 
@@ -40,8 +40,6 @@ def print_result(result: RunResult, arguments: argparse.Namespace) -> None:
     try:
         print_run(result.path, given.get("json", False), given.get("grid", False))
         sys.stdout.flush()
-    except BrokenPipeError:
-        ignore_broken_pipe()
     except KeyboardInterrupt:
         if result.status == "finished":
             raise
@@ -53,16 +51,13 @@ def print_run(path: Path, as_document: bool, grid: bool = False) -> None:
     document, tables = _outputs(path, grid)
     if as_document:
         print_json(document())
-    with contextlib.suppress(SystemExit):  # raised by rich when the reader of a pipe has closed it
-        tables(Console(stderr=as_document))
+    tables(open_console(stderr=as_document))
     sys.stderr.write(f"stored in {path}\n")
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    import orjson
-
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """One JSON document on standard output; control characters in its texts are escaped."""
+    sys.stdout.write(json_text(document))
 
 
 def _outputs(path: Path, grid: bool) -> tuple[Callable[[], Any], Callable[[Console], None]]:

@@ -6,8 +6,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-
 from oss_eval.analysis.latency import record_durations
 from oss_eval.config.task import Task
 from oss_eval.diagnose.connect import ServerSession, open_session
@@ -16,6 +14,7 @@ from oss_eval.endpoint.messages import in_words
 from oss_eval.endpoint.server import describe_server
 from oss_eval.load.client import Answer
 from oss_eval.records import RequestRecord
+from oss_eval.system.terminal import json_text, write_styled
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -38,8 +37,7 @@ def ask(prompt: str, task: Task, auth: Auth, verbose: bool) -> None:
         if answer.record.status != "ok":
             raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
         if verbose:
-            document = _document(line, answer)
-            sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+            sys.stdout.write(json_text(_document(line, answer)))
         sys.stderr.write(summary(answer.record) + "\n")
 
 
@@ -69,7 +67,7 @@ class _Printer:
 
     def _dim(self, on: bool) -> None:
         if on != self._dimmed and self._terminal:
-            sys.stdout.write(DIM if on else PLAIN)
+            write_styled(DIM if on else PLAIN)
         self._dimmed = on
 
     def end(self) -> None:

@@ -7,9 +7,10 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from oss_eval.system.terminal import open_console, printable
 
 LINE_SECONDS = 5.0
 DRAW_SECONDS = 0.25
@@ -26,7 +27,7 @@ class Progress:
         self.every = every
         self.note = ""
         """Text beside the numbers."""
-        self.console = Console(stderr=True, highlight=False)
+        self.console = open_console(stderr=True, highlight=False)
         self.live: Live | None = None
         if sys.stdout.isatty() and sys.stderr.isatty():
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -50,7 +51,7 @@ class Progress:
             if self.live:
                 self.console.print(text, soft_wrap=True, markup=False)
             else:
-                sys.stderr.write(text + "\n")
+                sys.stderr.write(printable(text) + "\n")
                 sys.stderr.flush()
 
     def start(self, title: str, number: int) -> None:
