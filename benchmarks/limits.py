@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from side_by_side import pinned, timed
 
-from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests
 from oss_eval.simulator.truth_log import read_truth
 from oss_eval.system.environment import environment
 

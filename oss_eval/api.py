@@ -48,7 +48,7 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest: task, settings, server, environment."""
-        from oss_eval.results.reader import read_manifest
+        from oss_eval.results.manifest import read_manifest
 
         return read_manifest(self.path)
 
@@ -86,7 +86,8 @@ def run_bench(
     from oss_eval.bench import remaining as resuming
     from oss_eval.bench.run import run
     from oss_eval.bench.select import plans
-    from oss_eval.results.reader import find_run, read_manifest
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import find_run
 
     if resume is None:
         return _run(run(plans(list(tasks), settings), _order(out, name, labels, api_key)), "bench")
@@ -99,7 +100,8 @@ def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results
     """Resume a stored run, as `oss-eval resume` does. Raises OssEvalError."""
     from oss_eval.perf.remaining import sweep
     from oss_eval.perf.sweep import run as run_sweep
-    from oss_eval.results.reader import find_run, read_manifest
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import find_run
 
     stored = find_run(str(run), Path(out))
     if read_manifest(stored).get("kind") == "bench":

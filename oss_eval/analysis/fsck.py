@@ -11,25 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from oss_eval.analysis import bench_summary, perf_summary
 from oss_eval.errors import OssEvalError, StoreError
 from oss_eval.results.lock import LOCK
-from oss_eval.results.part_files import DAMAGE, SCHEMAS, parts_of, superseded
+from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.parquet import DAMAGE, ParquetFile
+from oss_eval.results.part_files import SCHEMAS, parts_of, superseded
 from oss_eval.results.reader import (
     CLOSED,
     JOURNAL,
     KEY,
+    MAX_JOURNAL,
     iter_requests,
     read_journal,
-    read_manifest,
     read_requests,
     read_samples,
     read_summary,
     status_of,
 )
 from oss_eval.results.schema import REQUESTS, SAMPLES
+from oss_eval.system.files import read_file
 
 BAD, NOTE = "bad", "note"
 STATUSES = ("ok", "error", "timeout", "cancelled")
@@ -52,7 +54,7 @@ class Problem:
 
 def examine(path: Path) -> list[Problem]:
     """All problems of the run in `path`. Raises StoreError for a manifest that can't be read."""
-    manifest = read_manifest(path)
+    manifest = read_begun_manifest(path)
     found = list(_manifest(path, manifest))
     found += _leftovers(path)
     tables = {"requests": REQUESTS}
@@ -103,7 +105,13 @@ def _leftovers(path: Path) -> Iterator[Problem]:
         for file in sorted(superseded(path, name)):
             yield Problem(NOTE, str(file.relative_to(path)), "left over from joining; its rows count once")
     journal = read_journal(path)
-    lines = (path / JOURNAL).read_bytes().count(b"\n") if (path / JOURNAL).exists() else 0
+    try:
+        lines = read_file(path / JOURNAL, MAX_JOURNAL).count(b"\n")
+    except FileNotFoundError:
+        lines = 0
+    except OSError as error:
+        yield Problem(BAD, JOURNAL, f"can't be read: {error.strerror}")
+        return
     if journal:
         yield Problem(NOTE, JOURNAL, f"{len(journal)} samples are in the journal and in no part yet")
     if lines > len(journal):
@@ -117,7 +125,7 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Pr
     for part in parts_of(path, name):
         where = f"{name}/{part.name}"
         try:
-            with pq.ParquetFile(part) as file:
+            with ParquetFile(part) as file:
                 table = file.read()
             table.validate(full=True)
         except FileNotFoundError:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metrics
 from oss_eval.errors import StoreError
-from oss_eval.results.reader import iter_requests, read_manifest, read_requests, read_summary, status_of
+from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
 _SCALARS = [
     "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_answer_ns",
@@ -73,7 +74,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
     `stored` takes the figures from the run's summary where it has them, which is much quicker. Unreadable parts
     are named in `damaged` where that is given, and raised else.
     """
-    manifest = read_manifest(path)
+    manifest = read_begun_manifest(path)
     summary = metrics_by_point(read_summary(path)) if stored else {}
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")

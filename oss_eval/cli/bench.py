@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.bench.select import plans
     from oss_eval.cli.output import finish
     from oss_eval.cli.shared import run_options
-    from oss_eval.results.reader import find_run, read_manifest
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import find_run
 
     options, named = run_options(arguments)
     settings = {**named, **task_settings(BenchTask, arguments)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oss_eval.cli.main import INTERRUPTED
-from oss_eval.results.reader import read_manifest
+from oss_eval.results.manifest import read_manifest
 from oss_eval.run.lifecycle import RunResult, resume_hint
 from oss_eval.system.signals import Interrupts
 from oss_eval.system.terminal import json_text, open_console, print_error

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.cli.shared import run_options
     from oss_eval.perf import remaining as perf_remaining
     from oss_eval.perf import sweep
-    from oss_eval.results.reader import find_run, read_manifest
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import find_run
 
     given = vars(arguments)
     stored = find_run(arguments.RUN, given.get("out", RunSettings().out))

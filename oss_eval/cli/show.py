@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the run, and how to resume it if it can be."""
     from oss_eval.cli.output import print_run
-    from oss_eval.results.reader import find_run, read_manifest, status_of
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import find_run, status_of
     from oss_eval.run.lifecycle import resume_hint
 
     path = find_run(arguments.RUN, arguments.out)

@@ -22,7 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1: this machine only"
     )
     parser.add_argument("--lang", choices=["en", "zh"], default="en", help="language of the first page")
-    parser.add_argument("--auth", metavar="USER:PASS", help="login; required for a host other than loopback")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="another name under which browsers may ask for the viewer, such as that of a proxy; can be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--auth", metavar="@FILE|USER:PASS",
+        help="login, required for a host other than loopback: a file that holds USER:PASS, or the pair itself, "
+        "which others on this machine can see; default $OSS_EVAL_VIEW_AUTH",
+    )  # fmt: skip
     parser.add_argument("--allow-anonymous", action="store_true", help="let everyone read who reaches the address")
     parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
 
@@ -41,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stderr.write(f"  and publicly at {public}\n")
 
     try:
-        serve(arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth, announce)
+        serve(
+            arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth,
+            arguments.allow_host, announce,
+        )  # fmt: skip
     except KeyboardInterrupt:
         sys.stderr.write("\n")
     return 0

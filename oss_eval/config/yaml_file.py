@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from oss_eval.errors import OssEvalError
+from oss_eval.system.files import read_file
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000
@@ -25,15 +26,11 @@ def read_yaml(path: Path, error: type[OssEvalError], what: str) -> Any:
     Raises `error` when the file can't be read, is not YAML, or is larger than the limits of this module.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
+        text = read_file(path, MAX_BYTES).decode("utf-8")
     except OSError as problem:
         raise error(f"can't read {what} {path}: {problem.strerror}") from None
     except UnicodeDecodeError:
         raise error(f"{what} {path} is not UTF-8 text") from None
-    if len(content) > MAX_BYTES:
-        raise error(f"{what} {path} is larger than {MAX_BYTES:,} bytes")
     try:
         _check_size(text)
         return yaml.safe_load(text)

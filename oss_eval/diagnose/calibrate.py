@@ -21,7 +21,8 @@ from oss_eval.config.perf_task import PerfTask
 from oss_eval.load.plan import Point
 from oss_eval.perf.sweep import run
 from oss_eval.report.format import number
-from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests
 from oss_eval.results.writer import write_summary
 from oss_eval.run.lifecycle import RunResult
 from oss_eval.run.options import RunOptions

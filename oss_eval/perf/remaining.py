@@ -12,7 +12,8 @@ from typing import Any
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import StoreError
 from oss_eval.load.plan import Point
-from oss_eval.results.reader import iter_requests, read_manifest
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import iter_requests
 from oss_eval.run.resume import FREE_SETTINGS, differences, settings_differ, stored_and_current_task
 
 

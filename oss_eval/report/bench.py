@@ -21,7 +21,8 @@ from oss_eval.analysis.stats import Estimate, ScoreEstimate
 from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
-from oss_eval.results.reader import read_manifest, read_samples, status_of
+from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.reader import read_samples, status_of
 
 
 def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
@@ -57,8 +58,8 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    if "tasks" not in manifest:
+    manifest = read_begun_manifest(path)
+    if "tasks" not in manifest or "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to ask", "look again in a moment")
     return manifest
 
@@ -67,21 +68,22 @@ def _print_basics(manifest: dict[str, Any], status: str, console: Console) -> No
     endpoint = manifest["endpoint"]
     status = "" if status == "finished" else f" ({status})"
     rows = [("Run", manifest["run_id"] + status), ("Model", manifest["model"])]
-    rows.append(("Endpoint", endpoint["simulator"] if endpoint.get("simulated") else endpoint["url"]))
+    rows.append(("Endpoint", endpoint.get("simulator") or endpoint["url"]))
     for name, task in manifest["tasks"].items():
-        source = task["source"]
+        source = task.get("source") or {}
         where = f"{source.get('dataset') or ''}"
         if source.get("hub") not in (None, "local"):
             where += f" from {source['hub']}"
         if source.get("revision"):
             where += f" at {source['revision']}"
-        grader = task["scorer"] or "EvalScope's scoring"
-        parts = [f"{task['samples']} samples x {task['repeats']}", f"graded by {grader}", where]
+        grader = task.get("scorer") or "EvalScope's scoring"
+        parts = [f"{task.get('samples')} samples x {task.get('repeats')}", f"graded by {grader}", where]
         rows.append((name, ", ".join(part for part in parts if part)))
     parallel = manifest.get("parallel")
     if parallel:
-        most = f", at most {parallel['most_in_flight']}" if parallel["asked"] == "auto" else ""
-        rows.append(("In flight", f"{parallel['asked']}{most}"))
+        asked = parallel.get("asked")
+        most = f", at most {parallel.get('most_in_flight')}" if asked == "auto" else ""
+        rows.append(("In flight", f"{asked}{most}"))
     table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
     for name, value in rows:
         table.add_row(name, Text(str(value)))
@@ -288,7 +290,7 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
         console.print(text, style=style, highlight=False, markup=False)
 
     for name, task in manifest["tasks"].items():
-        if task["source"].get("own_aggregation"):
+        if (task.get("source") or {}).get("own_aggregation"):
             say(
                 f"{name}: EvalScope sums this benchmark up in a way of its own; shown is the mean of its samples' "
                 "main figure (the others are in the column metrics)",
@@ -307,8 +309,8 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
         for kind, (count, example) in sorted(group.failures.items(), key=lambda item: -item[1][0]):
             line = example.splitlines()[0][:200] if example else ""
             say(f"{where}: {count} x {kind} {line}", "red")
-        limit = manifest["tasks"][group.task]["max_failures"]
-        if group.failed > group.samples * limit / 100:
+        limit = (manifest["tasks"].get(group.task) or {}).get("max_failures")
+        if limit is not None and group.failed > group.samples * limit / 100:
             share = group.failed / group.samples
             say(f"{where}: {share:.1%} of the samples failed, more than --max-failures {limit:g}%", "red")
         for reason, count in list(group.unscored_reasons.items())[:3]:

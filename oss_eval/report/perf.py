@@ -70,9 +70,9 @@ def _basics(report: RunReport) -> Table:
     rows = [
         ("Run", manifest["run_id"] + status),
         ("Model", manifest["model"]),
-        ("Endpoint", f"{endpoint['url']}, {endpoint['api']} API"),
-        ("Simulator", endpoint["simulator"] if report.simulated else None),
-        ("Task", f"{manifest['task']['name']}: {manifest['workload']}"),
+        ("Endpoint", f"{endpoint['url']}, {endpoint.get('api') or 'unknown'} API"),
+        ("Simulator", endpoint.get("simulator") if report.simulated else None),
+        ("Task", f"{manifest['task']['name']}: {manifest.get('workload') or 'unknown workload'}"),
         ("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s"),
         ("Mean output rate", f"{tokens / seconds:,.1f} tokens/s" if seconds else None),
         ("Clock", " and ".join(said.get(c, c) for c in clocks) or NOTHING),

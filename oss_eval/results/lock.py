@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from oss_eval.errors import StoreError
+from oss_eval.system.files import read_file
 
 LOCK = ".lock"
 LOCK_SECONDS = 0.5
@@ -25,7 +26,7 @@ def hold(path: Path) -> int:
         if time.monotonic() > deadline:
             owner = ""
             with contextlib.suppress(OSError):
-                owner = (path / LOCK).read_text(encoding="utf-8", errors="replace").strip()
+                owner = read_file(path / LOCK, 1000).decode("utf-8", "replace").strip()
             raise StoreError(
                 f"{path.name} is being written by {owner or 'another process'}",
                 "wait until that run has ended, or stop it",
@@ -40,7 +41,7 @@ def hold(path: Path) -> int:
 def _try(path: Path) -> int | None:
     """A descriptor that holds the lock; None while another process does. Raises StoreError."""
     try:
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise StoreError(f"can't write to {path}: {error.strerror or error}") from None
     try:
@@ -68,7 +69,7 @@ def release(path: Path, lock: int) -> None:
 def is_held(path: Path) -> bool:
     """Whether a process writes the run in `path`; assumed where the system does not tell."""
     try:
-        lock = os.open(path / LOCK, os.O_RDONLY)
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:

@@ -13,12 +13,11 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from oss_eval.results.parquet import DAMAGE, ParquetFile
 from oss_eval.results.schema import REQUESTS, SAMPLES
 
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
 ROW_GROUP = 16384
-DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, OverflowError)
-"""Exceptions that reading a damaged Parquet file may raise."""
 _PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 
 
@@ -52,10 +51,9 @@ def _listed(folder: Path) -> set[Path]:
 
 
 def read_part(part: Path, schema: pa.Schema) -> pa.Table:
-    """A file with the columns of `schema`; missing columns are null. Raises the exceptions of DAMAGE. Not
-    `pq.read_table`, which imports far more (pyarrow.dataset, pandas)."""
-    with pq.ParquetFile(part) as file:
-        table = file.read(columns=schema.names)
+    """A file with the columns of `schema`; missing columns are null. Raises the exceptions of DAMAGE."""
+    with ParquetFile(part) as file:
+        table = file.read(schema.names)
     table.validate(full=True)
     for field in schema:
         if field.name not in table.column_names:
@@ -142,9 +140,9 @@ def repair(path: Path, name: str) -> list[str]:
     ):  # without a damaged merged part, the parts it was made of count again
         for part in sorted(there):
             try:
-                with pq.ParquetFile(part) as file:
-                    for group in range(file.num_row_groups):
-                        file.read_row_group(group).validate(full=True)
+                with ParquetFile(part) as file:
+                    for group in range(file.metadata.num_row_groups):
+                        file.read_group(group).validate(full=True)
                 whole.add(part)
             except DAMAGE:
                 aside = path / f".{name}-{part.name}.damaged"

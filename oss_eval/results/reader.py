@@ -24,16 +24,19 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from oss_eval.errors import StoreError
 from oss_eval.records import SampleRecord
 from oss_eval.results.lock import is_held
-from oss_eval.results.part_files import DAMAGE, parts_of, read_part
-from oss_eval.results.schema import REQUESTS, SAMPLES, SCHEMA_VERSION, SUMMARY
+from oss_eval.results.parquet import DAMAGE, ParquetFile
+from oss_eval.results.part_files import parts_of, read_part
+from oss_eval.results.schema import REQUESTS, SAMPLES, SUMMARY
 from oss_eval.results.tables import samples_table
+from oss_eval.system.files import read_file
 
 JOURNAL = ".samples.jsonl"
+MAX_JOURNAL = 1 << 30
+"""Bytes; it holds the samples of about a second."""
 LATER = {"n_shared", "leaked", "server_timings", "url", "session"}
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
@@ -75,20 +78,6 @@ def find_run(name: str, out: Path) -> Path:
     raise StoreError(f"{problem} in {out}; the latest:\n{listed}", "give one of these, or `last`")
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A run's manifest. Raises StoreError when it is missing, damaged or of a newer schema."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        version = int(manifest["schema_version"])
-    except OSError as error:
-        raise StoreError(f"can't read {path / 'manifest.json'}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{path / 'manifest.json'} is damaged: it is no manifest of oss-eval") from None
-    if version > SCHEMA_VERSION:
-        raise StoreError(f"{path.name} was written by a newer oss-eval (schema {version})", "upgrade oss-eval")
-    return dict(manifest)
-
-
 def status_of(path: Path, manifest: dict[str, Any]) -> str:
     """A run's status; `broken off` for one that is `running` although no process writes it."""
     if manifest["status"] != "running" or is_held(path):
@@ -126,8 +115,8 @@ def iter_requests(
         place, now, left = 0, left, []
         for part in now:
             try:
-                with pq.ParquetFile(part) as file:
-                    for group in range(file.num_row_groups):
+                with ParquetFile(part) as file:
+                    for group in range(file.metadata.num_row_groups):
                         rows, begin = file.metadata.row_group(group).num_rows, max(0, done - place)
                         place += rows
                         if begin >= rows:
@@ -135,7 +124,7 @@ def iter_requests(
                         done = place
                         if point_id is not None and not _may_hold(file.metadata.row_group(group), point_id):
                             continue
-                        table = _complete(file.read_row_group(group, columns=wanted), wanted).slice(begin)
+                        table = _complete(file.read_group(group, wanted), wanted).slice(begin)
                         if point_id is not None:
                             table = table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))
                         if table.num_rows:
@@ -160,13 +149,13 @@ def find_rows(path: Path, point_id: str, name: str, value: str, columns: list[st
 def _find_rows(path: Path, point_id: str, name: str, value: str, columns: list[str]) -> pa.Table:
     found: list[pa.Table] = []
     for part in parts_of(path, "requests"):
-        with _damaged_ones_apart(), pq.ParquetFile(part) as file:
-            for group in range(file.num_row_groups):
+        with _damaged_ones_apart(), ParquetFile(part) as file:
+            for group in range(file.metadata.num_row_groups):
                 if not _may_hold(file.metadata.row_group(group), point_id):
                     continue
-                hits = pc.equal(file.read_row_group(group, columns=[name])[name].cast(pa.string()), value)
+                hits = pc.equal(file.read_group(group, [name])[name].cast(pa.string()), value)
                 if pc.any(hits).as_py():
-                    rows = file.read_row_group(group, columns=columns).filter(hits)
+                    rows = file.read_group(group, columns).filter(hits)
                     found.append(_complete(rows, columns))
     return pa.concat_tables(found).unify_dictionaries() if found else REQUESTS.empty_table().select(columns)
 
@@ -199,6 +188,9 @@ def _complete(table: pa.Table, wanted: list[str] | None) -> pa.Table:
             if name not in LATER:
                 raise LookupError(f"it has no column {name}")
             table = table.append_column(REQUESTS.field(name), pa.nulls(table.num_rows, REQUESTS.field(name).type))
+        elif table.schema.field(name).type != REQUESTS.field(name).type:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, table[name].cast(REQUESTS.field(name).type))
     return table
 
 
@@ -238,7 +230,7 @@ def count_rows(path: Path, name: str) -> int:
     count = _steadily(lambda: _count_rows(path, name))
     if name == "samples":
         with contextlib.suppress(OSError):
-            count += (path / JOURNAL).read_bytes().count(b"\n")
+            count += read_file(path / JOURNAL, MAX_JOURNAL).count(b"\n")
     return count
 
 
@@ -271,10 +263,10 @@ def _damaged_ones_apart() -> Iterator[None]:
 
 @lru_cache(maxsize=1 << 16)
 def _rows_in(part: Path, size: int) -> int:
-    with pq.ParquetFile(part) as file:
-        if "warmup" not in file.schema_arrow.names:
+    with ParquetFile(part) as file:
+        if "warmup" not in file.names:
             return int(file.metadata.num_rows)
-        rows = file.read(columns=["warmup", "status"])
+        rows = file.read(["warmup", "status"])
         ended = pc.not_equal(rows["status"].cast(pa.string()), "cancelled")
         return int(pc.sum(pc.and_(ended, pc.invert(rows["warmup"]))).as_py() or 0)
 
@@ -282,7 +274,7 @@ def _rows_in(part: Path, size: int) -> int:
 def read_journal(path: Path) -> list[SampleRecord]:
     """Finished samples that are in no part yet; an incomplete last line, left by a crash, is skipped."""
     try:
-        lines = (path / JOURNAL).read_bytes().split(b"\n")
+        lines = read_file(path / JOURNAL, MAX_JOURNAL).split(b"\n")
     except OSError:
         return []
     names = {field.name for field in fields(SampleRecord)}

@@ -25,8 +25,9 @@ import pyarrow as pa
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.results import lock
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.parquet import DAMAGE
 from oss_eval.results.part_files import (
-    DAMAGE,
     SCHEMAS,
     join,
     parts_of,
@@ -36,7 +37,7 @@ from oss_eval.results.part_files import (
     write_part,
     write_whole,
 )
-from oss_eval.results.reader import JOURNAL, read_journal, read_manifest, read_samples
+from oss_eval.results.reader import JOURNAL, read_journal, read_samples
 from oss_eval.results.schema import SCHEMA_VERSION, SUMMARY
 from oss_eval.results.tables import requests_table, samples_table
 
@@ -138,9 +139,10 @@ class RunWriter:
     def write_manifest(self, **changes: Any) -> None:
         """Merge changes into the manifest and write it. Raises StoreError."""
         self.manifest.update(changes)
-        text = json.dumps(self.manifest, indent=2, ensure_ascii=False, default=str)
+        text = json.dumps(self.manifest, indent=2, ensure_ascii=False, default=str) + "\n"
+        content = text.encode("utf-8", "replace")
         try:
-            write_whole(self.path / "manifest.json", lambda file: file.write(text.encode() + b"\n"))
+            write_whole(self.path / "manifest.json", lambda file: file.write(content))
         except OSError as error:
             raise _refused(self.path, error) from None
 

@@ -1,4 +1,4 @@
-"""Standard output and error: no control characters of others, and no run that ends for output that can't be written.
+"""Standard output and error: no control characters of others, and no run that is lost with its output.
 
 Names, errors and answers come from servers and files. Written unchanged, they could move the cursor, set the
 clipboard (OSC 52), hide a link (OSC 8) or reverse a line. `Output` removes what is not text; our own styles pass.

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from oss_eval.results.part_files import read_part
 from oss_eval.results.reader import iter_requests, read_samples
+from oss_eval.results.schema import SUMMARY
 from oss_eval.viewer.pages.about import downloads
 from oss_eval.viewer.run_index import StoredRun
 
@@ -31,7 +33,7 @@ def prepare(run: StoredRun, name: str, folder: Path) -> Path | None:
     writer: Any = None
     for table in _tables(run, stem):
         if suffix == "csv":
-            table = _flat(table)
+            table = _without_formulas(_flat(table))
         if writer is None:
             writer = (
                 csv.CSVWriter(target, table.schema) if suffix == "csv" else pq.ParquetWriter(target, table.schema)
@@ -43,6 +45,20 @@ def prepare(run: StoredRun, name: str, folder: Path) -> Path | None:
     return target
 
 
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """A table whose texts no spreadsheet runs: those that begin like a formula get an apostrophe.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    for place, name in enumerate(table.column_names):
+        if pa.types.is_string(table[name].type):
+            column = table[name]
+            formula = pc.match_substring_regex(column, r"^[=+\-@\t\r]")
+            marked = pc.binary_join_element_wise("'", column, "")
+            table = table.set_column(place, name, pc.if_else(formula, marked, column))
+    return table
+
+
 def _tables(run: StoredRun, stem: str) -> Any:
     damaged: list[str] = []
     if stem == "requests":
@@ -50,7 +66,7 @@ def _tables(run: StoredRun, stem: str) -> Any:
     if stem == "samples":
         return iter([read_samples(run.path, damaged=damaged)])
     file = run.path / "summary.parquet"
-    return iter([pq.read_table(file)] if file.exists() else [])
+    return iter([read_part(file, SUMMARY)] if file.exists() else [])
 
 
 def _flat(table: pa.Table) -> pa.Table:

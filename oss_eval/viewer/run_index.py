@@ -21,11 +21,11 @@ from oss_eval.analysis import bench_summary
 from oss_eval.analysis import perf_summary as perf_runs
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.errors import OssEvalError, StoreError, UsageError
+from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.reader import (
     CLOSED,
     JOURNAL,
     count_rows,
-    read_manifest,
     read_requests,
     read_samples,
     read_summary,
@@ -85,34 +85,6 @@ def effort_rank(effort: str | None) -> tuple[int, str]:
     return RANKS.get(effort, 9), effort or ""
 
 
-SHAPE: dict[str, type] = {
-    "run_id": str, "status": str, "kind": str, "model": str, "points": list, "task": dict, "tasks": dict,
-    "endpoint": dict, "environment": dict, "labels": dict, "checks": dict, "run_checks": list, "client": dict,
-    "sessions": list, "request": dict, "set_aside": list,
-}  # fmt: skip
-NEEDED = ("run_id", "status", "kind")
-
-
-def _shaped(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A manifest with checked types; null is absent. Raises StoreError."""
-    found = {name: value for name, value in manifest.items() if value is not None or name not in SHAPE}
-    wrong = [name for name, kind in SHAPE.items() if name in found and not isinstance(found[name], kind)]
-    wrong += [name for name in NEEDED if name not in found]
-    for point in found.get("points", []) if "points" not in wrong else []:
-        if not isinstance(point, dict) or not isinstance(point.get("point_id"), str):
-            wrong.append("points")
-            break
-    aside = found.get("set_aside", [])
-    if "set_aside" not in wrong and not all(isinstance(point, dict) for point in aside):
-        wrong.append("set_aside")
-    if "points" in found:
-        begun = ("model", "endpoint", "tasks" if found.get("kind") == "bench" else "task")
-        wrong += [name for name in begun if name not in found]
-    if wrong:
-        raise StoreError(f"{path / 'manifest.json'} is damaged: {', '.join(wrong)}")
-    return found
-
-
 class StoredRun:
     """A stored run, as far as it is readable. It does not change: after a write, the run is a new object."""
 
@@ -123,7 +95,7 @@ class StoredRun:
         self.manifest: dict[str, Any] = {}
         self.status = "unreadable"
         try:
-            manifest = _shaped(read_manifest(path), path)
+            manifest = read_begun_manifest(path)
             self.manifest, self.status = manifest, status_of(path, manifest)
         except OssEvalError as error:
             self.problems.append(error.message)
@@ -163,7 +135,7 @@ class StoredRun:
         """Its start in UTC: 2026-11-22 07:12."""
         try:
             moment = datetime.fromisoformat(str(self.manifest["created"])).astimezone(UTC)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             try:
                 moment = datetime.strptime(self.path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
             except ValueError:

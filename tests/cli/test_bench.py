@@ -20,7 +20,8 @@ import pytest
 
 from oss_eval.bench.concurrency import ConcurrencyLimit
 from oss_eval.bench.scoring.scorer_process import ScorerError, ScorerProcess
-from oss_eval.results.reader import read_manifest, read_samples
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_samples
 from oss_eval.results.schema import SAMPLES
 from oss_eval.simulator.answers import prompt_text, solve_chance
 from oss_eval.simulator.process import running

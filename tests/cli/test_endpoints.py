@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import trustme
 
-from oss_eval.results.reader import read_manifest
+from oss_eval.results.manifest import read_manifest
 from tests.helpers.commands import Command, bad
 from tests.helpers.endpoints_helpers import (
     USAGE,

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from oss_eval.diagnose.calibrate import compare, verdicts
-from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests
 from tests.helpers.commands import ROOT, Command, worker_of
 from tests.helpers.scripted_server import (
     DONE,

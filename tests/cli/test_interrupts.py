@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from oss_eval.results.reader import read_manifest, read_requests, read_samples, status_of
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests, read_samples, status_of
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.commands import ROOT, Command, bad, ended, launched, only_run, until, worker_of
 from tests.helpers.interrupts_helpers import begun

@@ -15,7 +15,8 @@ import orjson
 import pandas as pd
 import pytest
 
-from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests
 from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.commands import ROOT, Command

@@ -22,7 +22,8 @@ import pytest
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.request_rows import measured_seconds
 from oss_eval.perf.remaining import remaining
-from oss_eval.results.reader import read_manifest, read_requests, read_samples, status_of
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests, read_samples, status_of
 from oss_eval.results.schema import REQUESTS
 from oss_eval.results.writer import RunWriter
 from oss_eval.simulator.process import running

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from oss_eval.results.reader import find_run, read_manifest
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import find_run
 from tests.helpers.commands import ROOT, Command
 from tests.helpers.scripted_server import ScriptedServer, Step, json_reply, saying
 

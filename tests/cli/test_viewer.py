@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ def test_the_command_says_what_is_wrong(oss_eval: Command, tmp_path: Path) -> No
     done = oss_eval("view")
     assert (done.returncode, "results is no folder" in done.stderr) == (2, True)
     done = oss_eval("view", "--host", "0.0.0.0")
-    assert (done.returncode, "--auth USER:PASS" in done.stderr) == (2, True)
+    assert (done.returncode, "--auth @FILE" in done.stderr) == (2, True)
 
 
 def test_the_viewer_imports_no_evalscope() -> None:
@@ -63,8 +64,9 @@ def test_a_report_of_nothing_is_an_error(oss_eval: Command, tmp_path: Path) -> N
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a viewer that asks for a password, and its folder."""
     folder = Path(shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("guarded") / "results"))
-    command = [sys.executable, "-m", "oss_eval", "view", str(folder), "--auth", "reader:secret"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "oss_eval", "view", str(folder)]
+    env = {**os.environ, "OSS_EVAL_VIEW_AUTH": "reader:secret"}
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env) as process:
         assert process.stderr is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())
         assert found

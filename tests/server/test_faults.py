@@ -13,7 +13,8 @@ import pytest
 
 from oss_eval import api
 from oss_eval.analysis.fsck import examine
-from oss_eval.results.reader import read_manifest, read_requests, read_samples
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests, read_samples
 from oss_eval.simulator.faults import FAULTS
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.accounting import judge

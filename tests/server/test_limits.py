@@ -14,7 +14,8 @@ from oss_eval.probe.connection import Connection
 from oss_eval.probe.poller import Poller
 from oss_eval.probe.target import Target, resolve
 from oss_eval.results import writer
-from oss_eval.results.reader import read_manifest, read_requests
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import read_requests
 from tests.helpers.scripted_server import SSE_HEAD, ScriptedServer, answering, chunk, delta
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from oss_eval import api
-from oss_eval.results.reader import read_manifest
+from oss_eval.results.manifest import read_manifest
 
 
 def test_prompts_of_missing_requests_are_the_first_ones(tmp_path: Path) -> None:

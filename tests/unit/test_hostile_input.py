@@ -131,7 +131,7 @@ def test_a_target_can_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("- 1\n" * 200_000, "more than 20,000 values"),
         ("parallel: &p [1, *p]", "inside the value that it names"),
         ("parallel: !!int '" + "9" * 5000 + "'", "more than 100 digits"),
-        ("parallel: '" + "1" * 1_000_001 + "'", "larger than 1,000,000 bytes"),
+        ("parallel: '" + "1" * 1_000_001 + "'", "it has more than 1,000,000 bytes"),
     ],
 )  # fmt: skip
 def test_task_files_that_are_meant_badly(

@@ -18,7 +18,8 @@ from oss_eval.analysis.fsck import examine
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader, writer
-from oss_eval.results.reader import find_run, read_manifest, read_requests
+from oss_eval.results.manifest import SCHEMA_VERSION, read_manifest
+from oss_eval.results.reader import find_run, read_requests
 from oss_eval.results.schema import REQUESTS
 from oss_eval.results.tables import requests_table
 from oss_eval.results.writer import RunWriter, new_run_id
@@ -352,7 +353,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": reader.SCHEMA_VERSION + 1}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(StoreError, match="newer oss-eval"):
         read_manifest(tmp_path)
 

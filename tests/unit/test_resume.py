@@ -17,7 +17,8 @@ from oss_eval.analysis.steady_state import plateau_span
 from oss_eval.errors import RunFailed, StoreError
 from oss_eval.load.client_stats import ClientStats, merge
 from oss_eval.perf.remaining import remaining
-from oss_eval.results.reader import CLOSED, iter_requests, read_manifest
+from oss_eval.results.manifest import read_manifest
+from oss_eval.results.reader import CLOSED, iter_requests
 from oss_eval.results.tables import requests_table
 from oss_eval.results.writer import RunWriter
 from oss_eval.run.lifecycle import RunResult, finish_run

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oss_eval.bench.client import SampleClient
 from oss_eval.bench.scoring.integers import as_integer
@@ -18,7 +20,11 @@ from oss_eval.bench.types import LETTERS, Message, ModelOutput, Sample, Score
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import TaskError
+from oss_eval.results.parquet import ParquetFile
+from oss_eval.system.files import open_regular, read_file
 
+MAX_LINE = 256_000_000
+"""Characters of a line, and bytes of a file that is one JSON list."""
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 FORMS = {"integer": "box", "math": "box", "choice": "choice"}
 
@@ -91,7 +97,7 @@ class CustomBenchmark:
     def _rows(self) -> list[dict[str, Any]]:
         task = self._task
         try:
-            rows = _from_file(self._path) if self._path is not None else self._from_hub()
+            rows = _from_file(self._path, task.limit) if self._path is not None else self._from_hub()
         except Exception as error:  # noqa: BLE001 (every format and hub has its own errors)
             lines = str(getattr(error, "__cause__", None) or error).strip().splitlines() or [type(error).__name__]
             raise TaskError(
@@ -149,32 +155,51 @@ def _local(task: BenchTask, folder: Path | None) -> Path | None:
     return None
 
 
-def _from_file(path: Path) -> list[dict[str, Any]]:
-    """Rows as text: nothing is converted to a date, a number or a missing value."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
+def _from_file(path: Path, limit: int | None) -> list[dict[str, Any]]:
+    """The first `limit` rows as text: nothing is converted to a date, a number or a missing value.
 
-        found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return found
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix in (".csv", ".tsv"):
-        return list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
-    rows = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
+    No more of the file is read than they need, except of a JSON list. Raises what the formats raise.
+    """
+    if path.suffix == ".parquet":
+        return _from_parquet(path, limit)
+    with open_regular(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+        if path.suffix in (".csv", ".tsv"):
+            return list(islice(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","), limit))
+        begin = file.read(1)
+        while begin.isspace():
+            begin = file.read(1)
+        file.seek(0)
+        if begin == "[":
+            rows = json.loads(read_file(path, MAX_LINE).decode("utf-8-sig"))
+        else:
+            rows = list(islice(_json_lines(file), limit))
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("its rows are no JSON objects")
     return list(rows)
 
 
-def _json_lines(text: str) -> list[Any]:
+def _from_parquet(path: Path, limit: int | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with ParquetFile(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            found += file.read_group(group).slice(0, None if limit is None else limit - len(found)).to_pylist()
+            if limit is not None and len(found) >= limit:
+                break
+    return found
+
+
+def _json_lines(file: TextIO) -> Iterator[Any]:
     """Raises ValueError that names the line."""
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) >= MAX_LINE:
+            raise ValueError(f"line {number} has more than {MAX_LINE:,} characters")
         if line.strip():
             try:
-                found.append(json.loads(line))
-            except ValueError as error:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is no JSON ({error})") from None
-    return found
 
 
 def _filled(template: str, texts: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ from oss_eval.load.prompts.tokenizer import (
     Counter,
 )
 from oss_eval.probe.apis import DIALECTS, Generation
+from oss_eval.system.files import read_file
 
 Prompt = str | list[dict[str, Any]] | dict[str, Any]
 """A text, chat messages, or a whole request body from a dataset (what it sets wins over the flags)."""
@@ -91,13 +92,17 @@ def source(task: PerfTask, model: str, seed: int, counter: Counter | None, ratio
     return lambda point: cycle(prompts)
 
 
+MAX_PROMPT_FILE = 64_000_000
+"""Bytes; the longest context windows hold a tenth of it."""
+
+
 def read_prompt(text: str) -> str:
     """`--prompt TEXT`, or `--prompt @FILE`."""
     if not text.startswith("@"):
         return text
     path = Path(text[1:])
     try:
-        found = path.read_text(encoding="utf-8").strip()
+        found = read_file(path, MAX_PROMPT_FILE).decode("utf-8").strip()
     except OSError as error:
         raise UsageError(
             f"can't read the prompt file {path}: {error.strerror}", "give --prompt TEXT or --prompt @FILE"
