@@ -108,7 +108,7 @@ def _models(endpoint: Endpoint, model: str) -> Check:
     except Exception:  # noqa: BLE001 (some servers have no list)
         return Check("model", WARN, f"{model}; the server lists none", "name it with --model")
     entry = next((m for m in data if isinstance(m, dict) and m.get("id") == model), {})
-    meta: dict[str, Any] = entry.get("meta") or {}
+    meta: dict[str, Any] = entry["meta"] if isinstance(entry.get("meta"), dict) else {}
     context = (
         entry.get("max_model_len") or entry.get("context_length") or meta.get("n_ctx") or meta.get("n_ctx_train")
     )

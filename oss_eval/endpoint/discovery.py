@@ -30,6 +30,10 @@ SETUP_TIMEOUT = 5.0
 LOCAL_TIMEOUT = 0.7
 
 
+LISTED, LONGEST_NAME = 20, 200
+"""Models that a message lists, and characters of a name in it."""
+
+
 SIMULATOR_URL = "sim://gpt-oss-20b-h20"
 
 
@@ -99,9 +103,12 @@ def choose_model(endpoint: Endpoint, wanted: str | None) -> str:
         return served[0]
     if not served:
         raise EndpointError(f"{endpoint.url} serves no model", "load one, or name it: --model NAME")
-    listed = "\n".join(f"  {name}" for name in served)
+    names = [f"  {name[:LONGEST_NAME]}" for name in served[:LISTED]]
+    if len(served) > LISTED:
+        names.append(f"  and {len(served) - LISTED:,} more")
     raise EndpointError(
-        f"{endpoint.url} serves {len(served)} models:\n{listed}", f"choose one: --model {served[0]}"
+        "\n".join([f"{endpoint.url} serves {len(served):,} models:", *names]),
+        f"choose one: --model {served[0][:LONGEST_NAME]}",
     )
 
 
@@ -124,5 +131,5 @@ def models(endpoint: Endpoint, timeout: float) -> list[str]:
     try:
         data = json.loads(body)["data"]
         return [str(model["id"]) for model in data]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise not_openai(endpoint, "GET /models did not return a list of models") from None

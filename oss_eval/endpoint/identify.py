@@ -49,7 +49,7 @@ def _by_models(endpoint: Endpoint) -> Identity:
     """Identify by the headers and fields of the model list."""
     try:
         got = get(endpoint, endpoint.at("/models"), IDENTIFY_SECONDS)
-        data = json.loads(got.body).get("data") or []
+        data = list(json.loads(got.body).get("data") or [])
     except Exception:  # noqa: BLE001 (a server that does not say who it is)
         return Identity()
     owners = {str(model.get("owned_by", "")).lower() for model in data if isinstance(model, dict)}
