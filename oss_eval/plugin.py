@@ -66,7 +66,9 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
                 config = self.config
                 limits = Limits(5.0, config.timeout or 600.0, max(3600.0, config.timeout or 0.0))
                 reading = DecodeOptions(most_bytes=MAX_RESPONSE_BYTES)
-                self._client = RequestClient("evalscope", (self._endpoint.target(),), limits, reading)
+                self._client = RequestClient(
+                    "evalscope", (self._endpoint.target(),), limits, reading, self._endpoint.secrets
+                )
                 atexit.register(self.close)
             self._count += 1
             retries = RETRIES if self.config.retries is None else self.config.retries

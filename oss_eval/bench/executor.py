@@ -81,7 +81,9 @@ class Executor:
             until_first_answer=True,
         )
         with (
-            RequestClient(self._writer.run_id, server.targets(), limits(task), server.reading(task)) as client,
+            RequestClient(
+                self._writer.run_id, server.targets(), limits(task), server.reading(task), server.secrets
+            ) as client,
             self._progress,
         ):
             context = BenchContext(

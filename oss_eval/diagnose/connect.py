@@ -73,5 +73,5 @@ def open_session(task: Task, auth: Auth) -> Iterator[ServerSession]:
     """Connect to the server that a task names, or that answers on this machine. Raises OssEvalError."""
     with running_server(connected(find_server(task, auth), task.connect_timeout), task.api) as server:
         adapter = RequestAdapter(request_capabilities(server, task))
-        with RequestClient("ask", server.targets(), limits(task), server.reading(task)) as client:
+        with RequestClient("ask", server.targets(), limits(task), server.reading(task), server.secrets) as client:
             yield ServerSession(server, task, client, adapter)

@@ -1,15 +1,14 @@
 """Authentication: keys, headers and certificates, from flags, the environment or a file of named endpoints.
 
-None of it is ever stored or shown; `redact` removes it from error texts.
+None of it is ever stored or shown; `Endpoint.secrets` is removed from what a server says.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 from oss_eval.errors import UsageError
 
@@ -19,6 +18,12 @@ AZURE = tuple(
     for cloud in ("azure.com", "azure.us", "azure.cn")
 )
 """Host suffixes of Azure's AI services. Not .azure.com as a whole, where anybody can have a machine."""
+OWN_HEADERS = frozenset(
+    "host content-length transfer-encoding content-type connection te trailer upgrade keep-alive expect".split()
+)
+"""Headers that frame a request, or that the probe writes itself."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name: RFC 9110, section 5.6.2."""
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 
 
@@ -54,6 +59,12 @@ class Auth:
         for name, value in self.headers:  # explicit headers win, the last one over the first
             found = [(other, old) for other, old in found if other.lower() != name.lower()] + [(name, value)]
         for name, value in found:
+            if name.lower() in OWN_HEADERS:
+                raise UsageError(f"the header {name} belongs to the request itself", "leave it out")
+            if not _TOKEN.fullmatch(name):
+                raise UsageError(
+                    f"{name[:60]!r} is no name of a header", "names hold letters, digits and - only: X-Team"
+                )
             if not (value.isascii() and value.isprintable()):
                 raise UsageError(
                     "the API key holds characters that no HTTP header can"
@@ -91,24 +102,20 @@ def entra_token() -> str:
 def header(text: str) -> tuple[str, str]:
     """(name, value) of `--header 'K: V'`; a value that is $NAME comes from the environment. Raises UsageError."""
     name, colon, value = text.partition(":")
-    name, value = name.strip(), value.strip()
-    if not colon or not name or any(character.isspace() for character in name):
+    if not colon:
         raise UsageError("a --header is not NAME: VALUE", "for example: --header 'X-Team: $TEAM'")
+    return named_header(name.strip(" "), value)
+
+
+def named_header(name: str, value: str) -> tuple[str, str]:
+    """The same with name and value apart. Raises UsageError."""
+    if not _TOKEN.fullmatch(name):
+        raise UsageError(
+            f"--header: {name[:60]!r} is no name of a header", "for example: --header 'X-Team: $TEAM'"
+        )
+    value = value.strip()
     if value.startswith("$"):
         if value[1:] not in os.environ:
             raise UsageError(f"--header {name}: there is no environment variable {value[1:]}")
         value = os.environ[value[1:]]
     return name, value
-
-
-def redact(text: str, headers: tuple[tuple[str, str], ...]) -> str:
-    """A server's error text without the values of our headers, which some servers repeat."""
-    for _, value in headers:
-        for secret in (value, value.removeprefix("Bearer ")):
-            for form in dict.fromkeys((secret, quote(secret, safe=""), json.dumps(secret)[1:-1])):
-                if len(form) > 3:
-                    text = text.replace(form, "***")
-    return text
-
-
-# -- named endpoints --------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from oss_eval.endpoint.auth import AZURE, Auth, redact
+from oss_eval.endpoint.auth import AZURE, Auth
 from oss_eval.errors import UsageError
 from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.decode import MESSAGE_BYTES
 from oss_eval.probe.target import Target, resolve
-from oss_eval.system.redact import PUBLIC_QUERY, public_url
+from oss_eval.system.redact import PUBLIC_QUERY, looks_secret, public_path, public_url, redacted, secret_forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,12 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """The base URL without user name and password."""
+        """The base URL as it is shown and stored: without user name, password and what looks like a key."""
+        return f"{self.base.scheme}://{location(self.base)}{public_path(self.base.path)}"
+
+    @property
+    def base_url(self) -> str:
+        """The base URL that requests are sent to."""
         return f"{self.base.scheme}://{location(self.base)}{self.base.path}"
 
     @property
@@ -45,7 +50,7 @@ class Endpoint:
 
     def at(self, path: str) -> str:
         """The URL of a path below the base, with the user's query string."""
-        return f"{self.url}{path}{self.query}"
+        return f"{self.base_url}{path}{self.query}"
 
     @property
     def query(self) -> str:
@@ -63,11 +68,18 @@ class Endpoint:
         match = re.search(r"/openai/deployments/([^/]+)", self.base.path)
         return match.group(1) if match else None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is removed when a server repeats it, in every form of `secret_forms`: values of headers and of the
+        query, the password, keys in the path."""
+        query = [value for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY]
+        path = [part for part in re.split("[/;]", self.base.path) if looks_secret(part)]
+        password = [unquote(self.base.password)] if self.base.password else []
+        return secret_forms([*(value for _, value in self.headers), *query, *path, *password])
+
     def redact(self, text: str) -> str:
-        """A server's error text without the key, which some servers repeat; at most MESSAGE_BYTES of it."""
-        query = tuple(("", value) for name, value in parse_qsl(self.base.query) if name not in PUBLIC_QUERY)
-        shown = redact(text, (*self.headers, *query)).encode("utf-8", "replace")[:MESSAGE_BYTES]
-        return shown.decode("utf-8", "ignore")
+        """A server's error text without secrets, which some servers repeat; at most MESSAGE_BYTES of it."""
+        return redacted(text, self.secrets).encode("utf-8", "replace")[:MESSAGE_BYTES].decode("utf-8", "ignore")
 
     def target(self) -> Target:
         """The destination of the measured requests, host name resolved."""

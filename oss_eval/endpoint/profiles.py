@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.config.yaml_file import read_yaml
-from oss_eval.endpoint.auth import Auth, header
+from oss_eval.endpoint.auth import Auth, named_header
 from oss_eval.errors import UsageError
 
 PROFILE_FILES = (Path("endpoints.yaml"), Path("~/.config/oss-eval/endpoints.yaml"))
@@ -78,7 +78,7 @@ def profile_access(name: str, values: dict[str, Any]) -> Auth:
     return Auth(
         key=key,
         key_header=values.get("api_key_header"),
-        headers=tuple(header(f"{name}: {value}") for name, value in headers.items()),
+        headers=tuple(named_header(str(name), str(value)) for name, value in headers.items()),
         entra=bool(values.get("entra", False)),
         ca_bundle=values.get("ca_bundle"),
         insecure=bool(values.get("insecure", False)),

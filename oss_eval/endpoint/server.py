@@ -41,6 +41,11 @@ class Server:
             text = endpoint.redact(text)
         return text
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets of all endpoints."""
+        return tuple(dict.fromkeys(form for endpoint in self.endpoints for form in endpoint.secrets))
+
     def targets(self) -> tuple[Target, ...]:
         """Where requests go, host names resolved."""
         return tuple(endpoint.target() for endpoint in self.endpoints)

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import orjson
+
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Ask, Batch, Setup, Stop
@@ -23,6 +25,7 @@ from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
+from oss_eval.system.redact import Redactor, redacted
 
 LOOK_SECONDS = 0.25
 """Seconds between checks for overdue streams while nothing arrives."""
@@ -41,17 +44,25 @@ class _Pending:
     record: RequestRecord
     answer: Future[Answer]
     on_text: Callable[[str, str], None] | None
+    redacting: _Redacting | None = None
 
 
 class RequestClient:
     """Sends single requests through one worker process. Safe to use from any thread."""
 
     def __init__(
-        self, run_id: str, targets: tuple[Target, ...], limits: Limits, reading: DecodeOptions | None = None
+        self,
+        run_id: str,
+        targets: tuple[Target, ...],
+        limits: Limits,
+        reading: DecodeOptions | None = None,
+        secrets: tuple[str, ...] = (),
     ) -> None:
+        """`secrets` are removed from what servers say: answers, reasoning, tool calls, finish reasons."""
         setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total)
         self._worker = WorkerProcess(0, setup)
         self._limits, self._reading = limits, reading or DecodeOptions()
+        self._secrets = secrets
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._tag = 0
@@ -166,12 +177,49 @@ class RequestClient:
         record = pending.record
         record.worker, record.scheduled_ns, record.start_ns = worker, scheduled_ns, start_ns
         record.url = self._reading.url(server)
-        return self._reading.decoder(record, keep_text=True, on_text=pending.on_text)
+        on_text = pending.on_text
+        if on_text is not None and self._secrets:
+            on_text = pending.redacting = _Redacting(on_text, self._secrets)
+        return self._reading.decoder(record, keep_text=True, on_text=on_text)
+
+    def _redact(self, record: RequestRecord, reply: Reply) -> None:
+        if not self._secrets:
+            return
+        reply.text, reply.reasoning = redacted(reply.text, self._secrets), redacted(reply.reasoning, self._secrets)
+        if reply.tool_calls:
+            reply.tool_calls = orjson.loads(redacted(orjson.dumps(reply.tool_calls).decode(), self._secrets))
+        for name in ("finish_reason", "server_timings"):
+            if getattr(record, name):
+                setattr(record, name, redacted(getattr(record, name), self._secrets))
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
         with self._lock:
             pending = self._pending.pop(tag)
+        if pending.redacting is not None:
+            pending.redacting.end()
+        self._redact(record, decoder.reply)
         pending.answer.set_result(Answer(record, decoder.reply))
+
+
+class _Redacting:
+    """Passes pieces of (answer, reasoning) on without secrets."""
+
+    def __init__(self, on_text: Callable[[str, str], None], secrets: tuple[str, ...]) -> None:
+        self._on_text = on_text
+        self._answer, self._reasoning = Redactor(secrets), Redactor(secrets)
+
+    def __call__(self, answer: str, reasoning: str) -> None:
+        """A piece of the answer or of the reasoning."""
+        self._pass(self._answer.feed(answer), self._reasoning.feed(reasoning))
+
+    def end(self) -> None:
+        """What was held back."""
+        self._pass("", self._reasoning.end())
+        self._pass(self._answer.end(), "")
+
+    def _pass(self, answer: str, reasoning: str) -> None:
+        if answer or reasoning:
+            self._on_text(answer, reasoning)
 
 
 def _gone() -> OssEvalError:

@@ -31,6 +31,7 @@ from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
 from oss_eval.run.resume import check_server
 from oss_eval.system import environment
+from oss_eval.system.redact import redacted
 
 
 def run(
@@ -70,6 +71,7 @@ class _Sweep:
         self, task: PerfTask, options: RunOptions, remaining: RemainingWork, server: Server, run: OpenRun
     ) -> None:
         self.task, self.options, self.server = task, options, server
+        self._secrets = server.secrets
         self.writer, self.interrupts = run.writer, run.interrupts
         self.points, self.remaining = remaining.points, remaining
         self.progress = Progress(options.log_every)
@@ -96,10 +98,16 @@ class _Sweep:
 
     # -- called by the worker pool ---------------------------------------------------------------------
 
-    def record(self, record: RequestRecord) -> None:
-        """A request has ended."""
+    def _redact(self, record: RequestRecord) -> None:
         if record.error_message:
             record.error_message = self.server.redact(record.error_message)
+        for name in ("finish_reason", "server_timings") if self._secrets else ():
+            if getattr(record, name):
+                setattr(record, name, redacted(getattr(record, name), self._secrets))
+
+    def record(self, record: RequestRecord) -> None:
+        """A request has ended."""
+        self._redact(record)
         self.writer.add(record)
         self.liveness.ended(record)
         if record.warmup:

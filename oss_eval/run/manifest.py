@@ -7,15 +7,15 @@ from typing import Any
 from oss_eval.config.task import Task
 from oss_eval.endpoint.server import Server
 from oss_eval.run.options import RunOptions
-from oss_eval.system.redact import public_url, public_values
+from oss_eval.system.redact import public_args, public_url, public_values
 
 
 def public_task(task: Task) -> dict[str, Any]:
     """A task as the manifest holds it: URLs and settings without secrets."""
     values = {**task.model_dump(mode="json"), "url": [public_url(url) for url in task.url]}
-    for key in ("extra_args", "dataset_args"):
+    for key, public in (("extra_args", public_args), ("dataset_args", public_values)):
         if key in values:
-            values[key] = public_values(values[key])
+            values[key] = public(values[key])
     if values.get("judge_url"):
         values["judge_url"] = public_url(values["judge_url"])
     return values

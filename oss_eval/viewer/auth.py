@@ -20,8 +20,8 @@ def checked(host: str, share: bool, auth: str | None, anonymous: bool) -> tuple[
     """
     if auth is not None and not auth.startswith("@"):
         print_error(f"others on this machine can see --auth; put it into {VARIABLE}, or into a file: --auth @FILE")
-    text = os.environ.get(VARIABLE) if auth is None else _content(auth)
-    if text:
+    text = os.environ.get(VARIABLE) or None if auth is None else _content(auth)
+    if text is not None:
         user, colon, password = text.partition(":")
         if not (user and colon and password):
             raise UsageError(

@@ -62,7 +62,7 @@ class Judge:
 
         endpoint = judge_endpoint(task, auth)
         self._client = OpenAI(
-            base_url=endpoint.url,
+            base_url=endpoint.base_url,
             api_key=endpoint.api_key or "none",
             default_headers=dict(endpoint.headers),
             default_query=dict(parse_qsl(endpoint.base.query)),

@@ -311,7 +311,7 @@ def _judge_config(task: BenchTask, auth: Auth) -> dict[str, Any]:
 
     endpoint = judge_endpoint(task, auth)
     key = endpoint.api_key or "EMPTY"
-    return {"models": [{"model_id": task.judge_model, "api_url": endpoint.url, "api_key": key}]}
+    return {"models": [{"model_id": task.judge_model, "api_url": endpoint.base_url, "api_key": key}]}
 
 
 def _first(error: BaseException) -> str:
