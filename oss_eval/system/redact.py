@@ -83,10 +83,10 @@ def looks_secret(text: str) -> bool:
 _SECRET = re.compile(r"(?i)key|token$|secret|passw|pwd|auth|credential|signature|cookie")
 PUBLIC_ARGS = frozenset(
     "stop service_tier truncation tool_choice response_format type role format quantization quantizations "
-    "reasoning_effort reasoning_format reasoning effort mode verbosity summary include provider order only ignore "
-    "sort data_collection route name model models thinking chat_template_kwargs guided_decoding_backend "
-    "guided_regex guided_choice guided_grammar lora_name adapter_id description strict schema properties required title "
-    "enum const items".split()
+    "reasoning_effort reasoning_format reasoning effort mode verbosity summary include provider order "
+    "only ignore sort data_collection route name model models thinking chat_template_kwargs "
+    "guided_decoding_backend guided_regex guided_choice guided_grammar lora_name adapter_id description "
+    "strict schema properties required title enum const items".split()
 )
 """Names in --extra-args whose texts may be stored: fields that servers document. Other texts may be keys."""
 
