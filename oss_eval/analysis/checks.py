@@ -22,6 +22,12 @@ CLOCK_STEP_SECONDS = 0.002
 """Larger than any slewing (500 ppm) between two readings of a clock."""
 
 
+NO_TEXT = (
+    "the streams carried no text in a field that oss-eval knows (content, text, reasoning), so there is no TTFT "
+    "and no TPOT; oss-eval doctor says what the server sent"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The result of a check of a point, with what to do about it."""
@@ -32,10 +38,18 @@ class Finding:
 
 
 def check_point(
-    metrics: PointMetrics, client: ClientStats | None, user_clock: bool, failures: dict[str, tuple[int, str]]
+    metrics: PointMetrics,
+    client: ClientStats | None,
+    user_clock: bool,
+    failures: dict[str, tuple[int, str]],
+    streamed: bool = True,
 ) -> list[Finding]:
-    """The findings of a point; an empty list: clean."""
+    """The findings of a point; an empty list: clean. `streamed`: whether streams were asked for."""
     found: list[Finding] = []
+    if metrics.get("success_rate") == 0:
+        found.append(Finding("failed", "warn", "every request failed: there is nothing to measure"))
+    elif streamed and metrics.metric("ttft_ms", "p50") is None and metrics.get("success_rate"):
+        found.append(Finding("no_text", "warn", NO_TEXT))
     workers = client.workers if client else 1
     room = client is not None and workers * 2 <= min(client.cores, client.slots)
     more = f"use --workers {workers * 2} or another machine" if room else "use another machine"

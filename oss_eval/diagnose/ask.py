@@ -12,6 +12,7 @@ from oss_eval.diagnose.connect import ServerSession, open_session
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.messages import in_words
 from oss_eval.endpoint.server import describe_server
+from oss_eval.errors import EndpointError
 from oss_eval.load.client import Answer
 from oss_eval.records import RequestRecord
 from oss_eval.system.terminal import json_text, write_styled
@@ -36,9 +37,28 @@ def ask(prompt: str, task: Task, auth: Auth, verbose: bool) -> None:
         printer.end()
         if answer.record.status != "ok":
             raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
+        silent = not (answer.reply.text or answer.reply.reasoning or answer.reply.tool_calls)
         if verbose:
             sys.stdout.write(json_text(_document(line, answer)))
         sys.stderr.write(summary(answer.record) + "\n")
+        if silent:
+            raise EndpointError(f"{line.server.endpoint.url}: {' '.join(no_text(answer)[:1])}", no_text(answer)[1])
+
+
+def no_text(answer: Answer) -> tuple[str, str]:
+    """(what a successful response without any text is, what to do about it)."""
+    tokens = answer.record.completion_tokens
+    counted = "" if tokens is None else f", although the server counts {tokens} tokens"
+    field = answer.reply.unknown_field
+    if field:
+        return (
+            f"the answer has no text in a field that oss-eval knows{counted}; the field {field!r} holds one",
+            "choose the server's API with --api, or let the server send `content` and `reasoning`",
+        )
+    return (
+        f"the answer has no text{counted}",
+        "its tokens are in no readable channel: check the model's chat template, or try --api completions",
+    )
 
 
 class _Printer:

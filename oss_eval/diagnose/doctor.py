@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from oss_eval.config.task import Task
+from oss_eval.diagnose.ask import no_text
 from oss_eval.diagnose.connect import ServerSession, open_session
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import Endpoint
@@ -186,6 +187,8 @@ def _streaming(answer: Answer, task: Task) -> Check:
     record = answer.record
     if not task.stream:
         return Check("streaming", WARN, "not asked for", "TTFT and TPOT need it: leave out --no-stream")
+    if not record.n_events and record.completion_tokens:
+        return Check("streaming", FAIL, *no_text(answer))
     if record.n_events < 2:
         return Check("streaming", FAIL, "the answer came in one piece", "TTFT and TPOT can't be measured")
     shared = f"{record.n_shared} of {record.n_events} token events arrived with another"

@@ -278,7 +278,11 @@ class _Sweep:
             point.point_id: [
                 asdict(finding)
                 for finding in check_point(
-                    point.metrics, self.clients.get(point.point_id), "user" in point.clock_sources, point.failures
+                    point.metrics,
+                    self.clients.get(point.point_id),
+                    "user" in point.clock_sources,
+                    point.failures,
+                    self.task.stream,
                 )
             ]
             for point in report.points

@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 import orjson
 
-from oss_eval.probe.apis import DIALECTS, Template, count, error_text, learn, merge_tool_calls
+from oss_eval.probe.apis import DIALECTS, Delta, Template, count, error_text, learn, merge_tool_calls
 from oss_eval.probe.sse import SseDecoder
 from oss_eval.probe.think_tags import ThinkSplitter
 from oss_eval.records import RequestRecord
@@ -63,6 +63,8 @@ class Reply:
     retry_after: str | None = None
     """The Retry-After header."""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    unknown_field: str = ""
+    """A field that held text and is none that we know."""
 
 
 class ResponseDecoder:
@@ -109,6 +111,8 @@ class ResponseDecoder:
         self._stamp = 0
         self.events = array("q")  # offsets of the token events so far
         self._event_tokens: list[int] = []
+        self._empty = array("q")  # offsets of events with an empty text
+        self._empty_end: int | None = None  # the same for the event with the stop reason
         self._tokens_so_far = 0
         self._template: Template | None = None
         self._usage: dict[str, Any] | None = None
@@ -237,6 +241,7 @@ class ResponseDecoder:
         if self._keep and delta.tool_calls:
             merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
         if not delta.is_token:
+            self._without_text(delta)
             return
         if delta.text and self.record.leaked is None:
             self.record.leaked = delta.text.lstrip().startswith(LEAKS)
@@ -251,6 +256,39 @@ class ResponseDecoder:
                 self._tokens_so_far = total
         if self._keep:
             self._say(delta.text, delta.reasoning)
+
+    def _without_text(self, delta: Delta) -> None:
+        """An event without text. One with an empty text may stand for a token: `_count_empty` decides."""
+        if delta.unknown and not self.reply.unknown_field:
+            self.reply.unknown_field = delta.unknown
+        if not delta.is_empty or (delta.opens and not self.events and not self._empty):
+            return  # the role alone
+        offset = self._stamp - (self.record.start_ns or 0)
+        if delta.finish_reason:
+            self._empty_end = offset
+        else:
+            self._empty.append(offset)
+
+    def _count_empty(self) -> None:
+        """Count events with an empty text as token events, if that gives the server's own count of tokens.
+
+        A server sends one for a token whose text is not complete (half a character in UTF-8) or can't be shown.
+        Without them a first token would come late, and the gaps and the TPOT would be wrong. Elsewhere they are
+        signs of life during hidden reasoning. The stop token, which has no event, may be in the server's count.
+        """
+        record = self.record
+        missing = (count(self._usage, "completion_tokens") or 0) - len(self.events)
+        found = array("q", self._empty)
+        if self._empty_end is not None and missing > len(found):
+            found.append(self._empty_end)
+        if self._event_tokens or not found or missing - len(found) not in (0, 1):
+            return
+        only_answer = record.first_answer_ns is not None and record.first_answer_ns == record.first_token_ns
+        self.events = array("q", sorted([*self.events, *found]))
+        start = record.start_ns or 0
+        record.first_token_ns, record.last_token_ns = start + self.events[0], start + self.events[-1]
+        if only_answer:
+            record.first_answer_ns = record.first_token_ns
 
     def _say(self, text: str, reasoning: str) -> None:
         self._text.append(text)
@@ -276,6 +314,8 @@ class ResponseDecoder:
         record.end_ns = self._stamp or None
         if self._events is None and self._headers_done and not error_kind:
             self._whole_body()
+        if self.events and (self._empty or self._empty_end is not None):
+            self._count_empty()
         if self.events:
             record.event_ns = self.events
             record.n_events = len(self.events)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.checks import NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
@@ -198,12 +199,19 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
             row.append(f"{p50:>5} {p90:>5} {_tail(point, metric, notes):>6}")
         table.add_row(*row)
         per_chunk = point.metrics.get("tokens_per_chunk")
+        if per_chunk is not None and per_chunk < 0.98:
+            notes.append(
+                f"the server counts {per_chunk:.2f} tokens a chunk (concurrency {point.parallel}): some carry none"
+            )
         if per_chunk is not None and per_chunk > 1.05:
             notes.append(
                 f"token gaps are gaps between chunks of {per_chunk:.2f} tokens (concurrency {point.parallel})"
             )
     if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
-        notes.append("TTFT and TPOT need streaming; this run did not stream")
+        streamed = (report.manifest.get("task") or {}).get("stream", True)
+        told = any(check["message"] == NO_TEXT for point in report.points for check in point.checks or ())
+        if not (streamed and told):
+            notes.append(NO_TEXT if streamed else "TTFT and TPOT need streaming; this run did not stream")
     return table
 
 

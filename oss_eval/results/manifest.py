@@ -121,7 +121,7 @@ class _Manifest(TypedDict, total=False):
     begun: list[str] | None
     environment: dict[str, Any] | None
     sessions: list[_Session] | None
-    broke_off: str | None
+    broke_off: dict[str, Any] | None
     client: dict[str, _Client] | None
     checks: dict[str, list[_Check] | None] | None
     run_checks: list[_Check] | None

@@ -56,6 +56,12 @@ class Delta:
     """The server's own timings, as sent."""
     done: bool = False
     """Whether this event ends the stream."""
+    is_empty: bool = False
+    """Whether it carries an empty text, which may stand for a token that has none yet: half a character, say."""
+    opens: bool = False
+    """Whether it names the role, as the first event of a chat does."""
+    unknown: str = ""
+    """Name of a field that holds text and is none that we know."""
 
 
 Read = Callable[[Any], Delta]
@@ -158,6 +164,7 @@ def learn(event: bytes, delta: Delta, read: Read) -> Template | None:
         is_answer=delta.is_answer,
         text="\x7f" if delta.text else "",
         reasoning="\x7f" if delta.reasoning else "",
+        opens=delta.opens,
     )
     return Template(before, after, delta.is_answer) if again == expected else None
 

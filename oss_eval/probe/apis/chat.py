@@ -89,12 +89,23 @@ def read_event(payload: Any) -> Delta:
     return delta
 
 
+REASONING = ("reasoning_content", "reasoning")
+KNOWN = frozenset("role name id object finish_reason stop_reason type function_call audio".split())
+"""Fields of a delta or a choice that hold a text which is no answer."""
+
+
 def _read_part(part: dict[str, Any], delta: Delta, first: bool) -> None:
     """`first`: the first of several answers, or the only one. The others' tokens count, their text stays out."""
     answer = part.get("content") or part.get("text") or part.get("refusal")
     if isinstance(answer, list):  # content parts (Mistral, some gateways)
         answer = "".join(str(p.get("text", "")) for p in answer if isinstance(p, dict))
     reasoning = part.get("reasoning_content") or part.get("reasoning") or _details(part.get("reasoning_details"))
+    delta.opens |= "role" in part
+    if first and not answer and not reasoning:
+        delta.is_empty |= any(part.get(key) == "" for key in ("content", "text", *REASONING))
+        delta.unknown = delta.unknown or next(
+            (str(key) for key, value in part.items() if value and isinstance(value, str) and key not in KNOWN), ""
+        )
     if answer and isinstance(answer, str):
         delta.is_token = delta.is_answer = True
         delta.text += answer if first else ""
