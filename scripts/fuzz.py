@@ -32,6 +32,10 @@ def fuzz(name: str, seconds: int, corpus: str) -> None:
         "response": text.HTTP + text.WIRE, "task_file": text.YAML,
         "endpoint_file": text.YAML, "answer": text.TEXT, "address": text.QUERY,
         "simulator_url": [b"speed=", b"fault=", b"reset:", b"all:0.1", b"&", b"rate=1"], "parquet": [],
+        "manifest": [b'"name": 5', b"1e999", b"[" * 50, b'"\\ud800"', b"null"],
+        "models": [b"[[[", b'{"id": 5}', b"1e999"],
+        "terminal": [b"\x1b]52;c;x\x07", b"\x1b[2J", b"\x9b2J", b"\xe2\x80\xae"],
+        "host": [b"localhost:7860", b"[::1]:80", b"evil.example", b"127.0.0.1.evil", b"known.example"],
     }[name]  # fmt: skip
     for number, word in enumerate(words):
         (Path(corpus) / f"word-{number}").write_bytes(b"\x07" + word)

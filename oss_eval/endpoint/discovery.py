@@ -128,8 +128,15 @@ def models(endpoint: Endpoint, timeout: float) -> list[str]:
         raise unreachable(endpoint, failure_reason(error), timeout) from None
     except Exception as error:  # noqa: BLE001 (http.client raises its own kind for what is not HTTP)
         raise not_openai(endpoint, f"its answer is not HTTP ({type(error).__name__})") from None
+    found = model_names(body)
+    if found is None:
+        raise not_openai(endpoint, "GET /models did not return a list of models")
+    return found
+
+
+def model_names(body: bytes) -> list[str] | None:
+    """The names in the body of a response to `GET /models`; None for what is no list of models."""
     try:
-        data = json.loads(body)["data"]
-        return [str(model["id"]) for model in data]
+        return [str(model["id"]) for model in json.loads(body)["data"]]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise not_openai(endpoint, "GET /models did not return a list of models") from None
+        return None

@@ -6,8 +6,11 @@ Shared by the property tests (`test_hostile`) and by the fuzzer (`scripts/fuzz.p
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,15 +18,22 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from oss_eval.analysis import fsck, perf_summary
 from oss_eval.analysis.bench_summary import groups
 from oss_eval.bench.scoring.leaks import final_text
 from oss_eval.bench.scoring.scorers import MAY_HANG, SCORERS
+from oss_eval.cli.output import _outputs
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.config.task import validated
 from oss_eval.config.task_files import read_task
 from oss_eval.endpoint import profiles
+from oss_eval.endpoint.discovery import model_names
 from oss_eval.errors import OssEvalError
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Batch
@@ -34,6 +44,9 @@ from oss_eval.probe.sse import SseDecoder
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader
 from oss_eval.simulator.process import parse_sim_url
+from oss_eval.system.terminal import json_text, open_console, printable
+from oss_eval.viewer.guard import Guard
+from oss_eval.viewer.run_index import StoredRun
 
 ROOT = Path(__file__).parent.parent.parent
 BUDGET = 5.0
@@ -230,10 +243,79 @@ def address(data: bytes) -> None:
     import_module(f"oss_eval.viewer.pages.{found.page}").draw(library(), found, words("en"))
 
 
+def manifest(data: bytes) -> None:
+    """A stored run whose manifest is these bytes, or has some of its own replaced by them."""
+    run = example("sweep-a")
+    file = run / "manifest.json"
+    content = file.read_bytes()
+    changed = data[1:]
+    if data and data[0] % 4:
+        place = int.from_bytes(data[1:3], "big") % len(content)
+        changed = content[:place] + data[3:] + content[place + (len(data[3:]) if data[0] % 4 == 1 else 1) :]
+    try:
+        file.write_bytes(changed)
+        for read in (_shown, lambda path: fsck.as_json(path, fsck.examine(path))):
+            with contextlib.suppress(OssEvalError):
+                read(run)
+        found = StoredRun(run.name, run, ())
+        assert found.problems or found.manifest
+        assert all(isinstance(text, str) for text in (found.created, found.label, found.model, found.task))
+    finally:
+        file.write_bytes(content)
+
+
+def _shown(path: Path) -> None:
+    document, tables = _outputs(path, grid=False)
+    orjson.dumps(document())
+    tables(Console(file=io.StringIO(), width=80))
+
+
+def models(data: bytes) -> None:
+    """The body of a response to GET /models, as it is and within a list."""
+    for body in (data, b'{"data": [{"id": %s}]}' % data, b'{"data": %s}' % data):
+        names = model_names(body)
+        assert names is None or all(isinstance(name, str) for name in names)
+
+
+OURS = re.compile(r"\x1b\[[0-9;]*m")
+FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def terminal(data: bytes) -> None:
+    """No control byte of a text survives, neither written plainly nor by rich with styles."""
+    text = data.decode("utf-8", "surrogateescape") + data.decode("latin-1")
+    assert not FORBIDDEN.search(printable(text))
+    before, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        console = open_console(force_terminal=True, color_system="standard", width=60)
+        table = Table(title=Text(text))
+        table.add_column(Text(text))
+        table.add_row(Text(text, "bold red"))
+        console.print(table)
+        console.print(text, markup=False)
+        written = sys.stdout.getvalue()
+    finally:
+        sys.stdout = before
+    assert not FORBIDDEN.search(OURS.sub("", written)), repr(written[:200])
+    assert not FORBIDDEN.search(json_text({"text": data.decode("utf-8", "replace")}))
+
+
+def host(data: bytes) -> None:
+    """A viewer on loopback is asked under a name; only its own ones are answered."""
+    name = data.decode("latin-1")
+    guard = Guard(None, "127.0.0.1", ["known.example"], share=False)  # type: ignore[arg-type]
+    refused = guard._refused({"path": "/", "method": "GET"}, {"host": name})
+    bare = name.strip().lower().rpartition(":")[0] or name.strip().lower() if ":" in name else name.strip().lower()
+    own = ("localhost", "known.example", "127.", "[", ":", "::")
+    if not bare.startswith(own) and not name.strip().lower().startswith(own):
+        assert refused is not None, name
+        assert refused[0] == 403
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "sse": sse, "lines": lines, "response": response, "body": body, "task_file": task_file,
     "endpoint_file": endpoint_file, "parquet": parquet, "answer": answer, "simulator_url": simulator_url,
-    "address": address,
+    "address": address, "manifest": manifest, "models": models, "terminal": terminal, "host": host,
 }  # fmt: skip
 
 

@@ -94,6 +94,32 @@ def test_damaged_parquet(data: bytes) -> None:
     attempt("parquet", data)
 
 
+@SLOW
+@given(st.binary(max_size=40))
+@example(b'\x03\x00\x2a"name": 5')
+@example(b"\x00" + b"[" * 100_000)
+@example(b'\x00{"schema_version": 1e999}')
+def test_damaged_manifest(data: bytes) -> None:
+    attempt("manifest", data)
+
+
+@given(st.one_of(st.binary(max_size=60), st.sampled_from([b"[" * 100_000, b'"\\ud800"', b"1e999", b"null", b"5"])))
+def test_model_list(data: bytes) -> None:
+    attempt("models", data)
+
+
+@given(st.binary(max_size=60))
+@example(b"\x1b]52;c;eA==\x07\x1b[2J\x9b31m\xe2\x80\xae")
+@example("\u2066\u0085\r\x7f".encode())
+def test_terminal_output(data: bytes) -> None:
+    attempt("terminal", data)
+
+
+@given(st.one_of(st.binary(max_size=40), st.sampled_from([b"evil.example:7860", b"127.0.0.1.evil.example", b""])))
+def test_host_header(data: bytes) -> None:
+    attempt("host", data)
+
+
 def test_the_budget_ends_what_hangs() -> None:
     def hang() -> None:
         with budget(0.2):
