@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class RequestClient:
         secrets: tuple[str, ...] = (),
     ) -> None:
         """`secrets` are removed from what servers say: answers, reasoning, tool calls, finish reasons."""
-        setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total)
+        setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total, _most(reading))
         self._worker = WorkerProcess(0, setup)
         self._limits, self._reading = limits, reading or DecodeOptions()
         self._secrets = secrets
@@ -220,6 +221,10 @@ class _Redacting:
     def _pass(self, answer: str, reasoning: str) -> None:
         if answer or reasoning:
             self._on_text(answer, reasoning)
+
+
+def _most(reading: DecodeOptions | None) -> int:
+    return sys.maxsize if reading is None or reading.most_bytes is None else reading.most_bytes
 
 
 def _gone() -> OssEvalError:

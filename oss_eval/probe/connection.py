@@ -12,6 +12,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 
@@ -46,11 +47,13 @@ class Connection:
         "_keep",
         "_last",
         "_loop",
+        "_most_bytes",
         "_open",
         "_outgoing",
         "_pending",
         "_poller",
         "_read_count",
+        "_received",
         "_recvmsg",
         "_sink",
         "_sock",
@@ -74,12 +77,15 @@ class Connection:
         target: Target,
         context: ssl.SSLContext | None,
         sink: ReadSink,
+        most_bytes: int = sys.maxsize,
     ) -> None:
+        """A response of more than `most_bytes` is ended as `too_large`."""
         self._loop = loop
         self._poller = poller
         self._target = target
         self._context = context
         self._sink = sink
+        self._most_bytes = most_bytes
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self._open = False
@@ -212,7 +218,7 @@ class Connection:
         self._headers_done = False
         self._framed_by_eof = True
         self._counted = self._streamed = self._keep = False
-        self._read_count = 0
+        self._read_count = self._received = 0
         done = self._done = self._loop.create_future()
         wire = request if self._tls is None else self._encrypt(request)
         self.begun = self._loop.time()
@@ -313,6 +319,11 @@ class Connection:
             return
         self.last_seen_ns = seen_ns
         self._read_count += 1
+        self._received += len(data)
+        if self._received > self._most_bytes:
+            self._sink(self._tag, kernel_ns, seen_ns, data)
+            self.give_up("too_large", f"cut after {self._most_bytes:,} bytes (--max-response-bytes)")
+            return
         self._sink(self._tag, kernel_ns, seen_ns, data)
         try:
             self.feed(data)

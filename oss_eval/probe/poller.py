@@ -38,32 +38,62 @@ class Poller:
         self._looks = 0
         self._since = time.monotonic()
         self._not_before = 0.0
+        self.paused = False
+        """Whether nothing is read at present."""
         if patient and hasattr(select, "epoll"):
             self._epoll = select.epoll()
             loop.add_reader(self._epoll.fileno(), self._ready)
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call back whenever there is something to read."""
-        if self._epoll is None:
-            self._loop.add_reader(descriptor, callback)
-            return
         self._callbacks[descriptor] = callback
-        self._epoll.register(descriptor, select.EPOLLIN)
+        if self._epoll is not None:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        elif not self.paused:
+            self._loop.add_reader(descriptor, callback)
 
     def forget(self, descriptor: int) -> None:
         """Stop; to be called before the descriptor is closed."""
+        if self._callbacks.pop(descriptor, None) is None:
+            return
         if self._epoll is None:
             self._loop.remove_reader(descriptor)
-        elif self._callbacks.pop(descriptor, None) is not None:
+        else:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(descriptor)
+
+    def pause(self) -> None:
+        """Read nothing, until `resume`: the sockets fill up, and the servers have to wait."""
+        if self.paused:
+            return
+        self.paused = True
+        if self._epoll is None:
+            for descriptor in self._callbacks:
+                self._loop.remove_reader(descriptor)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        else:
+            self._loop.remove_reader(self._epoll.fileno())
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self.paused:
+            return
+        self.paused = False
+        if self._epoll is None:
+            for descriptor, callback in self._callbacks.items():
+                self._loop.add_reader(descriptor, callback)
+        elif not self._epoll.closed:
+            self._looks, self._since = 0, time.monotonic()
+            self._loop.add_reader(self._epoll.fileno(), self._ready)
 
     def close(self) -> None:
         """Stop watching all descriptors."""
         if self._epoll is not None:
             if self._timer is not None:
                 self._timer.cancel()
-            else:
+            elif not self.paused:
                 self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
 
@@ -71,7 +101,7 @@ class Poller:
         """A socket is readable: serve it at once, and start to pause if this happens too often."""
         self._look()
         self._looks += 1
-        if self._looks < LOOKS:
+        if self._looks < LOOKS or self.paused:
             return
         now = time.monotonic()
         often = self._not_before < now < self._since + LOOKS * PAUSE_SECONDS
@@ -87,7 +117,7 @@ class Poller:
 
     def _after_pause(self) -> None:
         ready = self._look()
-        if self._epoll is None or self._epoll.closed:
+        if self._epoll is None or self._epoll.closed or self.paused:
             return
         if TRICKLE <= ready <= min(FLOOD, CROWD * len(self._callbacks)):
             self._timer = self._loop.call_later(PAUSE_SECONDS, self._after_pause)
@@ -104,6 +134,6 @@ class Poller:
         ready = self._epoll.poll(0, max(64, len(callbacks)))
         for descriptor, _ in ready:
             callback = callbacks.get(descriptor)
-            if callback is not None:
+            if callback is not None and not self.paused:
                 callback()
         return len(ready)

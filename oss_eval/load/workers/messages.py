@@ -10,6 +10,7 @@ import asyncio
 import pickle
 import socket
 import struct
+import sys
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ class Setup:
     connect_timeout: float
     read_timeout: float
     total_timeout: float
+    most_bytes: int = sys.maxsize
+    """Of a response, as it arrives; a larger one is ended."""
 
 
 @dataclass(slots=True)

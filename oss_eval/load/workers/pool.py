@@ -7,6 +7,7 @@ progress bar: timestamps are taken by the kernel, and the workers continue meanw
 from __future__ import annotations
 
 import selectors
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -115,8 +116,9 @@ class WorkerPool:
         self._interrupts = interrupts
         self._limits = limits
         self._reading = reading or DecodeOptions()
+        most = sys.maxsize if self._reading.most_bytes is None else self._reading.most_bytes
         self._workers = [
-            WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total))
+            WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total, most))
             for n in range(workers)
         ]
         self._selector = selectors.DefaultSelector()
@@ -190,34 +192,41 @@ class WorkerPool:
     ) -> Iterator[tuple[WorkerProcess, Any]]:
         """One message of `kind` from each live worker; batches that arrive meanwhile are decoded."""
         waiting = {worker for worker in used if worker.number not in state.dead}
-        next_idle, known = 0.0, time.monotonic()
+        next_idle = 0.0
+        known = dict.fromkeys(waiting, time.monotonic())
+        """Until when everything is known that each worker has seen."""
         while waiting and not self._stop(used, state):
-            looked, emptied = time.monotonic(), True
-            for key, _ in self._selector.select(0.1):
-                worker = key.data
+            looked = time.monotonic()
+            ready = [key.data for key, _ in self._selector.select(0.1)]
+            known.update((worker, looked) for worker in known if worker not in ready)
+            for worker in ready:
                 try:
                     data = worker.socket.recv(RECEIVE_BYTES)
                 except ConnectionError:
                     data = b""
-                emptied &= len(data) < RECEIVE_BYTES
+                if len(data) < RECEIVE_BYTES:
+                    known[worker] = looked
                 if not data:
                     waiting.discard(worker)
                     self._worker_died(worker, state)
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
                         state.replies.take(worker.number, message)
+                        if message.seen_ns:
+                            age = (time.time_ns() - message.seen_ns[-1]) / 1e9
+                            known[worker] = max(known.get(worker, 0.0), min(looked, time.monotonic() - age))
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
-            # A request is not overdue while its tokens wait in our own queue, behind a slow disk or a merge of
-            # parts.
-            known = looked if emptied else known
             now = time.monotonic()
             if now >= next_idle:
                 next_idle = now + 0.1
                 reason = state.listener.idle(len(state.replies), state.replies.tokens)
                 state.broken = state.broken or reason
-                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, known):
+                # A request is not overdue while its tokens wait in our own queue, behind a slow disk or a merge of
+                # parts.
+                until = min(known.values(), default=now)
+                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, until):
                     self._workers[number].send(what)
 
     def _worker_died(self, worker: WorkerProcess, state: _PointState) -> None:

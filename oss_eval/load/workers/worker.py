@@ -45,9 +45,9 @@ from oss_eval.probe.outcome import ConnectionFailed
 from oss_eval.probe.poller import Poller
 
 TICK_SECONDS = 0.1
-BATCH_READS = 500
-"""Reads are passed to the main process after this time, or at this number: seldom enough to be cheap, few enough
-that a transfer blocks the loop for well under a millisecond."""
+BATCH_READS, BATCH_BYTES = 500, 1 << 20
+"""Reads are passed to the main process after this time, at this number or at this size: seldom enough to be cheap,
+few enough that a transfer blocks the loop for well under a millisecond, and that decoding one takes no second."""
 CLIENT_PAUSE = 0.2
 """Seconds between attempts to connect while this machine has no free port or file."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
@@ -55,7 +55,8 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
 OPENING_AT_ONCE = 64
 """Connections that are opened at the same time: below the listen backlog of usual servers."""
 BACKLOG_BYTES = 64 << 20
-"""Reads that the main process has not taken; above this no new request is sent, so that memory is bounded."""
+"""Reads that the main process has not taken; above this no new request is sent and nothing is read, until half of
+it is taken: memory is bounded. Kernel timestamps are taken all the same."""
 
 
 class Worker:
@@ -70,6 +71,7 @@ class Worker:
         self._inbound: asyncio.Queue[Any] = asyncio.Queue()
         self._batch = Batch()
         self._reads: list[bytes] = []
+        self._read_bytes = 0
         self._connections: list[Connection] = []
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
@@ -196,7 +198,7 @@ class Worker:
     def _connection(self, server: int) -> Connection:
         """A connection to one of the servers."""
         target, context = self.setup.targets[server], self._contexts[server]
-        connection = Connection(self._loop, self._poller, target, context, self._on_read)
+        connection = Connection(self._loop, self._poller, target, context, self._on_read, self.setup.most_bytes)
         self._server_of[connection] = server
         return connection
 
@@ -302,10 +304,8 @@ class Worker:
             if outcome.stale and attempt == 1:
                 continue
             break
-        return (
-            tag, attempt, outcome.start_ns, time.time_ns(), outcome.error_kind, outcome.error_message, server,
-            scheduled_ns,
-        )  # fmt: skip
+        kind, message = outcome.error_kind, outcome.error_message
+        return tag, attempt, outcome.start_ns, time.time_ns(), kind, message, server, scheduled_ns
 
     # -- single requests -------------------------------------------------------------------------------
 
@@ -346,7 +346,8 @@ class Worker:
         batch.kernel_ns.append(kernel_ns)
         batch.seen_ns.append(seen_ns)
         self._reads.append(data)
-        if len(self._reads) >= BATCH_READS:
+        self._read_bytes += len(data)
+        if len(self._reads) >= BATCH_READS or self._read_bytes >= BATCH_BYTES:
             self._flush()
 
     async def _tick(self) -> None:
@@ -355,6 +356,8 @@ class Worker:
             await asyncio.sleep(TICK_SECONDS)
             self._longest_stall = max(self._longest_stall, time.monotonic() - due)
             self._flush()
+            if self._poller.paused and self._outbox.queued < BACKLOG_BYTES / 2:
+                self._poller.resume()
 
     def _flush(self) -> None:
         batch = self._batch
@@ -363,8 +366,10 @@ class Worker:
         begun = time.thread_time()
         batch.lengths = array("q", map(len, self._reads))
         batch.data = b"".join(self._reads)
-        self._batch, self._reads = Batch(), []
+        self._batch, self._reads, self._read_bytes = Batch(), [], 0
         self._outbox.put(batch)
+        if self._outbox.queued > BACKLOG_BYTES:
+            self._poller.pause()
         self._longest_flush = max(self._longest_flush, time.thread_time() - begun)
 
     async def _watch(self) -> None:
@@ -379,7 +384,7 @@ class Worker:
                 if now - connection.begun > limits.total_timeout:
                     message = f"not finished within {limits.total_timeout:g} s"
                     connection.give_up("timeout_total", message)
-                elif connection.silent(now) > limits.read_timeout:
+                elif connection.silent(now) > limits.read_timeout and not self._poller.paused:
                     connection.give_up("timeout_idle", f"no byte within {limits.read_timeout:g} s")
 
 
