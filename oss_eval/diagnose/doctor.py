@@ -16,6 +16,7 @@ from oss_eval.config.task import Task
 from oss_eval.diagnose.ask import no_text
 from oss_eval.diagnose.connect import ServerSession, open_session
 from oss_eval.endpoint.auth import Auth
+from oss_eval.endpoint.discovery import LISTED, LONGEST_NAME
 from oss_eval.endpoint.endpoint import Endpoint
 from oss_eval.endpoint.http import get
 from oss_eval.endpoint.identify import Identity, identify
@@ -79,19 +80,41 @@ def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check
         if endpoint.base.scheme == "https":
             trusted = "any certificate is trusted" if auth.insecure else "certificate trusted"
             note(Check("TLS", WARN if auth.insecure else PASS, trusted))
-        answer = line.ask("Say hello in one short sentence.", line.generation(max_tokens=256))
-        if answer.record.status != "ok":
-            raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
-        for change in line.capabilities.notes:
-            note(Check("request fields", WARN, change, "done by itself in every command"))
-        note(_streaming(answer, task))
-        note(_usage(answer))
-        note(_reasoning(line, answer))
-        note(_lengths(line))
-        for check in _effort(line):
-            note(check)
-        note(Check("requests", PASS, f"{line.requests_sent} sent"))
+        answer = _hello(line)
+        if answer.record.status == "ok" or not _only_chat_fails(line, answer, task):
+            _talk(line, answer, task, note)
+            return found
+        reason = (answer.record.error_message or str(answer.record.error_kind)).splitlines()[0][:160]
+        note(Check("chat", FAIL, reason, "completions are looked at instead; base models need --api completions"))
+    completions = task.model_copy(update={"api": "completions", "url": [endpoint.base_url + endpoint.query]})
+    with open_session(completions, auth) as line:
+        _talk(line, _hello(line), completions, note)
     return found
+
+
+def _hello(line: ServerSession) -> Answer:
+    return line.ask("Say hello in one short sentence.", line.generation(max_tokens=256))
+
+
+def _only_chat_fails(line: ServerSession, answer: Answer, task: Task) -> bool:
+    """Whether the server refuses a chat in a way that leaves completions to be tried: no chat template, say."""
+    status = answer.record.http_status or 0
+    return line.server.endpoint.api == "chat" and task.api == "openai" and status in (400, 404, 405, 422, 500, 501)
+
+
+def _talk(line: ServerSession, answer: Answer, task: Task, note: Callable[[Check | None], None]) -> None:
+    """The checks that need answers. Raises OssEvalError if the first one failed."""
+    if answer.record.status != "ok":
+        raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
+    for change in line.capabilities.notes:
+        note(Check("request fields", WARN, change, "done by itself in every command"))
+    note(_streaming(answer, task))
+    note(_usage(answer))
+    note(_reasoning(line, answer))
+    note(_lengths(line))
+    for check in _effort(line):
+        note(check)
+    note(Check("requests", PASS, f"{line.requests_sent} sent"))
 
 
 def _server(identity: Identity, simulated: bool) -> Check:
@@ -121,7 +144,12 @@ def _models(endpoint: Endpoint, model: str) -> Check:
     seen += f", {quantization}" if quantization else ""
     seen += f"; {len(data)} served" if len(data) > 1 else ""
     if not entry:
-        return Check("model", WARN, f"{seen}; it is not in the server's list", "check --model")
+        names = [str(m["id"])[:LONGEST_NAME] for m in data if isinstance(m, dict) and "id" in m]
+        more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+        return Check(
+            "model", WARN, f"{seen}; it is not in the server's list",
+            f"check --model; served are {', '.join(names[:LISTED])}{more}" if names else "check --model",
+        )  # fmt: skip
     return Check("model", PASS, seen)
 
 
@@ -281,6 +309,8 @@ def _lengths(line: ServerSession) -> Check:
 
 def _effort(line: ServerSession) -> list[Check]:
     """Which effort style the server accepts, and whether it has an effect."""
+    if line.server.endpoint.api == "completions":
+        return [Check("effort", PASS, "not looked at: the completions API has no field for it")]
     styles = [line.capabilities.effort_style]
     if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
         styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]

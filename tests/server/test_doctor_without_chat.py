@@ -1,0 +1,39 @@
+"""`doctor` where the chat API fails, and where the named model is not served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from tests.helpers.commands import Command
+from tests.helpers.scripted_server import LAST_CHUNK, SSE_HEAD, ScriptedServer, Step, body_of, chunk, json_reply
+
+
+def base_model(number: int, request: bytes) -> Sequence[Step]:
+    """A server of a base model: no chat template."""
+    if request.startswith(b"GET"):
+        return [json_reply(b'{"object": "list", "data": [{"id": "base-7b"}, {"id": "base-13b"}]}')]
+    if b"/chat/completions" in request.partition(b"\r\n")[0]:
+        return [json_reply(b'{"error": {"message": "the model has no chat template"}}', "400 Bad Request")]
+    wanted = body_of(request).get("max_tokens") or 16
+    count = min(wanted, 8)
+    events = [{"choices": [{"index": 0, "text": f" word{i}", "finish_reason": None}]} for i in range(count)]
+    events += [{"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
+               {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": count}}]  # fmt: skip
+    return [SSE_HEAD + b"".join(chunk(b"data: %s\n\n" % json.dumps(e).encode()) for e in events) + LAST_CHUNK]
+
+
+def test_completions_are_looked_at_when_chat_fails(oss_eval: Command) -> None:
+    with ScriptedServer(base_model) as server:
+        done = oss_eval("doctor", "--url", server.url, "--model", "base-7b")
+    assert done.returncode == 1
+    assert "fail chat: the model has no chat template" in done.stdout
+    assert "--api completions" in done.stdout
+    assert "pass token counts: usage comes with the answer" in done.stdout
+    assert "not looked at: the completions API has no field for it" in done.stdout
+
+
+def test_a_wrong_model_name_lists_what_is_served(oss_eval: Command) -> None:
+    with ScriptedServer(base_model) as server:
+        done = oss_eval("doctor", "--url", server.url, "--model", "base-70b", "--api", "completions")
+    assert "served are base-7b, base-13b" in done.stdout
