@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 _DENIAL = (
     r"\b(?:not|never|neither|nor|cannot|no\s+longer|wrong|incorrect|false|mistake\w*|impossible|unlikely|doubt)\b|n[’']t\b"
@@ -58,30 +59,61 @@ def meant(before: str) -> bool:
     return not (_UNMEANT.search(clause) or _CONDITIONAL.search(sentence) or sentence.count('"') % 2)
 
 
-_WRONG = (
-    r"(?:not\s+(?:right|correct|true|the\s+answer)|wrong|incorrect|a\s+mistake|impossible|(?:right|correct)\s*\?)"
-)
-_BACK = re.compile(
-    r"\W*(?:(?:but|oh|um|ah)\W+)*(?:no\s*[,.:;!—–-]|nope\b|wait\b|actually\b|hmm+|oops|sorry\b|correction\b|scratch\s+that"
-    r"|on\s+second\s+thoughts?|hold\s+on|never\s*mind|not\s+quite|just\s+kidding|or\s+(?:is\s+it|rather|it\s+could)"
-    r"|i\s+(?:made|was\s+wrong|take\s+that|mean\b|meant|misread|misc\w+)|i(?:[’']m|\s+am)\s+(?:not|un)\s*(?:sure|certain)"
-    rf"|(?:this|that|it|which)(?:\s+answer)?(?:\s+(?:is|was|seems|must\s+be|can(?:not|[’']t)\s+be)|[’']s)\s+{_WRONG}"
-    r"|(?:or\s+)?(?:maybe|perhaps|possibly|alternatively)\b|another\s+(?:possible\s+)?answer"
-    r"|(?:it|the\s+answer|this)\s+(?:could|might|may)\b|不对|等等|错了|不，|或者|也可能|抱歉|更正)",
+_BUT = r"\W*(?:(?:but|oh|um|ah|so)\W+)*"
+_STRONG = re.compile(
+    _BUT + r"(?:nope\b|wait\b|hmm+|oops|sorry\b|correction\b|scratch\s+that|on\s+second\s+thoughts?|hold\s+on"
+    r"|never\s*mind|not\s+quite|just\s+kidding"
+    r"|i\s+(?:made\s+an?\s+(?:\w+\s+)?(?:mistake|error)|was\s+wrong|take\s+that|misread|misc\w+)"
+    r"|i(?:[’']m|\s+am)\s+(?:not|un)\s*(?:sure|certain)|another\s+(?:possible\s+)?answer|or\s+(?:maybe|perhaps|possibly)\b"
+    r"|(?:actually|no)\W+(?:the\s+(?:\w+\s+)?answer|it(?:[’']s|\s+is|\s+should|\s+must)\b|i\b|no\b|\W*[-\d$\\])"
+    r"|不对|等等|错了|更正|抱歉|或者|也可能)",
     re.I,
 )
+"""Beginnings of a sentence that takes an answer back wherever it follows."""
+_WEAK = re.compile(
+    _BUT + r"(?:no\s*[,.:;!—–-]|no$|actually\b(?!\W+(?:an?|one|there|we|you)\b)"
+    r"|(?:maybe|perhaps|possibly)\b|or\s+(?:is\s+it|rather|it\s+could)|i\s+mean\b"
+    r"|(?:this|that|it|which)(?:\s+answer)?(?:\s+(?:is|was|seems|must\s+be|can(?:not|[’']t)\s+be)|[’']s)\s+"
+    r"(?:not\s+(?:right|correct|true|the\s+answer)|wrong|incorrect|a\s+mistake|impossible|(?:right|correct)\s*\?)"
+    r"|(?:it|the\s+answer|this)\s+(?:could|might|may)\s+(?:also\s+)?(?:not\s+)?be\b"
+    r"(?!\s+(?:\w+ed|written|seen|shown|found|done)\b)|不，)",
+    re.I,
+)
+"""The same where it follows at once: later, it speaks of something else, such as another option."""
+_NO = re.compile(r"\W*no\b", re.I)
+_ABOUT_IT = re.compile(r"\b(?:that|this|right|correct|sure)\b", re.I)
+NEAR = 2
+"""Sentences that follow an answer at once."""
 
 
 def taken_back(after: str) -> bool:
     """Whether the text after an answer takes it back: `No, ...`, `Wait, ...`, `That is wrong.`, `Or maybe ...`."""
-    return any(_BACK.match(sentence) for sentence in sentences(after.lstrip(" \t$)}*.。\\]")))
+    found = sentences(after.lstrip(" \t$)}*.。\\]"))
+    return takes_back(after) or any(
+        _WEAK.match(sentence) and not _answers_itself(before, sentence)
+        for before, sentence in pairwise(["", *found[:NEAR]])
+    )
+
+
+def _answers_itself(before: str, sentence: str) -> bool:
+    """`Is 35 possible? No, ...`: the question is about something else than the answer."""
+    return before.rstrip().endswith("?") and _NO.match(sentence) is not None and not _ABOUT_IT.search(before)
+
+
+def takes_back(text: str) -> bool:
+    """Whether a sentence of the text takes back an answer that stands anywhere before it."""
+    found = sentences(text.lstrip(" \t$)}*.。\\]"))
+    return any(
+        _STRONG.match(sentence) and not _answers_itself(before, sentence)
+        for before, sentence in pairwise(["", *found])
+    )
 
 
 def last_doubt(text: str) -> int:
     """Where the last sentence begins that takes an answer back; -1 without one."""
     begin, last = 0, -1
     for match in [*_SENTENCE.finditer(text), None]:
-        if _BACK.match(text, begin, match.start() if match else len(text)):
+        if _STRONG.match(text, begin, match.start() if match else len(text)):
             last = begin
         begin = match.end() if match else begin
     return last

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from oss_eval.bench.scoring.language import DOUBTED, REACH, UNCLEAR, meant, sentences, taken_back
+from oss_eval.bench.scoring.language import DOUBTED, REACH, UNCLEAR, meant, sentences, taken_back, takes_back
 from oss_eval.bench.scoring.markup import plain_line, readable
 
 _KIND = r"(?:final|correct|right|best|overall|numerical|required|desired|simplified|exact)"
@@ -67,7 +67,7 @@ class _Lines:
         plain = [plain_line(line) for line in lines]
         later = [False]
         for line in reversed(plain):
-            later.append(later[-1] or taken_back(line))
+            later.append(later[-1] or takes_back(line))
         return cls(plain, later[::-1])
 
 
@@ -108,7 +108,7 @@ def _stated(lines: _Lines, number: int, start: int, said: str, rest: str) -> lis
     if not said.strip() and not rest and number + 1 < len(lines.plain) and len(lines.plain[number + 1]) < 200:
         number += 1
         said = lines.plain[number]
-    later = " ".join([*sentences(said)[1:], rest])
+    later = " ".join([*sentences(said)[1:], rest, *lines.plain[number + 1 : number + 2]])
     if not said.strip() or not meant(line[:start]) or taken_back(later) or lines.taken_back[number + 1]:
         return []
     label = _LABEL.fullmatch(line[:start]) is not None
