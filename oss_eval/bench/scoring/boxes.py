@@ -72,10 +72,27 @@ _BETWEEN = re.compile(
 )
 
 
+_WITHDRAWN = re.compile(
+    r"\b(?:retract|withdr[ae]w|discard|reject|take\s+back)\w*\b[^.\n]*$|\b(?:wrong|incorrect)\s+answer\s+(?:of|is|was)?\W*$",
+    re.I,
+)
+_VOID = re.compile(
+    r"[\s$\\)\]]*(?:is|was)\s+(?:wrong|incorrect|not\b|a\s+mistake|what\s+(?:i|most|many|some)\b)"
+    r"|[^.!?\n]{0,80}[,;]\s*(?:but\s+)?(?:that|this|it)\s+(?:is|was)\s+(?:wrong|incorrect|not\s+(?:right|correct)|a\s+mistake)",
+    re.I,
+)
+
+
+def _denied(text: str, box: Box) -> bool:
+    """Whether the sentence of a box denies or withdraws it."""
+    before = text[max(0, box.start - 80) : box.start]
+    return bool(_DENIED.search(before) or _WITHDRAWN.search(before) or _VOID.match(text, box.end))
+
+
 def box_group(text: str) -> tuple[list[Box], bool]:
     """(the last group of boxes with nothing but `,`, `and` or `or` between them, whether a box was cut)."""
     found, cut = boxes(text)
-    found = [box for box in found if not _DENIED.search(text[max(0, box.start - 40) : box.start])]
+    found = [box for box in found if not _denied(text, box)]
     group = found[-1:]
     for box in reversed(found[:-1]):
         if not _BETWEEN.fullmatch(text, box.end, group[0].start):

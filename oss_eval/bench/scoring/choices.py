@@ -7,15 +7,17 @@ import unicodedata
 from typing import Any
 
 from oss_eval.bench.scoring.answers import find_answer
-from oss_eval.bench.scoring.language import last_doubt, meant
+from oss_eval.bench.scoring.language import last_doubt, meant, taken_back
 from oss_eval.bench.scoring.markup import plain_line, readable, without_emphasis, without_styles
 from oss_eval.bench.scoring.statements import bold, statement_pattern
 from oss_eval.bench.types import Score
 
 _STATED = statement_pattern(
     r"|(?:options?|choices?)|(?:correct|right|best|true)\s+(?:letter|statement|response|one)",
-    r"|\bI(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|pick|select|go\s+with|opt\s+for|answer(?:\s+with)?)\s"
-    r"|(?:因此|所以|故|应该?|正确|的|我)*(?:选择|选项?)(?:应该?|就)?[是为]?\s*[:：]?(?=\s*[(（]?[A-ZＡ-Ｚ](?![A-Za-z]))",
+    r"|\b(?:that|which|this)\s+leaves\s+(?:us\s+with\s+)?(?:only\s+)?|\bleaving\s+(?:only\s+)?"
+    r"|\b(?:it|this)(?:['’]s|\s+is|\s+has\s+to\s+be|\s+must\s+be|\s+should\s+be)\s+(?=[(\[]?[A-Z](?:[)\]]|\W|$))"
+    r"|\bI(?:\s+would|\s+will|['’]d|['’]ll)?\s+(?:choose|pick|select|say|go\s+with|opt\s+for|answer(?:\s+with)?)\s|\blet['’]s\s+go\s+with\s|\b(?:definitely|clearly|surely)\s+(?=[(\[]?[A-Z][)\]]?\W*$)"
+    r"|(?:因此|所以|故|应该?|正确|的|我)*(?:(?:选择|选)(?:应该?|就)?[是为]?\s*[:：]?|选项\s*[是为:：]\s*[:：]?)(?=\s*[(（]?[A-ZＡ-Ｚ](?![A-Za-z]))",
 )
 _NAME = re.compile(r"[\s({\[\\$]*(?:(?:option|choice|letter|statement|answer|选项)\b\s*[:：]?)?[\s({\[\\$]*", re.I)
 _WORD = re.compile(r"([A-Z])(?![A-Za-z0-9'’])")
@@ -42,6 +44,9 @@ def letter_of(text: str) -> str | None:
     plain = re.sub(r"[\"'“”‘’<>]|\\[(\[)\]]", "", plain).strip()
     if re.fullmatch(r"[\W_]*[A-Za-z][\W_]*", plain):
         return None if "?" in plain else re.sub(r"[\W_]", "", plain).upper()
+    small = re.match(r"[(\[]?([a-j])[)\]]\s", plain)
+    if small:
+        return small.group(1).upper()
     named = _NAME.match(plain)
     begin = named.end() if named else 0
     match = _WORD.match(plain, begin)
@@ -91,7 +96,7 @@ def _letter(readings: list[str], boxed: bool) -> str | None:
 
 _CALLED = re.compile(
     r"(?<![A-Za-z'’])[(\[]?([A-Z])[)\]]?\s+(?:is|must\s+be|has\s+to\s+be|would\s+be)\s+(?:therefore\s+|clearly\s+|definitely\s+"
-    r"|indeed\s+|the\s+|only\s+)*(?:correct|right|best|true|answer)\b(?!\s+(?:only|if|except|for))|([A-Z])\s*(?:是)?(?:正确|对的)"
+    r"|indeed\s+|the\s+|only\s+)*(?:correct|right|best|true|answer)\b(?!\s+(?:only|if|except|for))|(?<![A-Za-z'’])[(\[]?([A-Z])[)\]]?\s+(?:it\s+is\b|(?:best\s+)?(?:fits|matches)\b)|([A-Z])\s*(?:是)?(?:正确|对的)"
 )
 _BEGUN = re.compile(r"(?:(?i:option|choice)\s+)?[(\[]?([A-Z])(?:[)\]]|[.:](?=\s|$)|\s+[-–—]\s|$)")
 _SO = re.compile(
@@ -109,7 +114,7 @@ def _unstated(text: str) -> tuple[str | None, str]:
         return letter_of(plain), "letter"
     doubted = last_doubt(plain)
     called = {
-        match.group(1) or match.group(2)
+        next(filter(None, match.groups()))
         for match in _CALLED.finditer(plain)
         if match.end() > doubted and meant(plain[: match.start()])
     }
@@ -119,9 +124,16 @@ def _unstated(text: str) -> tuple[str | None, str]:
     begun = {match.group(1) for match in map(_BEGUN.match, lines) if match}
     if len(begun) > 1:
         return None, "two answers"
-    if begun and _BEGUN.match(lines[-1]):
-        letter = letter_of(lines[-1])
+    long = len(lines) > 1 and re.match(r"(?:option|choice)\b", lines[-1], re.I) and len(lines[-1].split()) > 6
+    if (
+        begun
+        and not long
+        and (_BEGUN.match(lines[-1]) or (_BEGUN.match(lines[0]) and not taken_back(plain[len(lines[0]) :])))
+    ):
+        letter = letter_of(lines[-1] if _BEGUN.match(lines[-1]) else lines[0])
         return (letter, "letter") if letter else (None, "none")
+    if len(lines) == 1 and len(plain) < 80 and re.match(r"[A-Z]\s*\(", plain):
+        return letter_of(plain), "letter"
     marked = bold(text)
     letter = letter_of(marked) if marked is not None else None
     if letter is not None:

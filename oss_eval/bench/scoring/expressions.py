@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from fractions import Fraction
 from typing import Any
 
 from oss_eval.bench.scoring.answers import Found, find_answer
@@ -23,6 +24,10 @@ _SYMBOLS = {
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_LOWERED = re.compile("[₀-₉]+")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d{1,12})\}")
+_BASE = re.compile(r"(?<=\d)\}?_\{?(?:\\text\{)?(\d{1,2}|two|eight|ten|sixteen)\b")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|([\w.]+))")
 _WORDS = re.compile(r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}")
 _SCALES = re.compile(r"\b(?:thousands?|millions?|billions?|trillions?|dozens?|hundreds?)\b", re.I)
@@ -50,9 +55,18 @@ def as_latex(text: str) -> str:
     r"""The text with Unicode mathematics written as LaTeX: `√2`, `½`, `x²`, `74°`, full-width characters."""
     text = _ROOT.sub(lambda match: rf"\sqrt{{{match.group(1) or match.group(2) or match.group(3)}}}", text)
     text = _RAISED.sub(lambda match: f"^{{{match.group().translate(_SUPERSCRIPTS)}}}", text)
+    text = _LOWERED.sub(lambda match: f"_{{{match.group().translate(_SUBSCRIPTS)}}}", text)
+    text = _REPEATING.sub(_fraction, text)
     for symbol, latex in _SYMBOLS.items():
         text = text.replace(symbol, latex)
     return unicodedata.normalize("NFKC", text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    r"""`0.1\overline{6}` as a fraction."""
+    whole, fixed, period = match.group(1) or "0", match.group(2), match.group(3)
+    value = Fraction(int(whole + fixed + period) - int(whole + fixed), (10 ** len(period) - 1) * 10 ** len(fixed))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _inner(text: str) -> str:
@@ -70,6 +84,9 @@ def equal(answer: str, target: str) -> bool:
     wanted, given = _inner(as_latex(target)), _inner(as_latex(answer))
     if bare(wanted) == bare(given):
         return True
+    bases = _BASE.search(wanted), _BASE.search(given)
+    if bases[0] and bases[1] and bases[0].group(1) != bases[1].group(1):
+        return False  # math-verify passes over the base
     if _claims(given) and not _claims(wanted):
         value = as_integer(given)
         return value is not None and value == as_integer(wanted)
@@ -98,6 +115,9 @@ def _value(text: str) -> str | None:
     return inner if re.search(r"\d|\\|^\W*[a-z]\W*$|[∞π]", inner) else None
 
 
+_ENDS_IN = re.compile(r"(?:\s|=)((?:\\[A-Za-z]+|[^\s=A-Za-z])*[\d√π½¼¾][^\s=]*?)(?:\s+[a-z]+){0,3}\s*[.!]?$")
+
+
 def _formula(response: str) -> Found | None:
     """A last line that is a formula alone, or the formula that ends a concluding last sentence."""
     lines = [line for line in readable(response).splitlines() if line.strip()]
@@ -111,6 +131,9 @@ def _formula(response: str) -> Found | None:
     formulas = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", sentence or "")
     if len(formulas) == 1:
         return Found([formulas[0][0] or formulas[0][1]], "conclusion")
+    value = _ENDS_IN.search(sentence or "")
+    if value is not None and not formulas:
+        return Found([value.group(1)], "conclusion")
     return None
 
 

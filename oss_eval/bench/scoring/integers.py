@@ -50,6 +50,12 @@ _PARENTHESES = re.compile(r"\s*\((?P<inner>[^()]*(?:\([^()]*\)[^()]*)*)\)?\s*[.]
 _TOLD = re.compile(r"\s*(?:that\s+is|i\.\s?e\.?|since|because|as|which|from|=|obtained|by|namely|not)", re.I)
 
 
+_WORD = (
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million|and|minus|negative)"
+)
+_SPELLED = re.compile(rf"^\W*{_WORD}(?:[\s-]+{_WORD})*\s*\(([-+]?\d[\d,]*)\)", re.I)
+"""forty-two (42)"""
 LONGEST = 1000
 """Characters of a text that can state an integer."""
 
@@ -63,6 +69,7 @@ def as_integer(text: str) -> int | None:
     """
     if len(text) > LONGEST:
         return None
+    text = _SPELLED.sub(r"\1", text)
     plain = folded_forms(without_styles(text).replace("\\!", "")).replace("{,}", ",")
     plain = _MODULUS.sub(" ", _BASE_TEN.sub("", plain))
     plain = _DEGREES.sub(" ", _MONEY.sub(" ", plain))
@@ -168,6 +175,8 @@ def integer(response: str, target: str, truncated: bool, settings: dict[str, Any
     if wanted is None:
         return Score(None, unscored=f"the target {target!r} is no integer")
     found = find_answer(response, truncated, _value)
+    if found.route == "bold" and _first(found.readings)[1] is None:
+        found = _concluded(response) or found
     if not found.readings and found.route == "none":
         lines = [line for line in readable(response).splitlines() if line.strip()]
         if lines and len(lines[-1]) < 40 and as_integer(plain_line(lines[-1])) is not None:

@@ -16,7 +16,7 @@ _HEDGE = (
 _ALTERNATIVE = r"\b(?:or|vs|versus|unless|if|rather|instead|actually|wait|hmm+|oops|wrong|incorrect)\b|或|不对"
 _CONDITION = r"\b(?:if|suppose|supposing|assume|assuming|unless|were\s+it|had\s+it|except)\b|如果|假如|假设"
 _ESTIMATE = (
-    r"\b(?:about|approx\w*|roughly|around|almost|nearly|least|most|more\s+than|less\s+than|fewer|between|up\s+to|over|under)\b"
+    r"\b(?:about|approx\w*|roughly|around|almost|nearly|at\s+least|at\s+most|more\s+than|less\s+than|fewer|between|(?<!add\s)(?<!adds\s)(?<!sum\s)up\s+to|over|under)\b"
     r"|约|大概|至少|至多|超过"
 )
 _REPORT = (

@@ -74,7 +74,10 @@ def folded_forms(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(_DASHES)
 
 
+_QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"'})
+
+
 def bare(text: str) -> str:
     """A text as `exact` compares it: without styles, case, repeated spaces, quotation and closing punctuation."""
-    folded = unicodedata.normalize("NFKC", without_styles(text, "")).casefold()
+    folded = unicodedata.normalize("NFKC", without_styles(text, "")).translate(_QUOTES).casefold()
     return " ".join(folded.split()).strip(" .,;:!\"'`*$。，；：！“”‘’")

@@ -5,6 +5,7 @@ Nothing that the response denies, doubts or takes back is stated.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -73,17 +74,52 @@ class _Lines:
 
 def statements(response: str, pattern: re.Pattern[str] = STATEMENT) -> list[Statement]:
     """All statements of an answer that are meant and not taken back, in order."""
+    found = _marked_up(response)
+    if found:
+        return found
     written = [line for line in readable(response).splitlines() if line.strip()]
     lines = _Lines.of(written)
-    found: list[Statement] = []
+    found = []
     for number, line in enumerate(lines.plain):
         if written[number].lstrip().startswith("####"):  # GSM8K's own notation
             found.append(Statement(written[number].strip().lstrip("# "), True, True, number + 1 == len(written)))
         elif _HEADING.fullmatch(line):
             found += _stated(lines, number, 0, "", "")
         else:
-            found += _in_line(lines, number, pattern)
+            found += _in_line(lines, number, pattern) or _turned(lines, number)
     return found
+
+
+_TAG = re.compile(r"<(?:final_)?answer>([^<>]{1,500})</(?:final_)?answer>", re.I)
+_KEYS = ("final_answer", "answer", "final answer")
+
+
+def _marked_up(response: str) -> list[Statement]:
+    """The answer between `<answer>` tags, or of a response that is a JSON object with such a key."""
+    text = readable(response).strip()
+    tagged = _TAG.findall(text)
+    if tagged:
+        return [Statement(tagged[-1].strip(), True, True, True)]
+    if not (text.startswith("{") and text.endswith("}")) or len(text) > 100_000:
+        return []
+    try:
+        values = {str(key).lower(): value for key, value in json.loads(text).items()}
+    except (ValueError, RecursionError):
+        return []
+    said = next((values[key] for key in _KEYS if isinstance(values.get(key), str | int | float)), None)
+    return [] if said is None or isinstance(said, bool) else [Statement(str(said), True, True, True)]
+
+
+_TURNED = re.compile(rf"(?P<said>.{{1,80}}?)\s+(?:is|are)\s+(?:the|my|our)\s+(?:{_KIND}\s+)*answer\b", re.I)
+
+
+def _turned(lines: _Lines, number: int) -> list[Statement]:
+    """`70 is the answer`."""
+    line = lines.plain[number]
+    match = _TURNED.match(line)
+    if match is None or not meant(match.group("said")) or lines.taken_back[number + 1]:
+        return []
+    return [Statement(match.group("said"), True, False, number + 1 == len(lines.plain))]
 
 
 _LINK = re.compile(r"(?:\b(?:the|my|our|so|thus|hence|therefore|and|but|no)\b[\s,.]*)+$", re.I)
@@ -129,6 +165,13 @@ _NEW_SENTENCE = re.compile(
 )
 
 
+def _closed(text: str) -> str:
+    """The text without a parenthesis that is not closed."""
+    if text.count("(") > text.count(")") and text[: text.rindex("(")].strip():
+        text = text[: text.rindex("(")]
+    return text.strip()
+
+
 def readings(said: str) -> list[str]:
     """A statement as it stands, then without the explanation that follows it; an explanation that doubts stays."""
     found = [said.strip()]
@@ -141,7 +184,7 @@ def readings(said: str) -> list[str]:
             continue
         if pattern is _NEW_SENTENCE and taken_back(tail):
             continue
-        found.append(found[-1][: match.start()].strip())
+        found.append(_closed(found[-1][: match.start()]))
     return found
 
 
@@ -152,20 +195,46 @@ _CONCLUSION = re.compile(
 )
 
 
+_SO = re.compile(r".*[,;]\s+(?=(?:so|thus|therefore|hence|which\s+(?:makes|gives|is))\b)", re.I)
+_ASIDE = re.compile(r"\((?:not|since|because|as|i\.e\.|that\s+is|which)\b[^()]*\)", re.I)
+_TELLS = re.compile(
+    r"(?=[^\W\d_])(?:(?!\b(?:step|problem|case|figure|table|page|equation|line|number)\s+\d)[^\d]){3,100}\d", re.I
+)
+"""A sentence that begins with its subject and names no numbered thing."""
+_PLAN = re.compile(
+    r"(?:let|first|next|now|then|consider|compute|check|note|suppose|to\s+find|we\s+(?:can|need|must|have\s+to))\b",
+    re.I,
+)
+
+
 def conclusion(response: str) -> str | None:
-    """The last sentence, where it concludes (`So ...`, `... in total`) or calculates (`9 * 2 = 18`); else None.
+    """The last sentence, where it concludes (`So ...`, `... in total`), calculates (`9 * 2 = 18`) or tells a value
+    (`The total is 18 dollars`); else None.
 
     A sentence that doubts or denies is no conclusion.
     """
     lines = [line for line in readable(response).splitlines() if line.strip()]
     if not lines:
         return None
-    last = (sentences(plain_line(lines[-1])) or [""])[-1]
-    if len(last) > REACH or UNCLEAR.search(last):
+    written = [sentence for sentence in sentences(plain_line(lines[-1])) if re.search(r"\w", sentence)]
+    last = (written or [""])[-1]
+    if len(last) > REACH:
         return None
-    left, _, right = last.partition("=")
+    last = _ASIDE.sub("", last)
+    so = _SO.match(last)
+    clause = last[so.end() :] if so else last
+    if UNCLEAR.search(clause):
+        return None
+    left, _, right = clause.partition("=")
     calculates = re.search(r"\d", left) and re.search(r"\d", right) and "=" not in right
-    return last if calculates or _CONCLUSION.match(last) else None
+    tells = _TELLS.match(clause) and not _PLAN.match(clause) and _ENDS.search(clause)
+    return clause if calculates or tells or _CONCLUSION.match(clause) else None
+
+
+_ENDS = re.compile(
+    r"[\d√π½¼¾₀-₉\\}]+(?:\W*(?!(?:before|after|until|when|while|first|but|instead)\b)[^\W\d]+){0,4}\W*$", re.I
+)
+"""A value with at most four words behind it."""
 
 
 _BOLD = re.compile(r"\*\*(.{1,300}?)\*\*|__(.{1,300}?)__")
@@ -176,4 +245,7 @@ def bold(response: str) -> str | None:
     lines = [line for line in readable(response).splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     found = [(match.group(1) or match.group(2)) for match in _BOLD.finditer(last)]
-    return found[0] if len(found) == 1 and not UNCLEAR.search(_BOLD.sub(" ", last)) else None
+    if len(found) != 1:
+        return None
+    around = next((one for one in reversed(sentences(_BOLD.sub(" BOLD ", last))) if "BOLD" in one), "")
+    return None if UNCLEAR.search(around.replace("BOLD", " ")) else found[0]
