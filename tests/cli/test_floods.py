@@ -67,7 +67,13 @@ def resident(pid: int) -> int:
 
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize(
-    "piece", [FLOODS["events"], FLOODS["comments"], TOKEN], ids=["events", "comments", "tokens"]
+    "piece",
+    [
+        FLOODS["events"],
+        pytest.param(FLOODS["comments"], marks=pytest.mark.slow),
+        pytest.param(TOKEN, marks=pytest.mark.slow),
+    ],
+    ids=["events", "comments", "tokens"],
 )
 def test_a_flood_takes_neither_the_memory_nor_the_command(piece: bytes, tmp_path: Path) -> None:
     with flooding(piece) as url:
@@ -90,7 +96,7 @@ def test_a_flood_takes_neither_the_memory_nor_the_command(piece: bytes, tmp_path
             assert time.monotonic() - begun < 4
 
 
-@pytest.mark.parametrize("kind", ["events", "comments"])
+@pytest.mark.parametrize("kind", ["events", pytest.param("comments", marks=pytest.mark.slow)])
 def test_events_that_are_no_tokens_time_out(kind: str, tmp_path: Path) -> None:
     with flooding(FLOODS[kind]) as url:
         words = [

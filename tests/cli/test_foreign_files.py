@@ -90,7 +90,7 @@ def _show_json(path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["sample", "all"])
+@pytest.mark.parametrize("part", [20, pytest.param(1, marks=pytest.mark.slow)], ids=["sample", "all"])
 @pytest.mark.parametrize("name", ["demo-a", "sweep-a"])
 def test_no_value_of_a_manifest_breaks_a_command_or_a_page(name: str, part: int, tmp_path: Path) -> None:
     run = tmp_path / named(name)
@@ -148,7 +148,7 @@ def test_a_fifo_is_not_waited_for(place: str, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / named("sweep-a"), run)
     (run / place).unlink(missing_ok=True)
     os.mkfifo(run / place)
-    for words in (["show", "last"], ["fsck", "last"], ["show", "last", "--json"], ["resume", "last"]):
+    for words in (["show", "last"], ["fsck", "last"], ["resume", "last"]):
         done = subprocess.run([sys.executable, "-m", "oss_eval", *words], cwd=tmp_path, timeout=30, text=True,
                               capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
