@@ -14,7 +14,8 @@ import httptools
 import orjson
 
 from oss_eval.probe.apis import DIALECTS, Delta, Template, count, error_text, learn, merge_tool_calls
-from oss_eval.probe.sse import SseDecoder
+from oss_eval.probe.empty_events import with_empty
+from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.probe.think_tags import ThinkSplitter
 from oss_eval.records import RequestRecord
 
@@ -34,22 +35,6 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-class LineDecoder:
-    """JSON lines from bytes that are split anywhere."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that these bytes complete, without blank ones."""
-        self._buffer += data
-        if b"\n" not in data:
-            return []
-        *lines, rest = bytes(self._buffer).split(b"\n")
-        self._buffer = bytearray(rest)
-        return [line for line in lines if line.strip()]
 
 
 @dataclass(slots=True)
@@ -270,23 +255,14 @@ class ResponseDecoder:
             self._empty.append(offset)
 
     def _count_empty(self) -> None:
-        """Count events with an empty text as token events, if that gives the server's own count of tokens.
-
-        A server sends one for a token whose text is not complete (half a character in UTF-8) or can't be shown.
-        Without them a first token would come late, and the gaps and the TPOT would be wrong. Elsewhere they are
-        signs of life during hidden reasoning. The stop token, which has no event, may be in the server's count.
-        """
-        record = self.record
-        missing = (count(self._usage, "completion_tokens") or 0) - len(self.events)
-        found = array("q", self._empty)
-        if self._empty_end is not None and missing > len(found):
-            found.append(self._empty_end)
-        if self._event_tokens or not found or missing - len(found) not in (0, 1):
+        """Count events with an empty text as token events, where they are."""
+        record, tokens = self.record, count(self._usage, "completion_tokens")
+        found = with_empty(self.events, self._empty, self._empty_end, tokens)
+        if found is None or self._event_tokens:
             return
         only_answer = record.first_answer_ns is not None and record.first_answer_ns == record.first_token_ns
-        self.events = array("q", sorted([*self.events, *found]))
-        start = record.start_ns or 0
-        record.first_token_ns, record.last_token_ns = start + self.events[0], start + self.events[-1]
+        self.events, start = found, record.start_ns or 0
+        record.first_token_ns, record.last_token_ns = start + found[0], start + found[-1]
         if only_answer:
             record.first_answer_ns = record.first_token_ns
 

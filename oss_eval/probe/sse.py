@@ -1,4 +1,4 @@
-"""Server-sent events from bytes that are split anywhere.
+"""Server-sent events, and JSON lines, from bytes that are split anywhere.
 
 After https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6: lines end in LF, CRLF or CR; a
 line that starts with a colon is a comment; `data` lines of one event are joined with a newline; a blank line ends
@@ -55,3 +55,19 @@ class SseDecoder:
                 events.append(b"\n".join(self._data))
                 self._data = []
         return events
+
+
+class LineDecoder:
+    """JSON lines from bytes that are split anywhere."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes complete, without blank ones."""
+        self._buffer += data
+        if b"\n" not in data:
+            return []
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        return [line for line in lines if line.strip()]

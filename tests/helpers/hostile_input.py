@@ -38,9 +38,8 @@ from oss_eval.errors import OssEvalError
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Batch
 from oss_eval.probe.apis import DIALECTS
-from oss_eval.probe.decode import LineDecoder
 from oss_eval.probe.decode_options import DecodeOptions
-from oss_eval.probe.sse import SseDecoder
+from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader
 from oss_eval.simulator.process import parse_sim_url

@@ -122,12 +122,10 @@ def test_a_stream_without_readable_text_is_said_to_be_that(
 
 def test_checks_are_not_clean_where_every_request_failed(oss_eval: Command) -> None:
     def script(number: int, request: bytes) -> Sequence[Step]:
-        if request.startswith(b"GET") or number < 4:
-            return (
-                [MODELS]
-                if request.startswith(b"GET")
-                else [SSE_HEAD + chat({"content": "a"}, "stop") + LAST_CHUNK]
-            )
+        if request.startswith(b"GET"):
+            return [MODELS]
+        if b"/00-c" not in request:  # before the load
+            return [SSE_HEAD + chat({"content": "a"}, "stop") + LAST_CHUNK]
         return [json_reply(b'{"error": {"message": "no"}}', "500 Internal Server Error")]
 
     with ScriptedServer(script) as server:
