@@ -57,7 +57,7 @@ class ParquetFile:
             tables.append(self.read_group(group, columns))
             total += tables[-1].nbytes
             _refuse_more_than(MAX_BYTES, total)
-        return pa.concat_tables(tables).unify_dictionaries()
+        return pa.concat_tables(tables[1:] or tables).unify_dictionaries()
 
     def _check_size(self, group: int, columns: list[str] | None) -> None:
         metadata = self.metadata.row_group(group)
