@@ -17,7 +17,7 @@ import pytest
 from oss_eval.diagnose.calibrate import compare, verdicts
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
-from tests.helpers.commands import ROOT, Command, worker_of
+from tests.helpers.commands import ROOT, Command, launched, until, worker_of
 from tests.helpers.scripted_server import (
     DONE,
     LAST_CHUNK,
@@ -157,28 +157,24 @@ def test_workers_must_make_sense(oss_eval: Command) -> None:
         )
 
 
-def test_a_busy_worker_reports_its_stall(oss_eval: Command, tmp_path: Path) -> None:
-    """A worker that is stopped for 0.4 s in the middle of a point."""
-    command = [
-        sys.executable,
-        "-m",
-        "oss_eval",
-        "perf",
-        "--url",
-        "sim://gpt-oss-20b-h20?speed=4",
-        "--parallel",
-        "8",
+def test_a_busy_worker_reports_its_stall(tmp_path: Path) -> None:
+    """A worker that is stopped for 0.4 s while its eight responses stream."""
+    reply = [
+        SSE_HEAD,
+        *[step for _ in range(20) for step in (chunk(delta("a")), 0.1)],
+        chunk(STOP + DONE),
+        LAST_CHUNK,
     ]
-    command += ["--number", "64", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        time.sleep(2.5)
-        worker = worker_of(process)
-        os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.4)
-        os.kill(worker, signal.SIGCONT)
-        out, _ = process.communicate(timeout=60)
+    with ScriptedServer(answering(*reply)) as server:
+        words = ["--parallel", "8", "--number", "8", "--prompt", "Hi", "--out", "out"]
+        with launched(tmp_path, "perf", "--url", server.url, *words) as process:
+            # The first request asks whether the server answers; the eight of the point follow.
+            until(lambda: sum(request.startswith(b"POST") for request in server.requests) == 9)
+            worker = worker_of(process)
+            os.kill(worker, signal.SIGSTOP)
+            time.sleep(0.4)
+            os.kill(worker, signal.SIGCONT)
+            out, _ = process.communicate(timeout=60)
     assert "a worker was blocked for" in out
     [run] = (tmp_path / "out").iterdir()
     checks = read_manifest(run)["checks"]["00-c8"]
@@ -187,26 +183,8 @@ def test_a_busy_worker_reports_its_stall(oss_eval: Command, tmp_path: Path) -> N
 
 def test_the_soft_limit_of_files_is_raised_and_a_hard_one_is_an_error(oss_eval: Command, tmp_path: Path) -> None:
     def limited(soft: int, hard: int) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "oss_eval",
-            "perf",
-            "--url",
-            "sim://gpt-oss-20b-h20?speed=40",
-            "--parallel",
-        ]
-        command += [
-            "300",
-            "--number",
-            "300",
-            "--max-tokens",
-            "4",
-            "--workers",
-            "1",
-            "--out",
-            str(tmp_path / "out"),
-        ]
+        words = "perf --url sim://gpt-oss-20b-h20?speed=40 --parallel 300 --number 300 --max-tokens 4 --workers 1"
+        command = [sys.executable, "-m", "oss_eval", *words.split(), "--out", str(tmp_path / "out")]
         return subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=60,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),

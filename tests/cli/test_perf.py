@@ -19,7 +19,7 @@ from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
 from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
-from tests.helpers.commands import ROOT, Command
+from tests.helpers.commands import ROOT, Command, until
 from tests.helpers.scripted_server import (
     CLOSE,
     DONE,
@@ -294,13 +294,12 @@ def test_the_simulator_and_the_workers_end_with_the_command(tmp_path: Path) -> N
     command = [sys.executable, "-m", "oss_eval", "perf", "--url", SIM, "--parallel", "4", "--number", "100000"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as process:
-        time.sleep(2)
         found = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         if not found.exists():
             process.kill()
             pytest.skip("this system does not list child processes")
+        until(lambda: len(found.read_text().split()) == 2)
         children = [Path("/proc") / pid for pid in found.read_text().split()]
-        assert len(children) == 2
         process.kill()
         process.wait()
     deadline = time.monotonic() + 10
