@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 
 from oss_eval.errors import UsageError
 from oss_eval.system.files import read_file
 from oss_eval.system.terminal import print_error
+from oss_eval.viewer.guard import is_loopback
 
 VARIABLE = "OSS_EVAL_VIEW_AUTH"
 
@@ -29,7 +29,7 @@ def checked(host: str, share: bool, auth: str | None, anonymous: bool) -> tuple[
                 f"for example: {VARIABLE}=reader:a-long-password oss-eval view",
             )
         return user, password
-    if (share or not _loopback(host)) and not anonymous:
+    if (share or not is_loopback(host)) and not anonymous:
         what = "--share" if share else f"--host {host}"
         raise UsageError(
             f"{what} would let anybody read these results, prompts and answers included",
@@ -47,12 +47,3 @@ def _content(auth: str) -> str:
         raise UsageError(f"can't read {auth[1:]}: {error.strerror}", "it holds USER:PASS") from None
     except UnicodeDecodeError:
         raise UsageError(f"{auth[1:]} is not UTF-8 text", "it holds USER:PASS") from None
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -55,12 +55,13 @@ def allowed_names(host: str, extra: list[str]) -> set[str]:
     there, as no other site can have one.
     """
     names = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in extra)}
-    if not _loopback(host):
+    if not is_loopback(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return names
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -73,7 +74,7 @@ class Guard:
     def __init__(self, app: App, host: str, extra: list[str], share: bool) -> None:
         self._app, self._share = app, share
         self._names = allowed_names(host, extra)
-        self._numbers = not _loopback(host)
+        self._numbers = not is_loopback(host)
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

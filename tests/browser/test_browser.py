@@ -338,17 +338,8 @@ def test_files_and_figures_are_downloaded(page: Page, address: str, results: Pat
 def test_a_live_run_shows_its_progress_and_its_end_by_itself(page: Page, address: str, results: Path) -> None:
     page.goto(address)
     shown(page, "runs")
-    command = [
-        sys.executable,
-        "-m",
-        "oss_eval",
-        "perf",
-        "--url",
-        "sim://gpt-oss-20b-h20?speed=2",
-        "--name",
-        "live-one",
-    ]
-    command += ["--parallel", "4", "--number", "120", "--max-tokens", "60", "--out", str(results)]
+    words = "perf --url sim://gpt-oss-20b-h20?speed=2 --name live-one --parallel 4 --number 120 --max-tokens 60"
+    command = [sys.executable, "-m", "oss_eval", *words.split(), "--out", str(results)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         row = page.locator("#content-runs tbody tr", has_text="live-one")
         expect(row.locator("progress")).to_be_visible(timeout=15_000)

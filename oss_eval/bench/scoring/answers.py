@@ -51,6 +51,7 @@ def find_answer(response: str, truncated: bool, value: Value, pattern: re.Patter
 _ALTERNATIVE = re.compile(
     r"[\s$\\)\]]*,?\s*(?:or|and|vs\.?|versus|to|maybe|或)\s+(?:maybe\s+|perhaps\s+)?[$\\(]*\s*-?[\dA-Z\\](?![a-z])"
 )
+_SCALE = re.compile(r"[\s$\\)\]]*(thousand|million|billion|dozen|hundred)\b")
 
 
 def _box_answer(text: str, group: list[Box], truncated: bool, value: Value, pattern: re.Pattern[str]) -> Found:
@@ -64,8 +65,8 @@ def _box_answer(text: str, group: list[Box], truncated: bool, value: Value, patt
     content = [box.content for box in group]
     if re.search(r"(?:^|[=$\s(])-$", text[max(0, group[0].start - 2) : group[0].start]):
         content[0] = f"-{content[0]}"
-    if re.match(r"[\s$\\)\]]*(?:thousand|million|billion|dozen|hundred)\b", after):
-        content[-1] += re.match(r"[\s$\\)\]]*(\w+)", after).expand(r" \1")  # type: ignore[union-attr]
+    if scale := _SCALE.match(after):
+        content[-1] += f" {scale.group(1)}"
     if len(content) > 1 and len({value(part) for part in content}) == 1 and value(content[0]) is not None:
         content = content[:1]
     said = ", ".join(content)

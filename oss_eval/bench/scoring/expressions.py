@@ -10,7 +10,7 @@ from typing import Any
 from oss_eval.bench.scoring.answers import Found, find_answer
 from oss_eval.bench.scoring.integers import as_integer
 from oss_eval.bench.scoring.language import DENIED
-from oss_eval.bench.scoring.markup import bare, plain_line, readable, without_styles
+from oss_eval.bench.scoring.markup import bare, plain_line, without_styles, written_lines
 from oss_eval.bench.scoring.statements import conclusion
 from oss_eval.bench.types import Score
 
@@ -32,23 +32,7 @@ _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|([\w.]+))")
 _WORDS = re.compile(r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}")
 _SCALES = re.compile(r"\b(?:thousands?|millions?|billions?|trillions?|dozens?|hundreds?)\b", re.I)
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{3,}\b")
-_FUNCTIONS = {
-    "sin",
-    "cos",
-    "tan",
-    "log",
-    "exp",
-    "sqrt",
-    "frac",
-    "max",
-    "min",
-    "arcsin",
-    "arccos",
-    "arctan",
-    "and",
-    "gcd",
-    "lcm",
-}
+_FUNCTIONS = set("sin cos tan log exp sqrt frac max min arcsin arccos arctan and gcd lcm".split())
 
 
 def as_latex(text: str) -> str:
@@ -120,7 +104,7 @@ _ENDS_IN = re.compile(r"(?:\s|=)((?:\\[A-Za-z]+|[^\s=A-Za-z])*[\d√π½¼¾][^\
 
 def _formula(response: str) -> Found | None:
     """A last line that is a formula alone, or the formula that ends a concluding last sentence."""
-    lines = [line for line in readable(response).splitlines() if line.strip()]
+    lines = written_lines(response)
     if not lines:
         return None
     last = plain_line(lines[-1])

@@ -9,7 +9,7 @@ from typing import Any
 
 from oss_eval.bench.scoring.answers import Found, find_answer
 from oss_eval.bench.scoring.language import DOUBTED
-from oss_eval.bench.scoring.markup import folded_forms, plain_line, readable, without_emphasis, without_styles
+from oss_eval.bench.scoring.markup import folded_forms, plain_line, without_emphasis, without_styles, written_lines
 from oss_eval.bench.scoring.statements import conclusion
 from oss_eval.bench.types import Score
 
@@ -178,7 +178,7 @@ def integer(response: str, target: str, truncated: bool, settings: dict[str, Any
     if found.route == "bold" and _first(found.readings)[1] is None:
         found = _concluded(response) or found
     if not found.readings and found.route == "none":
-        lines = [line for line in readable(response).splitlines() if line.strip()]
+        lines = written_lines(response)
         if lines and len(lines[-1]) < 40 and as_integer(plain_line(lines[-1])) is not None:
             found = Found([plain_line(lines[-1])], "last line")
         else:

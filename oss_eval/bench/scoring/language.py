@@ -88,11 +88,8 @@ NEAR = 2
 
 def taken_back(after: str) -> bool:
     """Whether the text after an answer takes it back: `No, ...`, `Wait, ...`, `That is wrong.`, `Or maybe ...`."""
-    found = sentences(after.lstrip(" \t$)}*.。\\]"))
-    return takes_back(after) or any(
-        _WEAK.match(sentence) and not _answers_itself(before, sentence)
-        for before, sentence in pairwise(["", *found[:NEAR]])
-    )
+    found = _following(after)
+    return _begins(_STRONG, found) or _begins(_WEAK, found[:NEAR])
 
 
 def _answers_itself(before: str, sentence: str) -> bool:
@@ -102,9 +99,16 @@ def _answers_itself(before: str, sentence: str) -> bool:
 
 def takes_back(text: str) -> bool:
     """Whether a sentence of the text takes back an answer that stands anywhere before it."""
-    found = sentences(text.lstrip(" \t$)}*.。\\]"))
+    return _begins(_STRONG, _following(text))
+
+
+def _following(text: str) -> list[str]:
+    return sentences(text.lstrip(" \t$)}*.。\\]"))
+
+
+def _begins(pattern: re.Pattern[str], found: list[str]) -> bool:
     return any(
-        _STRONG.match(sentence) and not _answers_itself(before, sentence)
+        pattern.match(sentence) and not _answers_itself(before, sentence)
         for before, sentence in pairwise(["", *found])
     )
 

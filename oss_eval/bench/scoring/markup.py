@@ -23,6 +23,11 @@ def readable(response: str) -> str:
     return _FENCE.sub("", text)
 
 
+def written_lines(response: str) -> list[str]:
+    """The lines of the readable response that are not blank."""
+    return [line for line in readable(response).splitlines() if line.strip()]
+
+
 _EMPHASIS = re.compile(r"(?<![\w*\\])(\*{1,3})(?=[^\s*])(.{1,300}?)(?<=[^\s*\\])\1(?![\w*])")
 _UNDERLINE = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])(.{1,300}?)(?<=[^\s_])\1(?!\w)")
 _LOOSE = re.compile(r"^\s*\*{2,3}\s*|(?<!\s)\s*\*{2,3}\s*$|(?<=[:：])\s*\*\*")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from oss_eval.bench.scoring.language import DOUBTED, REACH, UNCLEAR, meant, sentences, taken_back, takes_back
-from oss_eval.bench.scoring.markup import plain_line, readable
+from oss_eval.bench.scoring.markup import plain_line, readable, written_lines
 
 _KIND = r"(?:final|correct|right|best|overall|numerical|required|desired|simplified|exact)"
 _TO = r"(?:\s+(?:to|for|of)\s+(?:the|this|that|your)\s+[\w-]+(?:\s+[\w-]+)?|\s+here)?"
@@ -77,7 +77,7 @@ def statements(response: str, pattern: re.Pattern[str] = STATEMENT) -> list[Stat
     found = _marked_up(response)
     if found:
         return found
-    written = [line for line in readable(response).splitlines() if line.strip()]
+    written = written_lines(response)
     lines = _Lines.of(written)
     found = []
     for number, line in enumerate(lines.plain):
@@ -194,13 +194,16 @@ _CONCLUSION = re.compile(
     re.I,
 )
 
-
 _SO = re.compile(r".*[,;]\s+(?=(?:so|thus|therefore|hence|which\s+(?:makes|gives|is))\b)", re.I)
 _ASIDE = re.compile(r"\((?:not|since|because|as|i\.e\.|that\s+is|which)\b[^()]*\)", re.I)
 _TELLS = re.compile(
     r"(?=[^\W\d_])(?:(?!\b(?:step|problem|case|figure|table|page|equation|line|number)\s+\d)[^\d]){3,100}\d", re.I
 )
 """A sentence that begins with its subject and names no numbered thing."""
+_ENDS = re.compile(
+    r"[\d√π½¼¾₀-₉\\}]+(?:\W*(?!(?:before|after|until|when|while|first|but|instead)\b)[^\W\d]+){0,4}\W*$", re.I
+)
+"""A value with at most four words behind it."""
 _PLAN = re.compile(
     r"(?:let|first|next|now|then|consider|compute|check|note|suppose|to\s+find|we\s+(?:can|need|must|have\s+to))\b",
     re.I,
@@ -213,7 +216,7 @@ def conclusion(response: str) -> str | None:
 
     A sentence that doubts or denies is no conclusion.
     """
-    lines = [line for line in readable(response).splitlines() if line.strip()]
+    lines = written_lines(response)
     if not lines:
         return None
     written = [sentence for sentence in sentences(plain_line(lines[-1])) if re.search(r"\w", sentence)]
@@ -231,18 +234,12 @@ def conclusion(response: str) -> str | None:
     return clause if calculates or tells or _CONCLUSION.match(clause) else None
 
 
-_ENDS = re.compile(
-    r"[\d√π½¼¾₀-₉\\}]+(?:\W*(?!(?:before|after|until|when|while|first|but|instead)\b)[^\W\d]+){0,4}\W*$", re.I
-)
-"""A value with at most four words behind it."""
-
-
 _BOLD = re.compile(r"\*\*(.{1,300}?)\*\*|__(.{1,300}?)__")
 
 
 def bold(response: str) -> str | None:
     """What stands in bold in the last line, where only one thing does and the line doesn't doubt or deny it."""
-    lines = [line for line in readable(response).splitlines() if line.strip()]
+    lines = written_lines(response)
     last = lines[-1] if lines else ""
     found = [(match.group(1) or match.group(2)) for match in _BOLD.finditer(last)]
     if len(found) != 1:

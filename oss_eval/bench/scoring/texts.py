@@ -7,7 +7,7 @@ from typing import Any
 
 from oss_eval.bench.scoring.answers import find_answer
 from oss_eval.bench.scoring.language import UNCLEAR, sentences, taken_back
-from oss_eval.bench.scoring.markup import bare, plain_line, readable, without_emphasis
+from oss_eval.bench.scoring.markup import bare, plain_line, without_emphasis, written_lines
 from oss_eval.bench.types import Score
 
 
@@ -30,7 +30,7 @@ def _unstated(response: str) -> list[str]:
     """What a response without a box and an answer line may say: all of it, its first line or word, its last
     sentence."""
     found = [response]
-    lines = [line for line in readable(response).splitlines() if line.strip()]
+    lines = written_lines(response)
     if not lines:
         return found
     rest = "\n".join(lines[1:])
