@@ -20,6 +20,7 @@ from oss_eval.results.reader import read_requests
 from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.commands import ROOT, Command, until
+from tests.helpers.interrupts_helpers import begun
 from tests.helpers.scripted_server import (
     CLOSE,
     DONE,
@@ -298,8 +299,9 @@ def test_the_simulator_and_the_workers_end_with_the_command(tmp_path: Path) -> N
         if not found.exists():
             process.kill()
             pytest.skip("this system does not list child processes")
-        until(lambda: len(found.read_text().split()) == 2)
+        until(lambda: begun(tmp_path))
         children = [Path("/proc") / pid for pid in found.read_text().split()]
+        assert len(children) == 2
         process.kill()
         process.wait()
     deadline = time.monotonic() + 10
