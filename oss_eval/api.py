@@ -42,9 +42,10 @@ class Run:
 
     def summary(self) -> pd.DataFrame:
         """One row a point, metric and statistic, with 95% intervals."""
-        import pandas as pd
+        from oss_eval.results.parquet import ParquetFile
 
-        return pd.read_parquet(self.path / "summary.parquet")
+        with ParquetFile(self.path / "summary.parquet") as file:
+            return file.read().to_pandas()
 
     def manifest(self) -> dict[str, Any]:
         """The manifest: task, settings, server, environment."""

@@ -28,7 +28,10 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._source = open_regular(path)
+        open_regular(path).close()
+        # A file of Python's own must not be read here: threads of Arrow may let go of it while Python ends, which
+        # then aborts or hangs (https://github.com/apache/arrow/issues/34314 and 50482).
+        self._source = pa.OSFile(str(path))
         try:
             self._file = pq.ParquetFile(self._source)
         except BaseException:

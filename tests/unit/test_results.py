@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader, writer
 from oss_eval.results.manifest import SCHEMA_VERSION, read_manifest
+from oss_eval.results.parquet import ParquetFile
 from oss_eval.results.reader import find_run, read_requests
 from oss_eval.results.schema import REQUESTS
 from oss_eval.results.tables import requests_table
@@ -364,3 +366,14 @@ def test_run_ids() -> None:
     assert first.split("-", 3)[2] == "perf"
     assert first.rsplit("-", 1)[0].endswith("perf-gpt-oss-20b")
     assert os.sep not in new_run_id("perf", "../../etc/passwd")
+
+
+def test_parquet_is_read_without_objects_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's threads may let go of such an object while Python ends, which aborts a finished command."""
+    path, sources = tmp_path / "part.parquet", []
+    pq.write_table(pa.table({"text": ["a"] * 1000}), path)
+    opened = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda source, **more: sources.append(source) or opened(source, **more))
+    with ParquetFile(path) as file:
+        assert file.read().num_rows == 1000
+    assert [type(source) for source in sources] == [pa.OSFile]
