@@ -42,10 +42,10 @@ class Run:
 
     def summary(self) -> pd.DataFrame:
         """One row a point, metric and statistic, with 95% intervals."""
-        from oss_eval.results.parquet import ParquetFile
+        from oss_eval.results.part_files import read_part
+        from oss_eval.results.schema import SUMMARY
 
-        with ParquetFile(self.path / "summary.parquet") as file:
-            return file.read().to_pandas()
+        return read_part(self.path / "summary.parquet", SUMMARY).to_pandas()
 
     def manifest(self) -> dict[str, Any]:
         """The manifest: task, settings, server, environment."""

@@ -6,6 +6,7 @@ So the size is computed before anything is decoded: from the metadata, and where
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ class ParquetFile:
         open_regular(path).close()
         # A file of Python's own must not be read here: threads of Arrow may let go of it while Python ends, which
         # then aborts or hangs (https://github.com/apache/arrow/issues/34314 and 50482).
-        self._source = pa.OSFile(str(path))
+        self._source = pa.OSFile(os.fsencode(path))
         try:
             self._file = pq.ParquetFile(self._source)
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -370,10 +371,12 @@ def test_run_ids() -> None:
 
 def test_parquet_is_read_without_objects_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow's threads may let go of such an object while Python ends, which aborts a finished command."""
-    path, sources = tmp_path / "part.parquet", []
-    pq.write_table(pa.table({"text": ["a"] * 1000}), path)
+    name = b"part \xff.parquet" if sys.platform == "linux" else b"part.parquet"  # others refuse such a name
+    path, sources = tmp_path / os.fsdecode(name), []
+    with path.open("wb") as file:
+        pq.write_table(pa.table({"text": ["a"] * 1000}), file)
     opened = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda source, **more: sources.append(source) or opened(source, **more))
-    with ParquetFile(path) as file:
-        assert file.read().num_rows == 1000
+    with ParquetFile(path) as opened_file:
+        assert opened_file.read().num_rows == 1000
     assert [type(source) for source in sources] == [pa.OSFile]
