@@ -102,7 +102,10 @@ def _client_side(client: ClientStats, metrics: PointMetrics, more: str) -> list[
     again = client.reconnects
     requests = metrics.get("requests") or 0.0
     if again > max(1.0, 0.01 * requests):
+        could_be_kept = requests - (client.connections - again)
         text = f"the server closed connections between requests: {again} of {requests:.0f} needed a new one"
+        if again >= could_be_kept:
+            text = "the server closes each connection after a request: the next one needs a new one"
         found.append(Finding("reconnects", "note", f"{text}, whose set-up time is in no metric"))
     return found
 

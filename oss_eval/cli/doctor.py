@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from oss_eval.cli.output import print_json
     from oss_eval.cli.shared import run_options
-    from oss_eval.diagnose.doctor import FAIL, PASS, PATIENCE, WARN, Check, as_json, examine
+    from oss_eval.diagnose.check import FAIL, PASS, WARN, Check
+    from oss_eval.diagnose.doctor import PATIENCE, as_json, examine
     from oss_eval.system.terminal import open_console
 
     options, named = run_options(arguments)

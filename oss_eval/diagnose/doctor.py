@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -14,49 +15,32 @@ import orjson
 
 from oss_eval.config.task import Task
 from oss_eval.diagnose.ask import no_text
+from oss_eval.diagnose.check import FAIL, PASS, WARN, Check
 from oss_eval.diagnose.connect import ServerSession, open_session
+from oss_eval.diagnose.effort import THINKING, effort_checks
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import LISTED, LONGEST_NAME
 from oss_eval.endpoint.endpoint import Endpoint
-from oss_eval.endpoint.http import get
+from oss_eval.endpoint.http import MAX_BODY, get
 from oss_eval.endpoint.identify import Identity, identify
 from oss_eval.endpoint.messages import in_words
 from oss_eval.load.client import Answer
 from oss_eval.probe.apis import DIALECTS
 
-PASS, WARN, FAIL = "pass", "warn", "fail"
 REQUESTS = 20
 """Maximum number of requests."""
 TIMEOUT = 5.0
 SKEW_SECONDS = 2.0
 ENOUGH_EVENTS = 8
 """With fewer events, arrival in one read may be chance."""
-EFFECT = 1.25
-"""More tokens at high than at low effort by this factor count as an effect."""
-THINKING = 768
-"""Maximum length of an answer that shows the effort."""
 PATIENCE = {"first_token_timeout": 30.0, "read_timeout": 30.0, "total_timeout": 60.0}
 """Timeouts of the requests, so that the examination ends."""
-SLOW_SECONDS = 15.0
-"""Seconds for an answer above which one question is asked instead of three."""
+SHORT = 64
+"""Maximum length of an answer of which only the connection matters."""
+CLOSING_SECONDS = 0.2
+"""A server that closes the connection does so in this time after an answer."""
 
 NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
-
-QUESTIONS = (
-    "How many prime numbers lie between 30 and 60? Answer with the number.",
-    "A rectangle has area 48 and perimeter 28. What is its longer side? Answer with the number.",
-    "How many three-digit numbers have digits that sum to 4? Answer with the number.",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: its name, verdict, observation, and advice."""
-
-    name: str
-    verdict: str
-    seen: str
-    advice: str = ""
 
 
 def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check]:
@@ -76,7 +60,6 @@ def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check
         note(_server(identity, simulated))
         note(_models(endpoint, line.server.model))
         note(_clock(endpoint))
-        note(_keep_alive(endpoint))
         if endpoint.base.scheme == "https":
             trusted = "any certificate is trusted" if auth.insecure else "certificate trusted"
             note(Check("TLS", WARN if auth.insecure else PASS, trusted))
@@ -108,11 +91,12 @@ def _talk(line: ServerSession, answer: Answer, task: Task, note: Callable[[Check
         raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
     for change in line.capabilities.notes:
         note(Check("request fields", WARN, change, "done by itself in every command"))
+    note(_keep_alive(line))
     note(_streaming(answer, task))
     note(_usage(answer))
     note(_reasoning(line, answer))
     note(_lengths(line))
-    for check in _effort(line):
+    for check in effort_checks(line, REQUESTS):
         note(check)
     note(Check("requests", PASS, f"{line.requests_sent} sent"))
 
@@ -184,29 +168,32 @@ def _clock(endpoint: Endpoint) -> Check | None:
     return Check("clock", PASS, "the server's clock agrees within a second or two")
 
 
-def _keep_alive(endpoint: Endpoint) -> Check:
-    """Whether a connection serves more than one request."""
+def _keep_alive(line: ServerSession) -> Check:
+    """Whether a connection serves another request after a stream, which some servers end by closing it."""
+    endpoint = line.server.endpoint
     host, port = endpoint.base.hostname or "", endpoint.port
-    connection: http.client.HTTPConnection
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     if endpoint.base.scheme == "https":
-        context = endpoint.auth.tls_context()
-        connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+        connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=endpoint.auth.tls_context())
+    generation = line.capabilities.apply(line.generation(max_tokens=SHORT))
+    body = orjson.dumps(DIALECTS[endpoint.api].body("Say hello.", generation))
+    line.requests_sent += 1
     try:
-        connection.request("GET", f"{endpoint.base.path}/models{endpoint.query}", headers=dict(endpoint.headers))
-        connection.getresponse().read()
-        kept = connection.sock is not None
-    except (OSError, http.client.HTTPException) as error:
+        headers = {"Content-Type": "application/json", **dict(endpoint.headers)}
+        connection.request("POST", endpoint.target().path, body, headers)
+        socket = connection.sock
+        connection.getresponse().read(MAX_BODY)
+        closed = connection.sock is None or bool(select.select([socket], [], [], CLOSING_SECONDS)[0])
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Check("keep-alive", WARN, f"could not be seen: {error}")
     finally:
         connection.close()
-    if kept:
+    if not closed:
         return Check("keep-alive", PASS, "connections are kept open")
     return Check(
         "keep-alive",
         WARN,
-        "the server closes every connection",
+        "the server closes the connection after an answer",
         "each request needs a new one, whose set-up is in no figure",
     )
 
@@ -305,61 +292,6 @@ def _lengths(line: ServerSession) -> Check:
         return Check("fixed lengths", PASS, "ignore_eos and min_tokens are honoured", flags)
     seen = f"no effect of ignore_eos and min_tokens: {record.completion_tokens} tokens instead of {wanted}"
     return Check("fixed lengths", WARN, seen, NO_LENGTHS)
-
-
-def _effort(line: ServerSession) -> list[Check]:
-    """Which effort style the server accepts, and whether it has an effect."""
-    if line.server.endpoint.api == "completions":
-        return [Check("effort", PASS, "not looked at: the completions API has no field for it")]
-    styles = [line.capabilities.effort_style]
-    if line.server.endpoint.api == "chat" and line.task.effort_style == "auto":
-        styles += [style for style in ("top-level", "chat-template", "system") if style not in styles]
-    checks: list[Check] = []
-    begun = time.monotonic()
-    first = line.ask(QUESTIONS[0], line.generation(max_tokens=THINKING)).record
-    if first.status == "timeout":
-        seen = f"an answer of up to {THINKING} tokens did not end in time ({first.error_message})"
-        return [
-            Check("effort", WARN, seen, "whether it has an effect was not looked at; --total-timeout waits longer")
-        ]
-    slow = time.monotonic() - begun > SLOW_SECONDS
-    for number, style in enumerate(styles):
-        questions = QUESTIONS[:1] if slow else QUESTIONS if number == 0 else QUESTIONS[:2]
-        if line.requests_sent + 2 * len(questions) > REQUESTS:
-            break
-        line.capabilities = replace(line.capabilities, effort_style=style)
-        low, refused = _tokens(line, "low", questions)
-        high, refused = _tokens(line, "high", questions) if refused is None else (0.0, refused)
-        flag = f"--effort-style {style}"
-        if refused is not None:
-            checks.append(Check("effort", WARN, f"{style}: refused, {refused[:80]}"))
-        elif low >= THINKING:
-            checks.append(
-                Check("effort", WARN, f"{style}: could not be told, answers were cut at {THINKING} tokens")
-            )
-            return checks
-        elif low and high / low >= EFFECT:
-            seen = f"{style}: {low:.0f} tokens at low, {high:.0f} at high ({high / low:.1f} times)"
-            checks.append(Check("effort", PASS, seen, "" if number == 0 else f"use {flag}"))
-            return checks
-        else:
-            seen = f"{style}: taken, but {low:.0f} tokens at low and {high:.0f} at high"
-            checks.append(Check("effort", WARN, seen, "the server ignores it in this form"))
-    checks.append(
-        Check("effort", WARN, "no way of asking had an effect", "efforts can't be compared on this server")
-    )
-    return checks
-
-
-def _tokens(line: ServerSession, effort: str, questions: tuple[str, ...]) -> tuple[float, str | None]:
-    """(mean tokens of short answers at an effort, the server's error text if it refuses)."""
-    total = 0
-    for question in questions:
-        answer = line.ask(question, line.generation(max_tokens=THINKING, reasoning_effort=effort))
-        if answer.record.status != "ok":
-            return 0.0, answer.record.error_message or answer.record.error_kind or "failed"
-        total += answer.record.completion_tokens or 0
-    return total / len(questions), None
 
 
 def as_json(checks: list[Check]) -> list[dict[str, str]]:

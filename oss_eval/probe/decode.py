@@ -25,6 +25,9 @@ MESSAGE_BYTES = 2048
 _HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
 """Mark-up of the error pages that proxies send."""
 
+STOPPED = ("stop", "tool_calls")
+"""Stop reasons that come with a stop token."""
+
 LEAKS = ("<think>", "<|channel|>", "<|start|>")
 """Prefixes of an answer that contains leaked reasoning."""
 
@@ -246,20 +249,23 @@ class ResponseDecoder:
         """An event without text. One with an empty text may stand for a token: `_count_empty` decides."""
         if delta.unknown and not self.reply.unknown_field:
             self.reply.unknown_field = delta.unknown
-        if not delta.is_empty or (delta.opens and not self.events and not self._empty):
-            return  # the role alone
         offset = self._stamp - (self.record.start_ns or 0)
-        if delta.finish_reason:
+        if delta.finish_reason in STOPPED or (delta.finish_reason and delta.is_empty):
             self._empty_end = offset
-        else:
+        elif delta.is_empty and not (delta.opens and not self.events and not self._empty):  # the role alone
             self._empty.append(offset)
 
     def _count_empty(self) -> None:
-        """Count events with an empty text as token events, where they are."""
+        """Count events without text as token events, where they are."""
         record, tokens = self.record, count(self._usage, "completion_tokens")
-        found = with_empty(self.events, self._empty, self._empty_end, tokens)
-        if found is None or self._event_tokens:
+        empty = self._empty
+        if self._event_tokens:  # the server has counted every event's tokens, but for the stop token
+            tokens, empty = (tokens or 0) - self._tokens_so_far + len(self.events), array("q")
+        found = with_empty(self.events, empty, self._empty_end, tokens)
+        if found is None:
             return
+        if self._event_tokens:
+            self._event_tokens.append(1)
         only_answer = record.first_answer_ns is not None and record.first_answer_ns == record.first_token_ns
         self.events, start = found, record.start_ns or 0
         record.first_token_ns, record.last_token_ns = start + found[0], start + found[-1]

@@ -10,15 +10,16 @@ def with_empty(
 ) -> array[int] | None:
     """Offsets of the token events with those of the empty ones, if together they are the server's count of tokens.
 
-    `at_the_end` is the offset of an empty event with the stop reason. A server sends an empty event for a token
-    whose text is not complete (half a character in UTF-8) or can't be shown. Without them a first token would come
-    late, and the gaps and the TPOT would be wrong. Elsewhere they are signs of life during hidden reasoning: then
-    None. The stop token, which has no event, may be in the server's count.
+    `at_the_end` is the offset of an event with the stop reason and no text: the stop token, where the server
+    counts it. A server sends an empty event for a token whose text is not complete (half a character in UTF-8) or
+    can't be shown. Without them a first token would come late, and the gaps and the TPOT would be wrong. Elsewhere
+    they are signs of life during hidden reasoning: then None. A stop token that came with other text has no event.
     """
     missing = (tokens or 0) - len(events)
     found = array("q", empty)
-    if at_the_end is not None and missing > len(found):
+    if at_the_end is not None and missing == len(found) + 1:
         found.append(at_the_end)
-    if not found or missing - len(found) not in (0, 1):
+    without_event = missing - len(found)
+    if not found or without_event not in ((0, 1) if at_the_end is None else (0,)):
         return None
     return array("q", sorted([*events, *found]))

@@ -22,6 +22,7 @@ from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
 from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import read_samples, status_of
 
 
@@ -30,7 +31,7 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     manifest, samples = _manifest(path), read_samples(path)
     simulated = manifest.get("endpoint", {}).get("simulated")
     mark = "  SIMULATED: no model was run" if simulated else ""
-    title = Text(f"Benchmark of {manifest['model']}{mark}")
+    title = Text(f"Benchmark of {short_model_name(manifest['model'])}{mark}")
     console.print(Panel.fit(title, border_style="yellow" if simulated else "default"))
     found = groups(samples, manifest["endpoint"].get("prices"))
     _print_basics(manifest, status_of(path, manifest), console)
@@ -142,7 +143,7 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
             table.add_section()
         last = section
         style = "bold" if group.subset == OVERALL and columns.subset else ""
-        table.add_row(*_score_row(group, manifest["model"], columns, notes), style=style)
+        table.add_row(*_score_row(group, short_model_name(manifest["model"]), columns, notes), style=style)
     notes.insert(0, "avg@k: mean over problems of k answers each; the interval is clustered by problem")
     return table
 

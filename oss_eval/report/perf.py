@@ -16,13 +16,15 @@ from oss_eval.analysis.checks import NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
+from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import status_of
 
 
 def print_report(report: RunReport, console: Console) -> None:
     """Print the sections of EvalScope's summary, with effort, intervals and marks."""
     mark = "  SIMULATED: no model was run" if report.simulated else ""
-    title = Text(f"Load sweep of {report.manifest['model']}{mark}")  # Text: a name may hold [brackets]
+    model = short_model_name(report.manifest["model"])
+    title = Text(f"Load sweep of {model}{mark}")  # Text: a name may hold [brackets]
     console.print(Panel.fit(title, border_style="yellow" if report.simulated else "default"))
     if not report.points:
         console.print("No request was finished.")
@@ -220,15 +222,16 @@ def _print_checks(report: RunReport, console: Console) -> None:
     if any(point.checks is None for point in report.points):
         console.print("Instrument: not checked, the run did not finish", highlight=False)
         return
-    lines: list[tuple[str, dict[str, str]]] = []
+    lines: dict[tuple[str, str], list[str]] = {}  # the same finding at several points is one line
     for point in report.points:
         where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
-        lines += [(where, check) for check in point.checks or ()]
+        for check in point.checks or ():
+            lines.setdefault((check["level"], check["message"]), []).append(where)
     if not lines and not report.manifest.get("run_checks"):
         console.print("Instrument: [green]clean[/] at every point", highlight=False)
     print_run_checks(report.manifest, console)
-    for where, check in lines:
-        _print_check(where, check, console)
+    for (level, message), places in lines.items():
+        _print_check(", ".join(places), {"level": level, "message": message}, console)
 
 
 def print_run_checks(manifest: dict[str, Any], console: Console) -> None:

@@ -26,6 +26,7 @@ from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.results import lock
 from oss_eval.results.manifest import read_manifest
+from oss_eval.results.model_name import short_model_name
 from oss_eval.results.parquet import DAMAGE
 from oss_eval.results.part_files import (
     SCHEMAS,
@@ -49,7 +50,7 @@ JOIN = 60
 
 def new_run_id(kind: str, label: str) -> str:
     """`20261122-071203-perf-gpt-oss-20b-7f3a`: sorts by time (UTC), readable, unique."""
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", label.rsplit("/", 1)[-1]).strip("-.")[:40] or "run"
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", short_model_name(label).rsplit("/", 1)[-1]).strip("-.")[:40] or "run"
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{clean}-{secrets.token_hex(2)}"
 
 

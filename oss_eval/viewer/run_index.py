@@ -22,6 +22,7 @@ from oss_eval.analysis import perf_summary as perf_runs
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.errors import OssEvalError, StoreError, UsageError
 from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import (
     CLOSED,
     JOURNAL,
@@ -112,8 +113,8 @@ class StoredRun:
 
     @property
     def model(self) -> str:
-        """Its model."""
-        return str(self.manifest.get("model", ""))
+        """Its model, without the folders of a path."""
+        return short_model_name(str(self.manifest.get("model", "")))
 
     @property
     def task(self) -> str:

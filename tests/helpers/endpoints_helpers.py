@@ -61,7 +61,8 @@ class Contract:
     finish: str = "stop"
     tokens: int | None = 5
     source: str = "usage"
-    events: int = 4
+    events: int = 5
+    """With the stop token, which the servers count."""
     api: str = "chat"
     reasoning_tokens: int | None = None
 

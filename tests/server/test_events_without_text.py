@@ -61,10 +61,20 @@ def test_empty_texts_are_tokens_where_the_server_counts_them() -> None:
     assert record.last_token_ns == 1_000_000_000 + 50 * MS
 
 
-def test_the_stop_token_needs_no_event() -> None:
-    record = decoded("chat", [chat({"role": "assistant", "content": ""}), chat({"content": "a"}), chat({"content": ""}),
-                              chat({"content": "b"}), chat({}, "stop"), usage(4)])  # fmt: skip
-    assert offsets(record) == [20, 30, 40], "the role alone is no token"
+def test_the_stop_token_is_the_event_with_the_stop_reason() -> None:
+    begin = [chat({"role": "assistant", "content": ""}), chat({"content": "a"}), chat({"content": ""})]
+    counted = decoded("chat", [*begin, chat({"content": "b"}), chat({}, "stop"), usage(4)])
+    assert offsets(counted) == [20, 30, 40, 50], "the role alone is no token"
+    not_counted = decoded("chat", [*begin, chat({"content": "b"}), chat({}, "stop"), usage(3)])
+    assert offsets(not_counted) == [20, 30, 40]
+    with_text = decoded("chat", [*begin, chat({"content": "b"}, "stop"), usage(4)])
+    assert offsets(with_text) == [20, 30, 40], "the stop token has no event"
+
+
+def test_an_end_by_length_has_no_stop_token() -> None:
+    """llama.cpp sends no event for the first bytes of a character: two tokens came with the second event."""
+    record = decoded("chat", [chat({"content": "a"}), chat({"content": "\u00e9"}), chat({}, "length"), usage(3)])
+    assert offsets(record) == [10, 20]
 
 
 @pytest.mark.parametrize("tokens", [2, 7, 40])

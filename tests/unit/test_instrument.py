@@ -62,7 +62,8 @@ def test_lag_is_a_note_where_the_kernel_stamps_and_a_warning_where_tokens_merge(
         ({"waited_share": 0.4}, "starved", "waited for a core 40% of the time"),
         ({"longest_stall_seconds": 0.2}, "stall", "was blocked for 200 ms"),
         ({"held_back_seconds": 3.0}, "held_back", "slots were idle for 3.0 s"),
-        ({"reconnects": 200}, "reconnects", "200 of 200 needed a new one"),
+        ({"connections": 54, "reconnects": 50}, "reconnects", "50 of 200 needed a new one"),
+        ({"connections": 200, "reconnects": 196}, "reconnects", "closes each connection after a request"),
     ],
 )
 def test_the_client_side_is_watched(changes: dict[str, float], kind: str, words: str) -> None:

@@ -21,6 +21,7 @@ from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader, writer
 from oss_eval.results.manifest import SCHEMA_VERSION, read_manifest
+from oss_eval.results.model_name import short_model_name
 from oss_eval.results.parquet import ParquetFile
 from oss_eval.results.reader import find_run, read_requests
 from oss_eval.results.schema import REQUESTS
@@ -380,3 +381,21 @@ def test_parquet_is_read_without_objects_of_python(tmp_path: Path, monkeypatch: 
     with ParquetFile(path) as opened_file:
         assert opened_file.read().num_rows == 1000
     assert [type(source) for source in sources] == [pa.OSFile]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("openai/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("gpt-oss:20b", "gpt-oss:20b"),
+        ("/models/gpt-oss-20b/", "gpt-oss-20b"),
+        ("./gpt-oss-20b", "gpt-oss-20b"),
+        (r"C:\models\gpt-oss-20b.gguf", "gpt-oss-20b.gguf"),
+        ("/root/.cache/huggingface/hub/models--openai--gpt-oss-20b/snapshots/6cee5e8", "openai/gpt-oss-20b"),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_a_model_named_by_a_path_has_a_short_name(name: str, short: str) -> None:
+    assert short_model_name(name) == short
+    assert "/" not in new_run_id("perf", name)
