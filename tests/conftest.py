@@ -13,8 +13,10 @@ import pytest
 from oss_eval.simulator.process import running
 from tests.helpers.commands import ROOT, Command
 
-pytest_plugins = ["tests.helpers.bench_helpers", "tests.helpers.fsck_helpers", "tests.helpers.viewer_helpers"]
-FOLDERS = ("unit", "server", "cli", "browser")
+pytest_plugins = [
+    f"tests.helpers.{name}" for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "viewer_helpers")
+]
+FOLDERS = ("unit", "server", "cli", "browser", "engine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

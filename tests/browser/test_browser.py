@@ -6,7 +6,6 @@ Skipped where there is no Chromium; with OSS_EVAL_BROWSER=required, as in CI, th
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,27 +18,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.helpers.browser import viewer
 from tests.helpers.commands import ROOT
 
-CHROMIUM = Path(os.environ.get("OSS_EVAL_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 EXAMPLES = ROOT / "results" / "examples"
 PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'> so \\(x^2 < \\frac{1}{2}\\), **70**, $5 \\bad{"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        if os.environ.get("OSS_EVAL_BROWSER") == "required":
-            pytest.fail(f"there is no Chromium at {CHROMIUM}")
-        pytest.skip(f"there is no Chromium at {CHROMIUM} (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +43,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(results: Path) -> Iterator[str]:
     """Where `oss-eval view` answers."""
-    command = [sys.executable, "-m", "oss_eval", "view", str(results)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-        assert found, line + process.stderr.read()
-        yield found.group()
-        process.terminate()
-        assert process.wait(15) == 0
-        assert "Traceback" not in process.stderr.read()
+    with viewer(results) as where:
+        yield where
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The command against a real engine: llama.cpp's server with a small trained model."""
