@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oss_eval.bench.scoring.integers import as_integer
 from oss_eval.bench.types import LETTERS, Sample
-from oss_eval.simulator.answers import prompt_text
+from oss_eval.simulator.formats.base import prompt_text
 
 WRONG = 6
 """Number of wrong answers for each sample."""

@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import orjson
 
 from oss_eval.errors import UsageError
-from oss_eval.simulator.engine import WORDS
+from oss_eval.simulator.engine import SENTENCES, words
 from oss_eval.simulator.profiles import Profile
 
 SPREAD = 1.5
@@ -92,19 +93,5 @@ def solution(
     reasoning = median * rng.lognormvariate(0.3 * difficulty(prompt), 0.3)
     end = [" " + word for word in ending.split()]
     length = max(len(end), round(profile.solution_tokens * rng.lognormvariate(0, 0.3)))
-    start = rng.randrange(len(WORDS))
-    prose = [" " + WORDS[(start + i) % len(WORDS)] for i in range(length - len(end))]
+    prose = list(islice(words(rng.randrange(len(SENTENCES))), length - len(end)))
     return max(1, round(reasoning)), prose + end
-
-
-def prompt_text(prompt: Any) -> str:
-    """The text of a prompt or of chat messages; words separated by whitespace are the simulator's tokens."""
-    if isinstance(prompt, str):
-        return prompt
-    parts: list[str] = []
-    for item in prompt:
-        content = item.get("content") if isinstance(item, dict) else item
-        if isinstance(content, list):
-            content = " ".join(str(piece.get("text", "")) for piece in content if isinstance(piece, dict))
-        parts.append(str(content))
-    return " ".join(parts)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from oss_eval.simulator.formats import Format
 from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.truth_log import TruthRow
 
@@ -20,14 +22,11 @@ class Completion:
 
     client: ClientConnection
     truth: TruthRow
-    chat: bool
-    stream: bool
+    format: Format
     usage_wanted: bool
     reasoning: int
     """How many of the tokens are reasoning."""
     cut: bool
-    head: bytes
-    """JSON of a chunk up to its choices."""
     words: Iterator[str]
     text: list[str]
     prompt_tokens: int
@@ -36,19 +35,18 @@ class Completion:
     pack: Any = None
     """The compressor of the body, or None."""
 
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
-        """The JSON of a token event; the text is quoted for JSON already."""
-        if self.chat:
-            key = b"reasoning_content" if thinking else b"content"
-            payload = b',"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}'
-            return self.head + payload % (key, quoted)
-        return self.head + b',"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}' % quoted
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is streamed."""
+        return self.format.reply.stream
 
-    def send(self, payload: bytes) -> int:
-        """Send an event of a stream; returns the timestamp just before it was written."""
+    def send(self, events: bytes) -> int:
+        """Send events of a stream; returns the timestamp just before they were written."""
+        if not events:
+            return time.time_ns()
         if self.fault is not None:
-            return self.client.send(self.frame(b"data: %s\n\n" % payload))
-        return self.client.send(b"%x\r\ndata: %s\n\n\r\n" % (len(payload) + 8, payload))
+            return self.client.send(self.frame(events))
+        return self.client.send(b"%x\r\n%s\r\n" % (len(events), events))
 
     def framing(self) -> bytes:
         """The headers that declare the framing of a stream."""

@@ -184,17 +184,18 @@ def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:
     return max(1, round(reasoning)), max(1, round(answer))
 
 
-WORDS = (
-    "the of and to in is that for it as was with be by on not he this are or his from at which but have "
-    "an had they you were there one all we can her has been if more when will would who so no out up into "
-    "some "
-).split()
+SENTENCES = (
+    "This text is simulated: no model has run, and each word stands for one token of a reply.",
+    "The simulator sends every word at the time that the profile of its deployment gives.",
+    "These sentences are repeated until the reply has its length.",
+)
 
 
 def words(seed: int) -> Iterator[str]:
     """Endless words of one token each, with a leading space; the same for the same seed."""
-    start = seed % len(WORDS)
+    start = seed % len(SENTENCES)
     while True:
-        for word in WORDS[start:]:
-            yield " " + word
+        for sentence in SENTENCES[start:]:
+            for word in sentence.split():
+                yield " " + word
         start = 0

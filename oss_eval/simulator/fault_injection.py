@@ -10,6 +10,7 @@ import orjson
 
 from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Engine, PacedEngine, Sequence
+from oss_eval.simulator.formats import Format
 from oss_eval.simulator.http import ClientConnection
 
 AT_TOKEN = 3
@@ -18,6 +19,7 @@ SLOW_SECONDS = 2.0
 TRICKLE_SECONDS = 30.0
 HUGE_BYTES = 10_000_000
 BURST_TOKENS = 10_000
+STUMBLED = "the engine stumbled"
 SAID = {
     "429": ("429 Too Many Requests", ""), "429-after": ("429 Too Many Requests", "Retry-After: 1\r\n"),
     "500": ("500 Internal Server Error", ""), "502": ("502 Bad Gateway", ""),
@@ -35,7 +37,9 @@ def refuse(client: ClientConnection, fault: str) -> None:
     client.send((head + body).encode())
 
 
-def whole(client: ClientConnection, fault: str | None, server: bytes, payload: dict[str, Any]) -> bool:
+def whole(
+    client: ClientConnection, fault: str | None, server: bytes, format: Format, payload: dict[str, Any]
+) -> bool:
     """Spoil a response that is not streamed; returns whether it still is an answer."""
     body, length, more = orjson.dumps(payload), None, b""
     if fault in ("reset", "close"):
@@ -43,11 +47,11 @@ def whole(client: ClientConnection, fault: str | None, server: bytes, payload: d
         client.reset() if fault == "reset" else client.close()
         return False
     if fault == "error":
-        body = b'{"error": {"message": "the engine stumbled", "code": 500}}'
+        body = orjson.dumps(format.error(500, STUMBLED))
     elif fault == "bad-json":
         body = body[: len(body) // 2]
     elif fault == "bad-utf8":
-        body = body.replace(b'"content":"', b'"content":"\xff\xfe')
+        body = body.replace(b'"%s":"' % format.text_key, b'"%s":"\xff\xfe' % format.text_key)
     elif fault == "gzip":
         packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
         body, more = packer.compress(body) + packer.flush(), b"Content-Encoding: gzip\r\n"
@@ -99,29 +103,30 @@ def _cut(host: Host, sequence: Sequence, completion: Completion) -> bool:
 
 
 def _error(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(b'{"error":{"message":"the engine stumbled","code":500}}')
+    written = completion.format
+    completion.send(written.event(orjson.dumps(written.error(500, STUMBLED))))
     completion.client.send(completion.end())
     return True
 
 
 def _bad_json(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(b'{"choices":[{"index":0,"delta":{"content":"')
+    completion.send(completion.format.event(b'{"choices":[{"index":0,"delta":{"content":"'))
     return False
 
 
 def _bad_utf8(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(completion.token(b"\xff\xfe", thinking=False))
+    completion.send(completion.format.token(b"\xff\xfe", thinking=False))
     return False
 
 
 def _huge(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(completion.token(b"a" * HUGE_BYTES, thinking=False))
+    completion.send(completion.format.token(b"a" * HUGE_BYTES, thinking=False))
     return False
 
 
 def _burst(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    event = b"data: %s\n\n" % completion.token(b" more", thinking=False)
-    at = completion.client.send(completion.frame(event * BURST_TOKENS))
+    burst = b"".join(completion.format.token(b" more", thinking=False) for _ in range(BURST_TOKENS))
+    at = completion.send(burst)
     completion.truth.token_ns += [at] * BURST_TOKENS
     sequence.emitted += BURST_TOKENS
     host.engine.drop(sequence)

@@ -1,4 +1,4 @@
-"""The HTTP server of the simulator: models, chat completions and completions, streamed or not."""
+"""The HTTP server of the simulator: models, and answers in each of the formats, streamed or not."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from oss_eval.simulator.answers import AnswerKey, solution
 from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulator.faults import FAULTS, Faults
+from oss_eval.simulator.formats import FORMATS, Format, RequestRefused
+from oss_eval.simulator.formats.base import CompletionRequest, Reply, Usage
 from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.profiles import SERVER, Profile
-from oss_eval.simulator.request import CompletionRequest, RequestRefused, parse_request
 from oss_eval.simulator.truth_log import TruthLog, TruthRow
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: "
 DOWN_SECONDS = 1.0
 """Seconds in which a server that restarts or refuses can't be reached."""
 TEMPLATE_TOKENS = 68
@@ -135,36 +136,36 @@ class Simulator:
 
     def _on_request(self, client: ClientConnection, body: bytes, received_ns: int) -> None:
         path = client.url.split(b"?")[0].decode("latin-1").rstrip("/")
-        if client.method == b"GET" and path == "/v1/models":
-            model = {
-                "id": self.profile.model,
-                "object": "model",
-                "created": self._created,
-                "owned_by": "oss-eval",
-            }
-            client.send_json("200 OK", {"object": "list", "data": [model]})
-        elif client.method == b"GET" and path == "/health":
-            client.send_json("200 OK", {"status": "ok"})
-        elif client.method == b"POST" and path in ("/v1/chat/completions", "/v1/completions"):
-            self._completion(client, body, received_ns, chat=path == "/v1/chat/completions")
+        said = self._properties(path) if client.method == b"GET" else None
+        if said is not None:
+            client.send_json("200 OK", said)
+        elif client.method == b"POST" and path in FORMATS:
+            self._completion(client, body, received_ns, FORMATS[path])
         else:
-            self._refuse(client, "404 Not Found", f"no such address: {path}")
+            client.send_json("404 Not Found", Format.error(404, f"no such address: {path}"))
 
-    def _refuse(self, client: ClientConnection, status: str, message: str, truth: TruthRow | None = None) -> None:
-        if truth is not None:
-            truth.status = "refused"
-            self.truth.write(truth)
-        error = {"message": message, "type": "invalid_request_error", "code": int(status[:3])}
-        client.send_json(status, {"error": error})
+    def _properties(self, path: str) -> dict[str, Any] | None:
+        """What a GET of this path says."""
+        name = self.profile.model
+        model = {"id": name, "object": "model", "created": self._created, "owned_by": "oss-eval"}
+        found: dict[str, dict[str, Any]] = {
+            "/v1/models": {"object": "list", "data": [model]},
+            f"/v1/models/{name}": model,
+            "/api/tags": {"models": [{"name": name, "model": name}]},
+            "/health": {"status": "ok"},
+        }
+        return found.get(path)
 
-    def _completion(self, client: ClientConnection, body: bytes, received_ns: int, chat: bool) -> None:
+    def _completion(self, client: ClientConnection, body: bytes, received_ns: int, wanted: type[Format]) -> None:
         """Answer a request for a completion, or fail as the faults say."""
         request_id = client.headers.get(b"x-client-request-id") or client.headers.get(b"x-request-id")
         truth = TruthRow(request_id.decode("latin-1") if request_id else None, received_ns)
         try:
-            request = parse_request(body, chat, self.profile.model)
+            request = self._read(wanted, body)
         except RequestRefused as error:
-            self._refuse(client, error.status, error.message, truth)
+            truth.status = "refused"
+            self.truth.write(truth)
+            client.send_json(error.status, wanted.error(int(error.status[:3]), error.message))
             return
         fault = self.faults.of_request()
         if fault is not None and not request.stream and not FAULTS[fault].whole:
@@ -172,12 +173,12 @@ class Simulator:
         truth.fault = fault
         if self._fails_at_once(client, fault, truth):
             return
-        completion, output = self._plan_answer(client, request, truth)
+        completion, output = self._plan_answer(client, request, truth, wanted)
         sequence = Sequence(completion.prompt_tokens, output)
         self.jobs[sequence] = completion
         client.on_gone = lambda: self._client_left(sequence)
         if fault == "slow-headers":
-            client.send(HEAD[:40] if request.stream else b"HTTP/1.1 200")
+            client.send(HEAD if request.stream else b"HTTP/1.1 200")
             self.later(fault_injection.SLOW_SECONDS, lambda: self._begin(sequence, completion))
         else:
             self._begin(sequence, completion)
@@ -195,59 +196,68 @@ class Simulator:
             return True
         return False
 
+    def _read(self, wanted: type[Format], body: bytes) -> CompletionRequest:
+        """Read a request. Raises RequestRefused for one that the server does not take."""
+        try:
+            fields = orjson.loads(body)
+            request = wanted.read(fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RequestRefused("400 Bad Request", f"malformed request: {error!r}") from None
+        if fields.get("model") not in (None, self.profile.model):
+            raise RequestRefused("404 Not Found", f"The model `{fields['model']}` does not exist.")
+        if request.limit is not None and request.limit < 1:
+            raise RequestRefused("400 Bad Request", f"max_tokens must be at least 1, got {request.limit}")
+        return request
+
     def _plan_answer(
-        self, client: ClientConnection, request: CompletionRequest, truth: TruthRow
+        self, client: ClientConnection, request: CompletionRequest, truth: TruthRow, wanted: type[Format]
     ) -> tuple[Completion, int]:
         """The answer that a request will get, and its length in tokens."""
-        reasoning, length, answer_words = self._answer_words(request, truth)
+        reasoning, length, answer_words = self._answer_words(request, truth, wanted.templated)
         natural = max(reasoning + length, request.floor)
         if request.ignore_eos and request.limit is not None:
             natural = request.limit
         output = natural if request.limit is None else min(natural, request.limit)
-        truth.prompt_tokens = len(request.prompt.split()) + (TEMPLATE_TOKENS if request.chat else 0)
+        truth.prompt_tokens = len(request.prompt.split()) + (TEMPLATE_TOKENS if wanted.templated else 0)
         truth.effort = request.effort
         self._served += 1
-        name, kind = ("chatcmpl", "chat.completion") if request.chat else ("cmpl", "text_completion")
-        common_fields = {
-            "id": f"{name}-{self._served:08x}",
-            "object": f"{kind}.chunk" if request.chat and request.stream else kind,
-            "created": self._created,
-            "model": self.profile.model,
-        }
+        reply = Reply(self.profile.model, self._served, self._created, request.stream)
         completion = Completion(
-            client, truth, request.chat, request.stream,
+            client, truth, wanted(reply),
             usage_wanted=request.usage_wanted,
             reasoning=min(reasoning, output),
             cut=request.limit is not None and (natural > request.limit or request.ignore_eos),
-            head=orjson.dumps(common_fields)[:-1],
             words=answer_words, text=[], prompt_tokens=truth.prompt_tokens, fault=truth.fault,
         )  # fmt: skip
         return completion, output
 
-    def _answer_words(self, request: CompletionRequest, truth: TruthRow) -> tuple[int, int, Iterator[str]]:
+    def _answer_words(
+        self, request: CompletionRequest, truth: TruthRow, reasons: bool
+    ) -> tuple[int, int, Iterator[str]]:
         """(reasoning tokens, answer tokens, the words of both and more) of an answer without any limit."""
         known = self.key.find(request.prompt)
-        filler: Iterator[str] = words(request.prompt_seed)
+        seed = request.prompt_seed
         if known is None:
-            reasoning, length = lengths(self.profile, request.effort, request.prompt_seed)
-            return (reasoning if request.chat else 0), length, filler
+            reasoning, length = lengths(self.profile, request.effort, seed)
+            reasoning = reasoning if reasons else 0
+            return reasoning, length, chain(islice(words(seed), reasoning), words(seed))
         # Without a seed every attempt differs, as with a model that samples.
-        seed = request.seed or truth.request_id or self._served
-        reasoning, text = solution(self.profile, known, request.prompt, request.effort, seed)
-        reasoning = reasoning if request.chat else 0
-        return reasoning, len(text), chain(islice(filler, reasoning), text, filler)
+        attempt = request.seed or truth.request_id or self._served
+        reasoning, text = solution(self.profile, known, request.prompt, request.effort, attempt)
+        reasoning = reasoning if reasons else 0
+        return reasoning, len(text), chain(islice(words(seed), reasoning), text, words(seed))
 
     def _begin(self, sequence: Sequence, completion: Completion) -> None:
         """Send the head of a stream; the tokens follow at their times."""
         if sequence not in self.jobs:
             return  # who had to wait for it has left
         if completion.stream:
-            head = HEAD + self._server + completion.framing() + b"\r\n"
-            completion.client.send(head[40:] if completion.fault == "slow-headers" else head)
-            if completion.chat:
-                self._send_chunk(completion, {"role": "assistant", "content": ""}, None)
+            kind = completion.format.content_type + b"\r\n"
+            head = HEAD + kind + self._server + completion.framing() + b"\r\n"
+            completion.client.send(head[len(HEAD) :] if completion.fault == "slow-headers" else head)
+            completion.send(completion.format.opening())
         if completion.fault == "role-only":
-            completion.client.send(completion.frame(b"data: [DONE]\n\n") + completion.end())
+            completion.client.send(self._last(completion, b""))
             completion.truth.status = "broken"
             self._forget(sequence, completion)
             return
@@ -290,7 +300,8 @@ class Simulator:
         word = next(completion.words)
         if completion.stream:
             thinking = sequence.emitted <= completion.reasoning
-            completion.truth.token_ns.append(completion.send(completion.token(orjson.dumps(word)[1:-1], thinking)))
+            event = completion.format.token(orjson.dumps(word)[1:-1], thinking)
+            completion.truth.token_ns.append(completion.send(event))
         else:
             completion.truth.token_ns.append(time.time_ns())
             completion.text.append(word)
@@ -301,46 +312,34 @@ class Simulator:
         if sequence.finished and sequence in self.jobs:
             self.finish(sequence, completion)
 
-    def _send_chunk(self, completion: Completion, delta: dict[str, Any], finish_reason: str | None) -> None:
-        part: dict[str, Any] = {"delta": delta} if completion.chat else {"text": delta.get("content", "")}
-        choice = {"index": 0, **part, "logprobs": None, "finish_reason": finish_reason}
-        completion.send(completion.head + b',"choices":' + orjson.dumps([choice]) + b"}")
-
     def finish(self, sequence: Sequence, completion: Completion) -> None:
         """The last token has been written: send the finish reason and the counts, and end the response."""
         ok = completion.fault is None or None in FAULTS[completion.fault].seen
         reason = "length" if completion.cut else "stop"
-        usage: dict[str, Any] = {
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": sequence.emitted,
-            "total_tokens": completion.prompt_tokens + sequence.emitted,
-        }
-        if completion.chat:
-            usage["completion_tokens_details"] = {"reasoning_tokens": completion.reasoning}
+        usage = Usage(completion.prompt_tokens, sequence.emitted, completion.reasoning)
+        written = completion.format
         if completion.stream:
-            self._send_chunk(completion, {}, reason)
-            for _ in range(2 if completion.fault == "usage-twice" else 1):
-                if completion.usage_wanted:
-                    completion.send(completion.head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}")
-            completion.client.send(completion.frame(b"data: [DONE]\n\n") + completion.end())
+            times = 2 if completion.fault == "usage-twice" else 1
+            ending = written.ending(reason, usage, times if completion.usage_wanted else 0)
+            completion.client.send(self._last(completion, ending))
         else:
-            thought, answer = (
-                "".join(completion.text[: completion.reasoning]),
-                "".join(completion.text[completion.reasoning :]),
-            )
-            message = {"role": "assistant", "content": answer, "reasoning_content": thought or None}
-            part: dict[str, Any] = {"message": message} if completion.chat else {"text": answer}
-            choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
-            payload = {**orjson.loads(completion.head + b"}"), "choices": [choice], "usage": usage}
+            reasoning, answer = completion.text[: completion.reasoning], completion.text[completion.reasoning :]
+            payload = written.whole("".join(answer), "".join(reasoning), reason, usage)
             completion.client.on_gone = None
             if completion.fault == "slow-headers":
                 completion.client.send_json("200 OK", payload, sent=len(b"HTTP/1.1 200"))
             else:
-                ok = fault_injection.whole(completion.client, completion.fault, self._server, payload)
+                ok = fault_injection.whole(completion.client, completion.fault, self._server, written, payload)
         completion.truth.status = "ok" if ok else "broken"
         self._forget(sequence, completion)
         if completion.fault in ("close-after", "length-over") or self._refusing:
             completion.client.close()
+
+    @staticmethod
+    def _last(completion: Completion, events: bytes) -> bytes:
+        """The last bytes of a stream, with these events before them."""
+        events += completion.format.done
+        return (completion.frame(events) if events else b"") + completion.end()
 
     def _break_off(self, sequence: Sequence, completion: Completion) -> None:
         """The answer ends here because of a fault."""

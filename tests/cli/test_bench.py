@@ -23,7 +23,8 @@ from oss_eval.bench.scoring.scorer_process import ScorerError, ScorerProcess
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_samples
 from oss_eval.results.schema import SAMPLES
-from oss_eval.simulator.answers import prompt_text, solve_chance
+from oss_eval.simulator.answers import solve_chance
+from oss_eval.simulator.formats.base import prompt_text
 from oss_eval.simulator.process import running
 from oss_eval.simulator.profiles import PROFILES
 from oss_eval.simulator.truth_log import read_truth

@@ -1,0 +1,110 @@
+"""OpenAI's chat completions, as vLLM sends them, and completions (https://platform.openai.com/docs/api-reference/chat)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from oss_eval.simulator.formats.base import CompletionRequest, Format, Reply, Usage, prompt_text, tokens
+
+
+def _read(body: dict[str, Any], prompt: Any) -> CompletionRequest:
+    options = body.get("stream_options")
+    return CompletionRequest(
+        prompt_text(prompt), bool(body.get("stream")), body.get("reasoning_effort"),
+        limit=tokens(body.get("max_completion_tokens") or body.get("max_tokens")),
+        floor=int(body.get("min_tokens") or 0),
+        ignore_eos=bool(body.get("ignore_eos")),
+        usage_wanted=isinstance(options, dict) and bool(options.get("include_usage")),
+        seed=body.get("seed"),
+    )  # fmt: skip
+
+
+class Completions(Format):
+    """/v1/completions."""
+
+    done = b"data: [DONE]\n\n"
+    text_key = b"text"
+    templated = False
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        fields = {
+            "id": f"{self.prefix}-{reply.number:08x}",
+            "object": self.chunk_kind if reply.stream else self.kind,
+            "created": reply.created,
+            "model": reply.model,
+        }
+        self._head = orjson.dumps(fields)[:-1]
+        self._event = b"data: " + self._head
+
+    @staticmethod
+    def read(body: dict[str, Any]) -> CompletionRequest:
+        """A prompt."""
+        return _read(body, body["prompt"])
+
+    def opening(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def token(self, quoted: bytes, thinking: bool) -> bytes:
+        """A chunk."""
+        payload = b'%s,"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}\n\n'
+        return payload % (self._event, quoted)
+
+    def ending(self, reason: str, usage: Usage, usage_events: int) -> bytes:
+        """A chunk with the stop reason, and one with the usage."""
+        counts = self.event(self._head + b',"choices":[],"usage":' + orjson.dumps(self._usage(usage)) + b"}")
+        return self._choice(self._part("", ""), reason) + counts * usage_events
+
+    def whole(self, answer: str, reasoning: str, reason: str, usage: Usage) -> dict[str, Any]:
+        """A completion."""
+        choice = {"index": 0, **self._part(answer, reasoning), "logprobs": None, "finish_reason": reason}
+        return {**orjson.loads(self._head + b"}"), "choices": [choice], "usage": self._usage(usage)}
+
+    def _choice(self, part: dict[str, Any], reason: str | None) -> bytes:
+        choice = {"index": 0, **part, "logprobs": None, "finish_reason": reason}
+        return self.event(self._head + b',"choices":' + orjson.dumps([choice]) + b"}")
+
+    def _part(self, answer: str, reasoning: str) -> dict[str, Any]:
+        return {"text": answer}
+
+    def _usage(self, usage: Usage) -> dict[str, Any]:
+        return {
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "total_tokens": usage.prompt + usage.completion,
+        }
+
+
+class Chat(Completions):
+    """/v1/chat/completions, with `reasoning_content`."""
+
+    text_key = b"content"
+    templated = True
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    @staticmethod
+    def read(body: dict[str, Any]) -> CompletionRequest:
+        """Messages."""
+        return _read(body, body["messages"])
+
+    def opening(self) -> bytes:
+        """The role."""
+        return self._choice({"delta": {"role": "assistant", "content": ""}}, None)
+
+    def token(self, quoted: bytes, thinking: bool) -> bytes:
+        """A chunk."""
+        key = b"reasoning_content" if thinking else b"content"
+        payload = b'%s,"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}\n\n'
+        return payload % (self._event, key, quoted)
+
+    def _part(self, answer: str, reasoning: str) -> dict[str, Any]:
+        if self.reply.stream:
+            return {"delta": {}}
+        return {"message": {"role": "assistant", "content": answer, "reasoning_content": reasoning or None}}
+
+    def _usage(self, usage: Usage) -> dict[str, Any]:
+        return {**super()._usage(usage), "completion_tokens_details": {"reasoning_tokens": usage.reasoning}}
