@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # computing metrics takes libraries that the start of a run should not wait for
     from oss_eval.analysis.metrics import PointMetrics
+    from oss_eval.analysis.steady_state import SlowStart
 
 from oss_eval.load.client_stats import ClientStats
 
@@ -43,6 +44,7 @@ def check_point(
     user_clock: bool,
     failures: dict[str, tuple[int, str]],
     streamed: bool = True,
+    slow_start: SlowStart | None = None,
 ) -> list[Finding]:
     """The findings of a point; an empty list: clean. `streamed`: whether streams were asked for."""
     found: list[Finding] = []
@@ -78,6 +80,8 @@ def check_point(
     if metrics.get("leaked"):
         text = "the answers contain reasoning (<think> or Harmony tags), so TTFA is its time"
         found.append(Finding("leaked", "warn", f"{text}; use --split-think, or a reasoning parser on the server"))
+    if slow_start is not None:
+        found.append(Finding("slow_start", "note", _slow_start(slow_start)))
     if client is not None:
         found += _client_side(client, metrics, more)
     if any("assign requested address" in text.lower() for _, text in failures.values()):
@@ -108,6 +112,14 @@ def _client_side(client: ClientStats, metrics: PointMetrics, more: str) -> list[
             text = "the server closes each connection after a request: the next one needs a new one"
         found.append(Finding("reconnects", "note", f"{text}, whose set-up time is in no metric"))
     return found
+
+
+def _slow_start(waves: SlowStart) -> str:
+    first, second = (f"{ms / 1000:.3g} s" for ms in (waves.first_ms, waves.second_ms))
+    times = f"{waves.first_ms / waves.second_ms:.1f} times"
+    first_ones = "first request" if waves.first == 1 else f"first {waves.first} requests"
+    text = f"the {first_ones} took {first}, the next {waves.second} {second} (medians, {times})"
+    return f"{text}: a cold server or the start's burst is in the figures; run it again, or raise --number"
 
 
 def _ms(value: float) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metrics
+from oss_eval.analysis.steady_state import SlowStart, slow_start
 from oss_eval.errors import StoreError
 from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
@@ -40,6 +41,8 @@ class PointReport:
     clock_sources: tuple[str, ...]
     checks: tuple[dict[str, str], ...] | None
     """Findings of the checks: (kind, level, message) each; empty: clean, None: not checked."""
+    slow_start: SlowStart | None = None
+    """Whether the first requests were slow; not looked at where the figures are the stored ones."""
 
     @property
     def whole(self) -> bool:
@@ -102,6 +105,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 ),
                 clock_sources=_distinct(rows["clock_source"]),
                 checks=_tuple(manifest.get("checks", {}).get(point_id)),
+                slow_start=None if (point_id, None) in summary else slow_start(rows),
             )
         )
     return RunReport(path, manifest, points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from oss_eval.analysis.request_rows import (
-    sessions,
-)
+from oss_eval.analysis.latency import request_durations
+from oss_eval.analysis.request_rows import sessions, succeeded
 
 SLICES = 10
+SLOW_START = 2.0
+"""The first wave of requests is slow if it takes this many times as long as the second one."""
+SECOND_WAVE = 3
+"""Minimum number of requests of the second wave."""
 
 
 def plateau_span(measured: pa.Table) -> tuple[int, int] | None:
@@ -44,3 +48,28 @@ def absolute_events(requests: pa.Table) -> NDArray[np.int64]:
         lengths = pc.fill_null(pc.list_value_length(batch["event_ns"]), 0).to_numpy()
         pooled.append(batch["event_ns"].flatten().to_numpy() + np.repeat(batch["start_ns"].to_numpy(), lengths))
     return np.concatenate(pooled) if pooled else np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    """The first requests, one in each slot, against the next ones: how many, and their median latency in ms."""
+
+    first: int
+    first_ms: float
+    second: int
+    second_ms: float
+
+
+def slow_start(measured: pa.Table) -> SlowStart | None:
+    """Whether the first wave was slower than the second by a factor of SLOW_START: a cold server, or the burst in
+    which a closed loop starts. Latency is compared, and latency per token, as the lengths of answers differ."""
+    good = succeeded(measured.filter(pc.and_(pc.invert(measured["warmup"]), pc.is_valid(measured["start_ns"]))))
+    slots = pc.max(good["parallel"]).as_py() or 1
+    if good.num_rows < slots + SECOND_WAVE:
+        return None
+    good = good.sort_by("start_ns").slice(0, slots + max(slots, SECOND_WAVE))
+    latency = request_durations(good)["latency"]
+    per_token = latency / np.maximum(pc.fill_null(good["completion_tokens"], 1).to_numpy(), 1)
+    first, second = float(np.median(latency[:slots])), float(np.median(latency[slots:]))
+    slower = min(first / second, float(np.median(per_token[:slots]) / np.median(per_token[slots:])))
+    return SlowStart(slots, first, len(latency) - slots, second) if slower >= SLOW_START else None

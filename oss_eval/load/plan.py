@@ -23,8 +23,9 @@ class Point(BaseModel):
     workers: int = 1
 
 
-STREAMS_A_WORKER = 512
-"""One process takes 1,024 streams of 66 tokens/s with half of one core (benchmarks/); this leaves room."""
+STREAMS_A_WORKER = 128
+"""One process takes 1,024 streams of 66 tokens/s with half of one fast core (benchmarks/). Where there are
+more cores, more processes are used long before that: tokens of fewer streams wait for each other."""
 
 
 def auto_workers(parallel: int, cores: int) -> int:

@@ -283,6 +283,7 @@ class _Sweep:
                     "user" in point.clock_sources,
                     point.failures,
                     self.task.stream,
+                    point.slow_start,
                 )
             ]
             for point in report.points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -512,3 +513,18 @@ def test_a_reader_that_leaves_early_does_not_spoil_the_run(tmp_path: Path, pipe:
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert read_manifest(only_run(tmp_path))["status"] == "finished"
+
+
+def test_a_cold_start_is_named(oss_eval: Command) -> None:
+    posts = itertools.count()  # 0: the preflight
+
+    def script(number: int, request: bytes) -> list[object]:
+        return [MODELS] if request.startswith(b"GET") else [1.2 if next(posts) in (1, 2) else 0.01, GOOD]
+
+    with ScriptedServer(script) as server:
+        done = oss_eval("perf", "--url", server.url, "--parallel", "2", "--number", "8", "--prompt", "Hi")
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "Instrument, c2: the first 2 requests took 1.2" in text
+    assert "a cold server or the start's burst is in the figures" in text
+    assert "clean" not in text

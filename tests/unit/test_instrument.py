@@ -24,9 +24,9 @@ def test_a_verdict_ends_at_the_first_level_that_fails() -> None:
 
 
 def test_auto_workers() -> None:
-    assert [auto_workers(p, 8) for p in (1, 512, 513, 2048, 100_000)] == [1, 1, 2, 4, 7]
+    assert [auto_workers(p, 8) for p in (1, 128, 129, 512, 2048, 100_000)] == [1, 1, 2, 4, 7, 7]
     assert auto_workers(5000, 1) == 1
-    assert [p.workers for p in grid(PerfTask(parallel=(2, 600), workers="auto"), 4)] == [1, 2]
+    assert [p.workers for p in grid(PerfTask(parallel=(2, 200), workers="auto"), 4)] == [1, 2]
     assert [p.workers for p in grid(PerfTask(parallel=(2, 600), workers=3), 2)] == [2, 3]
 
 

@@ -8,6 +8,7 @@ import random
 from statistics import fmean
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from oss_eval.analysis import stats
 from oss_eval.analysis.latency import gaps, request_durations
 from oss_eval.analysis.metrics import point_metrics
 from oss_eval.analysis.slo import Goodput, goodput
-from oss_eval.analysis.steady_state import plateau_span
+from oss_eval.analysis.steady_state import plateau_span, slow_start
 from oss_eval.records import RequestRecord
 from oss_eval.results.tables import requests_table
 from tests.helpers.exchanges import blank_record
@@ -326,3 +327,30 @@ def test_durations_keep_nanoseconds_of_this_century() -> None:
     assert found["tpot"][0] == 101 / MS
     assert np.isnan(found["ttft"][1])
     assert np.isnan(found["tpot"][1])
+
+
+def wave(parallel: int, seconds: list[float], tokens: list[int] | None = None) -> pa.Table:
+    """Successful requests that start one after the other and take these times."""
+    starts = [1_700_000_000_000_000_000 + i for i in range(len(seconds))]
+    ends = [start + round(s * 1e9) for start, s in zip(starts, seconds, strict=True)]
+    n = len(seconds)
+    return pa.table({
+        "warmup": [False] * n, "status": ["ok"] * n, "parallel": [parallel] * n, "start_ns": starts, "end_ns": ends,
+        "first_token_ns": starts, "first_answer_ns": starts, "last_token_ns": ends, "n_events": [9] * n,
+        "completion_tokens": tokens or [100] * n,
+    })  # fmt: skip
+
+
+def test_a_slow_start_is_the_first_wave_against_the_second() -> None:
+    cold = slow_start(wave(4, [5.0, 5.2, 4.9, 5.0, 1.0, 1.1, 1.0, 0.9, 20.0]))
+    assert cold is not None
+    assert (cold.first, cold.second) == (4, 4)
+    assert (cold.first_ms, cold.second_ms) == (pytest.approx(5000), pytest.approx(1000))
+    assert slow_start(wave(1, [5.0, 1.0, 1.0, 1.1])) is not None
+    assert slow_start(wave(4, [1.8, 1.9, 1.8, 1.9, 1.0, 1.1, 1.0, 0.9])) is None
+    assert slow_start(wave(1, [5.0, 1.0, 1.0])) is None, "too few to tell"
+
+
+def test_long_answers_are_no_slow_start() -> None:
+    assert slow_start(wave(1, [5.0, 1.0, 1.0, 1.1], [500, 100, 100, 100])) is None
+    assert slow_start(wave(1, [1.0, 1.0, 1.0, 1.1], [10, 100, 100, 100])) is None, "a short one has its TTFT"
