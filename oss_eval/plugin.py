@@ -79,7 +79,6 @@ class EvalScopeModel(ModelAPI):  # type: ignore[misc]  # evalscope has no types
                 self.model_name,
                 "evalscope",
                 adapter=self._adapter,
-                redact=self._endpoint.redact,
             )
 
     def generate(

@@ -51,8 +51,6 @@ class BenchContext:
     adapter: RequestAdapter = field(default_factory=RequestAdapter)
     on_refusal: Callable[[], None] = lambda: None
     """Called when the server asks for fewer requests."""
-    redact: Callable[[str], str] = str
-    """Removes the keys from a server's error text."""
     on_record: Callable[[RequestRecord], None] = lambda record: None
     """Called for every request that has ended, failed attempts too; from any thread."""
     blocking: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -184,8 +182,6 @@ class _Turn:
                 raise SampleStopped
             self.answer = context.client.ask(self._client.new_record(self._number, self._attempt), body).result()
         record = self.answer.record
-        if record.error_message:
-            record.error_message = context.redact(record.error_message)
         context.on_record(record)
         context.server = self.answer.reply.server or context.server
         if record.status == "cancelled":

@@ -88,7 +88,7 @@ class Executor:
         ):
             context = BenchContext(
                 client, self._concurrency, task.retries, server.model, self._writer.run_id, server.endpoint.api,
-                adapter, redact=server.redact, on_record=self._results.put,
+                adapter, on_record=self._results.put,
             )  # fmt: skip
             if task.parallel == "auto":
                 self._tuner = ConcurrencyTuner(self._concurrency, lambda: client.tokens)

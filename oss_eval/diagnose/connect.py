@@ -55,8 +55,6 @@ class ServerSession:
                 attempt=1, model=self.server.model, reasoning_effort=sent.reasoning_effort, parallel=1,
             )  # fmt: skip
             answers.append(self.client.ask(record, orjson.dumps(self.last_body), on_text).result())
-            if record.error_message:
-                record.error_message = self.server.redact(record.error_message)
             return record
 
         self.adapter.send(generation, send)

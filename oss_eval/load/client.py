@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import orjson
-
 from oss_eval.errors import OssEvalError, RunFailed
+from oss_eval.load.redaction import RedactedText, redact_record, redact_reply
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Ask, Batch, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
@@ -26,7 +24,6 @@ from oss_eval.probe.decode import Reply, ResponseDecoder
 from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
-from oss_eval.system.redact import Redactor, redacted
 
 LOOK_SECONDS = 0.25
 """Seconds between checks for overdue streams while nothing arrives."""
@@ -45,7 +42,7 @@ class _Pending:
     record: RequestRecord
     answer: Future[Answer]
     on_text: Callable[[str, str], None] | None
-    redacting: _Redacting | None = None
+    redacting: RedactedText | None = None
 
 
 class RequestClient:
@@ -59,10 +56,10 @@ class RequestClient:
         reading: DecodeOptions | None = None,
         secrets: tuple[str, ...] = (),
     ) -> None:
-        """`secrets` are removed from what servers say: answers, reasoning, tool calls, finish reasons."""
-        setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total, _most(reading))
-        self._worker = WorkerProcess(0, setup)
+        """`secrets` are removed from what servers say: answers, reasoning, tool calls, finish reasons, errors."""
         self._limits, self._reading = limits, reading or DecodeOptions()
+        setup = Setup(0, targets, run_id, limits.connect, limits.read, limits.total, self._reading.most_bytes)
+        self._worker = WorkerProcess(0, setup)
         self._secrets = secrets
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
@@ -180,51 +177,17 @@ class RequestClient:
         record.url = self._reading.url(server)
         on_text = pending.on_text
         if on_text is not None and self._secrets:
-            on_text = pending.redacting = _Redacting(on_text, self._secrets)
+            on_text = pending.redacting = RedactedText(on_text, self._secrets)
         return self._reading.decoder(record, keep_text=True, on_text=on_text)
-
-    def _redact(self, record: RequestRecord, reply: Reply) -> None:
-        if not self._secrets:
-            return
-        reply.text, reply.reasoning = redacted(reply.text, self._secrets), redacted(reply.reasoning, self._secrets)
-        if reply.tool_calls:
-            reply.tool_calls = orjson.loads(redacted(orjson.dumps(reply.tool_calls).decode(), self._secrets))
-        for name in ("finish_reason", "server_timings"):
-            if getattr(record, name):
-                setattr(record, name, redacted(getattr(record, name), self._secrets))
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
         with self._lock:
             pending = self._pending.pop(tag)
         if pending.redacting is not None:
             pending.redacting.end()
-        self._redact(record, decoder.reply)
+        redact_record(record, self._secrets)
+        redact_reply(decoder.reply, self._secrets)
         pending.answer.set_result(Answer(record, decoder.reply))
-
-
-class _Redacting:
-    """Passes pieces of (answer, reasoning) on without secrets."""
-
-    def __init__(self, on_text: Callable[[str, str], None], secrets: tuple[str, ...]) -> None:
-        self._on_text = on_text
-        self._answer, self._reasoning = Redactor(secrets), Redactor(secrets)
-
-    def __call__(self, answer: str, reasoning: str) -> None:
-        """A piece of the answer or of the reasoning."""
-        self._pass(self._answer.feed(answer), self._reasoning.feed(reasoning))
-
-    def end(self) -> None:
-        """What was held back."""
-        self._pass("", self._reasoning.end())
-        self._pass(self._answer.end(), "")
-
-    def _pass(self, answer: str, reasoning: str) -> None:
-        if answer or reasoning:
-            self._on_text(answer, reasoning)
-
-
-def _most(reading: DecodeOptions | None) -> int:
-    return sys.maxsize if reading is None or reading.most_bytes is None else reading.most_bytes
 
 
 def _gone() -> OssEvalError:

@@ -20,6 +20,7 @@ from oss_eval.load.generation import generation
 from oss_eval.load.plan import STREAMS_A_WORKER, Point, grid
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.load.prompts.prompts import Source, body, read_prompt, source
+from oss_eval.load.redaction import redact_record
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described
@@ -31,7 +32,6 @@ from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
 from oss_eval.run.resume import check_server
 from oss_eval.system import environment
-from oss_eval.system.redact import redacted
 
 
 def run(
@@ -98,16 +98,9 @@ class _Sweep:
 
     # -- called by the worker pool ---------------------------------------------------------------------
 
-    def _redact(self, record: RequestRecord) -> None:
-        if record.error_message:
-            record.error_message = self.server.redact(record.error_message)
-        for name in ("finish_reason", "server_timings") if self._secrets else ():
-            if getattr(record, name):
-                setattr(record, name, redacted(getattr(record, name), self._secrets))
-
     def record(self, record: RequestRecord) -> None:
         """A request has ended."""
-        self._redact(record)
+        redact_record(record, self._secrets)
         self.writer.add(record)
         self.liveness.ended(record)
         if record.warmup:

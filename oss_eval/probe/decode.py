@@ -71,7 +71,7 @@ class ResponseDecoder:
         api: str = "chat",
         split_think: bool = False,
         on_text: Callable[[str, str], None] | None = None,
-        most_bytes: int | None = None,
+        most_bytes: int = sys.maxsize,
     ) -> None:
         """`on_text(answer, reasoning)` is called with every piece of either as it comes.
 
@@ -94,7 +94,7 @@ class ResponseDecoder:
         self.too_large = False
         self.moved = 0.0
         """Time of the last progress, on the clock of whoever waits for it."""
-        self._most = most_bytes if most_bytes is not None else sys.maxsize
+        self._most = most_bytes
         self._received = self._unpacked = 0
         self._stamp = 0
         self.events = array("q")  # offsets of the token events so far

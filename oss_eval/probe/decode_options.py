@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ class DecodeOptions:
     count_tokens: Callable[[str], int] | None = None
     urls: tuple[str, ...] = ()
     """URLs of the servers, by number."""
-    most_bytes: int | None = None
+    most_bytes: int = sys.maxsize
     """Maximum size of a response; it is truncated there."""
 
     def url(self, server: int) -> str | None:

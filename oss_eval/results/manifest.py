@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Required
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from oss_eval.errors import StoreError
@@ -17,8 +17,8 @@ MAX_BYTES = 32_000_000
 _CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
+@with_config(_CONFIG)
 class _Point(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     point_id: Required[str]
     index: int | None
     task: str | None
@@ -32,8 +32,8 @@ class _Point(TypedDict, total=False):
     warmup: bool | None
 
 
+@with_config(_CONFIG)
 class _Task(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     name: str | None
     description: str | None
     scorer: str | None
@@ -44,8 +44,8 @@ class _Task(TypedDict, total=False):
     samples_hash: str | None
 
 
+@with_config(_CONFIG)
 class _Endpoint(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     url: str | None
     urls: list[str] | None
     name: str | None
@@ -57,15 +57,15 @@ class _Endpoint(TypedDict, total=False):
     found: Any
 
 
+@with_config(_CONFIG)
 class _Check(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     kind: str | None
     level: Required[str]
     message: Required[str]
 
 
+@with_config(_CONFIG)
 class _Client(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     workers: int | None
     cores: int | None
     slots: int | None
@@ -80,21 +80,21 @@ class _Client(TypedDict, total=False):
     held_back_seconds: float | None
 
 
+@with_config(_CONFIG)
 class _Parallel(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     asked: int | str | None
     most_in_flight: int | None
 
 
+@with_config(_CONFIG)
 class _Session(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     started: str | None
     command: list[str] | None
     points: list[str] | None
 
 
+@with_config(_CONFIG)
 class _Manifest(TypedDict, total=False):
-    __pydantic_config__ = _CONFIG  # type: ignore[misc]
     schema_version: Required[int]
     run_id: Required[str]
     status: Required[str]

@@ -7,7 +7,6 @@ progress bar: timestamps are taken by the kernel, and the workers continue meanw
 from __future__ import annotations
 
 import selectors
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -116,9 +115,10 @@ class WorkerPool:
         self._interrupts = interrupts
         self._limits = limits
         self._reading = reading or DecodeOptions()
-        most = sys.maxsize if self._reading.most_bytes is None else self._reading.most_bytes
         self._workers = [
-            WorkerProcess(n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total, most))
+            WorkerProcess(
+                n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total, self._reading.most_bytes)
+            )
             for n in range(workers)
         ]
         self._selector = selectors.DefaultSelector()
