@@ -1,4 +1,4 @@
-"""oss-eval and EvalScope's perf against the same truth server, on the same core, one after the other.
+"""oss-eval, EvalScope's perf and vLLM's Rust client against the same truth server, on one core, one after the other.
 
     python benchmarks/side_by_side.py [--streams 64 256 1024] [--requests-per-stream 2] [--tokens 256]
 
@@ -6,6 +6,9 @@ The server (`oss-eval simulate --profile paced`) has the last core to itself and
 write; all processes of a tool are held to the first core. Printed for each tool and load: reported and true
 percentiles, their error, CPU time a streamed token (whole command, less what the same command costs for one
 request of two tokens), peak resident memory summed over its processes, and wall time. Linux only.
+
+vLLM's client takes part where VLLM_RS names it (scripts/vllm-rs downloads it). It asks for completions, as it takes the
+role of a chat's first event for a token.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from oss_eval.simulator.truth_log import TruthRow, read_truth
 from oss_eval.system.environment import environment
@@ -119,6 +125,35 @@ def run_evalscope(url: str, streams: int, number: int, tokens: int, folder: Path
     return cost, {m: (rows["50%"][key] * f, rows["99%"][key] * f) for m, (key, f) in names.items()}
 
 
+def run_vllm_rs(url: str, streams: int, number: int, tokens: int, folder: Path) -> tuple[Cost, Percentiles]:
+    command = [os.environ["VLLM_RS"], "bench", "serve", "--backend", "openai", "--endpoint", "/v1/completions"]
+    command += ["--base-url", url.removesuffix("/v1"), "--model", "paced", "--tokenizer", str(tokenizer(folder))]
+    command += ["--dataset-name", "random", "--random-input-len", "2", "--random-output-len", str(tokens)]
+    command += ["--num-prompts", str(number), "--max-concurrency", str(streams), "--ignore-eos", "--disable-tqdm"]
+    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99", "--no-steady-state"]
+    command += ["--save-result", "--result-dir", str(folder), "--result-filename", "result.json"]
+    cost = timed(command, folder / "vllm-rs.log")
+    found = json.loads((folder / "result.json").read_text())
+    names = {"ttft": "ttft", "latency": "e2el", "tpot": "tpot", "itl": "itl"}
+    return cost, {m: (found[f"p50_{name}_ms"], found[f"p99_{name}_ms"]) for m, name in names.items()}
+
+
+def tokenizer(folder: Path) -> Path:
+    """A folder with a tokenizer of a few words, which vLLM's client wants."""
+    target = folder / "tokenizer"
+    target.mkdir()
+    made = Tokenizer(WordLevel({f"w{n}": n for n in range(1000)} | {"[UNK]": 1000}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.save(str(target / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}
+    (target / "tokenizer_config.json").write_text(json.dumps(settings))
+    (target / "config.json").write_text('{"model_type": "llama"}')
+    return target
+
+
+TOOLS = {"oss-eval": run_oss_eval, "evalscope": run_evalscope, "vllm-rs": run_vllm_rs}
+
+
 def true_percentiles(requests: list[TruthRow]) -> Percentiles:
     values: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for request in requests:
@@ -131,10 +166,11 @@ def true_percentiles(requests: list[TruthRow]) -> Percentiles:
     return {m: (float(p50), float(p99)) for m, (p50, p99) in found.items()}
 
 
-def measure(tool: Callable[..., tuple[Cost, Percentiles]], streams: int, number: int, tokens: int) -> None:
+def measure(name: str, streams: int, number: int, tokens: int) -> None:
     """One tool at one load against a server of its own; prints a row a metric."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    tool = TOOLS[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         truth, port_line = folder / "truth.jsonl", folder / "server.log"
         command = [sys.executable, "-m", "oss_eval", "simulate", "--profile", "paced", "--port", "0"]
         command += ["--truth-log", str(truth)]
@@ -153,7 +189,6 @@ def measure(tool: Callable[..., tuple[Cost, Percentiles]], streams: int, number:
         requests = [t for t in all_truth(truth) if len(t.token_ns) == tokens]
     true = true_percentiles(requests)
     per_token = (cost.cpu - idle.cpu) / (number * tokens) * 1e6
-    name = tool.__name__.removeprefix("run_").replace("_", "-")
     print(
         f"\n{name}, {streams} streams, {number} requests x {tokens} tokens ({len(requests)} in the truth log): "
         f"CPU {per_token:.1f} us a token, peak {cost.peak_mb:.0f} MB, wall {cost.wall:.1f} s"
@@ -181,14 +216,16 @@ if __name__ == "__main__":
     parser.add_argument("--streams", nargs="+", type=int, default=[64, 256, 1024])
     parser.add_argument("--requests-per-stream", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--only", choices=["oss-eval", "evalscope"])
+    parser.add_argument("--only", nargs="+", choices=list(TOOLS), default=list(TOOLS))
     arguments = parser.parse_args()
+    if "vllm-rs" in arguments.only and "VLLM_RS" not in os.environ:
+        print("vllm-rs is left out: VLLM_RS does not name it (scripts/vllm-rs downloads it)", flush=True)
+        arguments.only.remove("vllm-rs")
     host = environment()
     print(
         f"{host['cpu']}, {host['cores']} cores, {host['system']}, Python {platform.python_version()}", flush=True
     )
     print(", ".join(f"{k} {v}" for k, v in host["packages"].items()))
     for streams in arguments.streams:
-        for tool in (run_oss_eval, run_evalscope):
-            if arguments.only in (None, tool.__name__.removeprefix("run_").replace("_", "-")):
-                measure(tool, streams, streams * arguments.requests_per_stream, arguments.tokens)
+        for name in arguments.only:
+            measure(name, streams, streams * arguments.requests_per_stream, arguments.tokens)

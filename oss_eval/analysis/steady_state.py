@@ -14,7 +14,7 @@ from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.request_rows import sessions, succeeded
 
 SLICES = 10
-SLOW_START = 2.0
+SLOW_START = 1.5
 """The first wave of requests is slow if it takes this many times as long as the second one."""
 SECOND_WAVE = 3
 """Minimum number of requests of the second wave."""

@@ -347,7 +347,7 @@ def test_a_slow_start_is_the_first_wave_against_the_second() -> None:
     assert (cold.first, cold.second) == (4, 4)
     assert (cold.first_ms, cold.second_ms) == (pytest.approx(5000), pytest.approx(1000))
     assert slow_start(wave(1, [5.0, 1.0, 1.0, 1.1])) is not None
-    assert slow_start(wave(4, [1.8, 1.9, 1.8, 1.9, 1.0, 1.1, 1.0, 0.9])) is None
+    assert slow_start(wave(4, [1.4, 1.5, 1.4, 1.5, 1.0, 1.1, 1.0, 0.9])) is None
     assert slow_start(wave(1, [5.0, 1.0, 1.0])) is None, "too few to tell"
 
 
