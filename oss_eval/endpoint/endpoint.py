@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from oss_eval.endpoint.auth import AZURE, Auth
 from oss_eval.errors import UsageError
 from oss_eval.probe.apis import DIALECTS
-from oss_eval.probe.decode import MESSAGE_BYTES
+from oss_eval.probe.error_body import MESSAGE_BYTES
 from oss_eval.probe.target import Target, resolve
 from oss_eval.system.redact import PUBLIC_QUERY, looks_secret, public_path, public_url, redacted, secret_forms
 

@@ -20,8 +20,9 @@ from oss_eval.load.redaction import RedactedText, redact_record, redact_reply
 from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Ask, Batch, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
-from oss_eval.probe.decode import Reply, ResponseDecoder
+from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.decode_options import DecodeOptions
+from oss_eval.probe.reply import Reply
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 

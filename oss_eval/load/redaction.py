@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import orjson
 
-from oss_eval.probe.decode import MESSAGE_BYTES, Reply
+from oss_eval.probe.error_body import MESSAGE_BYTES
+from oss_eval.probe.reply import Reply
 from oss_eval.records import RequestRecord
 from oss_eval.system.redact import Redactor, redacted
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import os
 import socket
 import ssl
 import sys
@@ -19,14 +19,13 @@ from collections.abc import Callable
 import httptools
 
 from oss_eval.probe import timestamps
-from oss_eval.probe.outcome import ConnectionFailed, Outcome
+from oss_eval.probe.dial import READ_BYTES, Tls, dial
+from oss_eval.probe.outcome import Outcome
 from oss_eval.probe.poller import Poller
+from oss_eval.probe.reads import COMPLETE, ENDED, EXTRA, FAILED, TOO_LARGE
 from oss_eval.probe.target import Target
 
-READ_BYTES = 65536
 STALE_SECONDS = 1.0
-EXHAUSTED = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""Errors of this machine, not of the server: no free port, file or memory for another connection."""
 time_ns = time.time_ns
 
 ReadSink = Callable[[int, int, int, bytes], None]
@@ -37,19 +36,19 @@ class Connection:
     """A client socket used for one exchange at a time, reopened when the server closes it."""
 
     __slots__ = (
+        "_chunked",
         "_complete",
         "_context",
         "_counted",
         "_done",
         "_framed_by_eof",
+        "_handed_over",
         "_headers_done",
-        "_incoming",
         "_keep",
         "_last",
         "_loop",
         "_most_bytes",
         "_open",
-        "_outgoing",
         "_pending",
         "_poller",
         "_read_count",
@@ -87,7 +86,7 @@ class Connection:
         self._sink = sink
         self._most_bytes = most_bytes
         self._sock: socket.socket | None = None
-        self._tls: ssl.SSLObject | None = None
+        self._tls: Tls | None = None
         self._open = False
         self._done: asyncio.Future[Outcome] | None = None
         self._pending = b""
@@ -98,6 +97,7 @@ class Connection:
         self.begun = 0.0
         """Start of the exchange, on the loop's clock."""
         self._last = (0, 0.0)
+        self._handed_over = False
 
     @property
     def is_open(self) -> bool:
@@ -115,6 +115,8 @@ class Connection:
         `now` is the loop's clock. The timestamps of reads come from the wall clock, which may be set: they only
         tell that there was one.
         """
+        if self._handed_over and self._sock is not None:
+            self.last_seen_ns = self._poller.seen(self._sock.fileno())
         if self._last[0] != self.last_seen_ns:
             self._last = self.last_seen_ns, now if self.last_seen_ns != self.start_ns else self.begun
         return now - self._last[1]
@@ -124,64 +126,12 @@ class Connection:
     async def open(self, timeout: float) -> None:
         """Connect (and shake hands), trying each address in turn. Raises ConnectionFailed."""
         self.close()
-        failure = ConnectionFailed("connect", "the host has no address")
-        deadline = self._loop.time() + timeout
-        left = len(self._target.addresses)
-        for family, address in self._target.addresses:
-            share = (deadline - self._loop.time()) / left  # an address that never answers leaves time for the next
-            left -= 1
-            try:
-                async with asyncio.timeout(share):
-                    await self._connect(family, address)
-                return
-            except TimeoutError:
-                failure = ConnectionFailed("timeout_connect", f"no connection within {timeout:g} s")
-            except ssl.SSLError as error:
-                failure = ConnectionFailed("tls", getattr(error, "verify_message", "") or str(error))
-            except OSError as error:
-                kind = "client" if error.errno in EXHAUSTED else "connect"
-                failure = ConnectionFailed(kind, error.strerror or str(error))
-            finally:
-                if not self._open:
-                    self.close()
-        try:
-            raise failure
-        finally:
-            del failure  # a frame that holds its own exception would stay for good: nothing collects cycles here
-
-    async def _connect(self, family: int, address: tuple[str, int]) -> None:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        self._sock = sock
-        sock.setblocking(False)
-        timestamps.enable(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.sock_connect(sock, address)
-        if self._context is not None:
-            await self._shake_hands(sock, self._context)
-        self._recvmsg = sock.recvmsg
+        self._sock, self._tls = await dial(self._loop, self._target, self._context, timeout)
+        self._recvmsg = self._sock.recvmsg
         self._open = True
         self._uses = 0
         self.dropped = False
-        self._poller.watch(sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
-
-    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=self._target.host)
-        while True:
-            try:
-                tls.do_handshake()
-                shaken = True
-            except ssl.SSLWantReadError:
-                shaken = False
-            if self._outgoing.pending:
-                await self._loop.sock_sendall(sock, self._outgoing.read())
-            if shaken:
-                break
-            data = await self._loop.sock_recv(sock, READ_BYTES)
-            if not data:
-                raise ConnectionResetError(errno.ECONNRESET, "closed during the TLS handshake")
-            self._incoming.write(data)
-        self._tls = tls
+        self._poller.watch(self._sock.fileno(), self._on_plain if self._tls is None else self._on_tls)
 
     def close(self) -> None:
         """Close at once; an exchange in flight ends as `cancelled`."""
@@ -217,7 +167,7 @@ class Connection:
         self._complete = False
         self._headers_done = False
         self._framed_by_eof = True
-        self._counted = self._streamed = self._keep = False
+        self._chunked = self._counted = self._streamed = self._keep = self._handed_over = False
         self._read_count = self._received = 0
         done = self._done = self._loop.create_future()
         wire = request if self._tls is None else self._encrypt(request)
@@ -233,8 +183,8 @@ class Connection:
 
     def _encrypt(self, data: bytes) -> bytes:
         assert self._tls is not None
-        self._tls.write(data)
-        return self._outgoing.read()
+        self._tls.object.write(data)
+        return self._tls.outgoing.read()
 
     def _send(self, data: bytes) -> None:
         """Pass bytes to the kernel; the rest follows when it can take more."""
@@ -286,13 +236,14 @@ class Connection:
         if read is None:
             return
         kernel_ns, seen_ns, data = read
-        self._incoming.write(data)
-        assert self._tls is not None
+        tls = self._tls
+        assert tls is not None
+        tls.incoming.write(data)
         pieces: list[bytes] = []
         end: ssl.SSLError | None = None
         while True:
             try:
-                piece = self._tls.read(READ_BYTES)
+                piece = tls.object.read(READ_BYTES)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError as error:
@@ -301,8 +252,8 @@ class Connection:
             if not piece:
                 break
             pieces.append(piece)
-        if self._outgoing.pending:
-            self._send(self._outgoing.read())
+        if tls.outgoing.pending:
+            self._send(tls.outgoing.read())
         if pieces:  # one read of the socket is one read, however many TLS records it held
             self._take(kernel_ns, seen_ns, b"".join(pieces))
         if end is None or not self._open:
@@ -336,10 +287,44 @@ class Connection:
                 return
             self._keep = False  # the response was longer than it said
         if self._complete:
-            self._finish(None, None)
-            if self._pending or not self._keep:
-                self.close()
-                self.dropped = True
+            self._answered()
+        elif self._chunked and self._read_count == 1 and self._headers_done and self._tls is None:
+            self._hand_over(data)
+
+    def _answered(self) -> None:
+        """The response is complete."""
+        self._handed_over = False
+        self._finish(None, None)
+        if self._pending or not self._keep:
+            self.close()
+            self.dropped = True
+
+    def _hand_over(self, data: bytes) -> None:
+        """Leave the rest of the response to the compiled reader, where there is one. `data`: its first read, which
+        holds the head."""
+        assert self._sock is not None
+        head, _, body = data.partition(b"\r\n\r\n")
+        left = min(self._most_bytes - self._received, (1 << 63) - 1)
+        if not head.startswith(b"HTTP/1.1 2"):
+            return
+        self._keep = self.parser.should_keep_alive()
+        self._handed_over = self._poller.stream(
+            self._sock.fileno(), self._tag, left, self.last_seen_ns, body, self._on_stream_end
+        )
+
+    def _on_stream_end(self, what: int, error: int) -> None:
+        """What the compiled reader found at the end of the stream."""
+        if what in (COMPLETE, EXTRA):
+            self._complete, self._keep = True, self._keep and what == COMPLETE
+            self._answered()
+        elif what == ENDED:
+            self._ended_by_server()
+        elif what == FAILED:
+            self._lost(OSError(error, os.strerror(error)))
+        elif what == TOO_LARGE:
+            self.give_up("too_large", f"cut after {self._most_bytes:,} bytes (--max-response-bytes)")
+        else:
+            self.give_up("decode", "not HTTP/1.1: a malformed chunk")
 
     # -- called by the HTTP parser ---------------------------------------------------------------------
 
@@ -349,6 +334,7 @@ class Connection:
         if key in (b"content-length", b"transfer-encoding"):
             self._framed_by_eof = False
             self._counted |= key == b"content-length"
+            self._chunked |= value.lower() == b"chunked"
         elif key == b"content-type":
             self._streamed = b"event-stream" in value
 

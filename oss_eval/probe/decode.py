@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import zlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 import orjson
 
-from oss_eval.probe.apis import DIALECTS, Delta, Template, count, error_text, learn, merge_tool_calls
+from oss_eval.probe.apis import DIALECTS, Delta, count, merge_tool_calls
 from oss_eval.probe.empty_events import with_empty
+from oss_eval.probe.error_body import MESSAGE_BYTES, error_of
+from oss_eval.probe.known_events import Shape, learn_shape, text_of
+from oss_eval.probe.reply import Reply
 from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.probe.think_tags import ThinkSplitter
+from oss_eval.probe.token_counts import put_counts
 from oss_eval.records import RequestRecord
 
-MESSAGE_BYTES = 2048
-"""Maximum length of a stored error text."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-_HTML = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.S | re.I)
-"""Mark-up of the error pages that proxies send."""
+    Numbers = NDArray[np.int64]
+
+SHAPES = 8
+"""Times that a stream's shape is learned: a stream with ever other events is parsed."""
 
 STOPPED = ("stop", "tool_calls")
 """Stop reasons that come with a stop token."""
 
 LEAKS = ("<think>", "<|channel|>", "<|start|>")
 """Prefixes of an answer that contains leaked reasoning."""
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@dataclass(slots=True)
-class Reply:
-    """The text of a response, kept beside its record on request."""
-
-    text: str = ""
-    reasoning: str = ""
-    server: str | None = None
-    content_type: str = ""
-    retry_after: str | None = None
-    """The Retry-After header."""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    unknown_field: str = ""
-    """A field that held text and is none that we know."""
 
 
 class ResponseDecoder:
@@ -71,9 +53,11 @@ class ResponseDecoder:
         api: str = "chat",
         split_think: bool = False,
         on_text: Callable[[str, str], None] | None = None,
+        on_shape: Callable[[Shape], None] | None = None,
         most_bytes: int = sys.maxsize,
     ) -> None:
-        """`on_text(answer, reasoning)` is called with every piece of either as it comes.
+        """`on_text(answer, reasoning)` is called with every piece of either as it comes, `on_shape` with the shape
+        of token events when it is learned.
 
         A response is read up to `most_bytes`, packed or unpacked; beyond it is `too_large`.
         """
@@ -83,7 +67,8 @@ class ResponseDecoder:
         self._events: SseDecoder | LineDecoder | None = None
         self.reply = Reply()
         self._keep = keep_text or count_tokens is not None or on_text is not None
-        self._on_text = on_text
+        self._on_text, self._on_shape = on_text, on_shape
+        self._framing = (b"", b"\n") if self._dialect.lines else (b"data: ", b"\n\n")
         self._count = count_tokens
         self._parser = httptools.HttpResponseParser(self)
         self._feed_http = self._parser.feed_data
@@ -102,7 +87,9 @@ class ResponseDecoder:
         self._empty = array("q")  # offsets of events with an empty text
         self._empty_end: int | None = None  # the same for the event with the stop reason
         self._tokens_so_far = 0
-        self._template: Template | None = None
+        self._shape: Shape | None = None
+        self._shapes_left = SHAPES
+        self._unread: bytes | None = None  # the last event, if it has usage or timings that were not read
         self._usage: dict[str, Any] | None = None
         self._stream_error: str | None = None
         self._bad: str | None = None
@@ -145,6 +132,28 @@ class ResponseDecoder:
         if completed > 1:
             self._shared += completed - 1
         return completed
+
+    def known(self, shape: Shape, kernel_ns: Numbers, seen_ns: Numbers, counts: Numbers) -> int:
+        """Token events of a known shape that follow each other: timestamps and counts, one each. Returns their
+        number."""
+        import numpy as np  # these are numpy's arrays
+
+        record, start = self.record, self.record.start_ns or 0
+        stamps = np.maximum.accumulate(np.maximum(kernel_ns, self._stamp))
+        first, self._stamp = int(stamps[0]), int(stamps[-1])
+        if record.first_token_ns is None:
+            record.first_token_ns = first
+        if shape.is_answer and record.first_answer_ns is None:
+            record.first_answer_ns = first
+        record.last_token_ns = self._stamp
+        self.events.frombytes((stamps - start).tobytes())
+        self._lags.frombytes((seen_ns - kernel_ns).tobytes())
+        self._shared += int(np.count_nonzero(seen_ns[1:] == seen_ns[:-1]))  # events of one read
+        if shape.counts:
+            for total in counts.tolist():
+                self._count_event(total)
+            self._usage = {**(self._usage or {}), "completion_tokens": self._tokens_so_far}
+        return len(stamps)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: a response header."""
@@ -197,15 +206,16 @@ class ResponseDecoder:
     # -- events ----------------------------------------------------------------------------------------
 
     def _event(self, data: bytes) -> None:
-        template = self._template
-        if template is not None:
-            text = template.text(data)
-            if text is not None and (text.isascii() or _is_utf8(text)):
-                self._token(template.is_answer)
-                if self._keep:
-                    said = text.decode()
-                    self._say(*((said, "") if template.is_answer else ("", said)))
-                return
+        shape = self._shape
+        if shape is not None and (known := shape.read(data)) is not None:
+            self._token(shape.is_answer)
+            if shape.counts:
+                self._count_event(int(known["count"]))
+            self._unread = data if shape.reports else None
+            if self._keep:
+                said = text_of(known)
+                self._say(*((said, "") if shape.is_answer else ("", said)))
+            return
         if data == b"[DONE]":
             self._finished_stream = True
             return
@@ -219,12 +229,9 @@ class ResponseDecoder:
             self._splitter.split(delta)
         if delta.error and not self._stream_error:
             self._stream_error = delta.error
-        if delta.usage is not None:
-            self._usage = delta.usage
         if delta.finish_reason:
             self.record.finish_reason = delta.finish_reason
-        if delta.timings is not None:
-            self.record.server_timings = orjson.dumps(delta.timings).decode()
+        self._report(delta)
         self._finished_stream |= delta.done
         if self._keep and delta.tool_calls:
             merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
@@ -235,15 +242,37 @@ class ResponseDecoder:
             self.record.leaked = delta.text.lstrip().startswith(LEAKS)
         self._token(delta.is_answer)
         if self._splitter is None:
-            self._template = learn(data, delta, self._dialect.read)
+            self._learn(data, delta)
         if delta.usage is not None:
-            # Usage in every chunk (vLLM's continuous_usage_stats): tokens of this event by difference.
             total = count(delta.usage, "completion_tokens")
-            if total is not None and total >= self._tokens_so_far:
-                self._event_tokens.append(total - self._tokens_so_far)
-                self._tokens_so_far = total
+            if total is not None:
+                self._count_event(total)
         if self._keep:
             self._say(delta.text, delta.reasoning)
+
+    def _learn(self, data: bytes, delta: Delta) -> None:
+        """Learn the shape of further events from one that was parsed."""
+        if self._shapes_left:
+            self._shapes_left -= 1
+            self._shape = learn_shape(data, delta, self._dialect.read, self._framing)
+            if self._shape is not None and self._on_shape is not None:
+                self._on_shape(self._shape)
+
+    def _report(self, delta: Delta) -> None:
+        """Usage and the server's own timings, the latest of each."""
+        if self._unread is not None:
+            unread, self._unread = self._unread, None
+            self._report(self._dialect.read(orjson.loads(unread)))
+        if delta.usage is not None:
+            self._usage = delta.usage
+        if delta.timings is not None:
+            self.record.server_timings = orjson.dumps(delta.timings).decode()
+
+    def _count_event(self, total: int) -> None:
+        """Usage in every event (vLLM's continuous_usage_stats): tokens of this one by difference."""
+        if total >= self._tokens_so_far:
+            self._event_tokens.append(total - self._tokens_so_far)
+            self._tokens_so_far = total
 
     def _without_text(self, delta: Delta) -> None:
         """An event without text. One with an empty text may stand for a token: `_count_empty` decides."""
@@ -292,6 +321,7 @@ class ResponseDecoder:
 
     def finish(self, error_kind: str | None, error_message: str | None) -> RequestRecord:
         """Complete the record; `error_kind` is the connection's failure, or None."""
+        self._report(Delta())
         record = self.record
         record.end_ns = self._stamp or None
         if self._events is None and self._headers_done and not error_kind:
@@ -313,7 +343,7 @@ class ResponseDecoder:
         self.reply.text, self.reply.reasoning = "".join(self._text), "".join(self._reasoning)
         if self._keep:
             record.text, record.reasoning_text = self.reply.text, self.reply.reasoning
-        self._tokens()
+        put_counts(record, self._usage, self.reply, self._count, self._answered, len(self.events))
         self._judge(error_kind, error_message)
         del self._parser, self._feed_http  # they hold this object: gone without the garbage collector's help
         return record
@@ -340,21 +370,6 @@ class ResponseDecoder:
             merge_tool_calls(self.reply.tool_calls, delta.tool_calls)
         self._answered = delta.is_token
 
-    def _tokens(self) -> None:
-        record, usage = self.record, self._usage
-        record.prompt_tokens = count(usage, "prompt_tokens")
-        record.completion_tokens = count(usage, "completion_tokens")
-        record.reasoning_tokens = count(usage, "completion_tokens_details", "reasoning_tokens")
-        record.cached_tokens = count(usage, "prompt_tokens_details", "cached_tokens")
-        if record.completion_tokens is not None:
-            record.token_source = "usage"
-        elif self._count is not None and (self.events or self._answered):
-            record.completion_tokens = self._count(self.reply.reasoning) + self._count(self.reply.text)
-            record.token_source = "tokenizer"
-        elif self.events:
-            record.completion_tokens = len(self.events)
-            record.token_source = "chunks"
-
     def _judge(self, error_kind: str | None, error_message: str | None) -> None:
         """Success or failure: an HTTP 200 can be either."""
         record = self.record
@@ -364,7 +379,7 @@ class ResponseDecoder:
             error_message = f"cut after {self._most:,} bytes (--max-response-bytes)"
         elif error_kind is None and status is not None and status != 200:
             error_kind = f"http_{status}" if status == 429 else f"http_{status // 100}xx"
-            error_message = self._error_body() or f"HTTP {status}"
+            error_message = error_of(bytes(self._body)) or f"HTTP {status}"
         elif self._stream_error:
             error_kind, error_message = "stream_error", self._stream_error
         elif self._bad:
@@ -383,12 +398,3 @@ class ResponseDecoder:
         # Twice the kept length: a key is redacted before the text is truncated.
         encoded = (error_message or error_kind).encode("utf-8", "replace")[: 2 * MESSAGE_BYTES]
         record.error_message = encoded.decode("utf-8", "ignore")
-
-    def _error_body(self) -> str:
-        """The server's error text in an error response."""
-        try:
-            payload = orjson.loads(bytes(self._body))
-        except orjson.JSONDecodeError:
-            text = bytes(self._body[: 8 * MESSAGE_BYTES]).decode("utf-8", "replace")
-            return " ".join(_HTML.sub(" ", text).split())
-        return error_text(payload.get("error", payload) if isinstance(payload, dict) else payload)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import uvloop
 
 from oss_eval.probe.connection import Connection
-from oss_eval.probe.decode import Reply, ResponseDecoder
+from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.outcome import Outcome
 from oss_eval.probe.poller import Poller
+from oss_eval.probe.reply import Reply
 from oss_eval.probe.target import Target, resolve
 from oss_eval.records import RequestRecord
 from tests.helpers.scripted_server import ScriptedServer

@@ -39,6 +39,7 @@ from oss_eval.load.workers.in_flight import InFlight
 from oss_eval.load.workers.messages import Batch
 from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.decode_options import DecodeOptions
+from oss_eval.probe.reads import ReadBuffer
 from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.records import RequestRecord
 from oss_eval.results import reader
@@ -111,13 +112,10 @@ def response(data: bytes) -> None:
         lambda worker, tag, attempt, start, server, scheduled: reading.decoder(blank(), keep_text=True),
         lambda tag, decoder, record: ended.append(record),
     )
-    batch = Batch(started=[(1, 1, 1_000, 0, None)])
+    batch, reads = Batch(started=[(1, 1, 1_000, 0, None)]), ReadBuffer()
     for number, piece in enumerate(cuts(data[1:])):
-        batch.tags.append(1)
-        batch.kernel_ns.append(2_000 + number)
-        batch.seen_ns.append(2_001 + number)
-        batch.lengths.append(len(piece))
-        batch.data += piece
+        reads.append(1, 2_000 + number, 2_001 + number, piece)
+    batch.rows, batch.data = reads.take()
     batch.ended.append((1, 1, 1_000, 10**9, None, None, 0, None))
     replies.take(0, batch)
     [record] = ended

@@ -101,10 +101,10 @@ def trickle(sockets: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     return looks, reads
 
 
-def test_a_trickle_is_looked_at_once_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickle_is_looked_at_every_millisecond_or_two(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, reads = trickle(4 * FLOOD, monkeypatch)
     assert reads == 3000
-    assert 270 < looks < 330
+    assert 150 < looks < 250, "every millisecond or two"
 
 
 def test_two_fast_streams_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

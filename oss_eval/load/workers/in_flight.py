@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from oss_eval.load.workers.messages import Batch, CancelRequests
 from oss_eval.probe.decode import ResponseDecoder
+from oss_eval.probe.known_events import KnownShapes
+from oss_eval.probe.reads import COLUMNS
 from oss_eval.records import RequestRecord
 
 Begin = Callable[[int, int, int, int | None, int, int | None], ResponseDecoder]
@@ -20,9 +22,10 @@ End = Callable[[int, ResponseDecoder, RequestRecord], None]
 class InFlight:
     """Feeds the batches of any number of workers to one decoder a request."""
 
-    def __init__(self, begin: Begin, end: End) -> None:
+    def __init__(self, begin: Begin, end: End, shapes: KnownShapes | None = None) -> None:
         self._begin, self._end = begin, end
         self._decoders: dict[int, ResponseDecoder] = {}
+        self._shapes = shapes or KnownShapes()
         self.tokens = 0
         """Token events so far."""
 
@@ -59,17 +62,7 @@ class InFlight:
         for tag, attempt, start_ns, server, scheduled_ns in batch.started:
             decoders[tag] = self._begin(worker, tag, attempt, start_ns, server, scheduled_ns)
             decoders[tag].moved = now
-        view, offset = memoryview(batch.data), 0
-        for tag, kernel_ns, seen_ns, length in zip(
-            batch.tags, batch.kernel_ns, batch.seen_ns, batch.lengths, strict=True
-        ):
-            end = offset + length
-            decoder = decoders[tag]
-            tokens = decoder.feed(kernel_ns, seen_ns, view[offset:end])
-            if tokens:
-                self.tokens += tokens
-                decoder.moved = now
-            offset = end
+        self._read(batch, now)
         for tag, attempt, sent_ns, ended_ns, kind, message, server, scheduled_ns in batch.ended:
             if sent_ns is None:  # no connection, so nothing was sent
                 decoders[tag] = self._begin(worker, tag, attempt, None, server, scheduled_ns)
@@ -78,3 +71,34 @@ class InFlight:
             if kind is not None:
                 record.end_ns = ended_ns
             self._end(tag, decoder, record)
+
+    def _read(self, batch: Batch, now: float) -> None:
+        """The reads of a batch, stream by stream: a stream's events of a known shape are taken together."""
+        if not batch.rows:
+            return
+        import numpy as np  # not needed before there is something to read
+
+        rows = np.frombuffer(batch.rows, dtype=np.int64).reshape(-1, COLUMNS)
+        data_ends = np.cumsum(np.maximum(rows[:, 3], 0))
+        order = np.argsort(rows[:, 0], kind="stable")
+        tags, kernel, seen, lengths, counts = (np.ascontiguousarray(column) for column in rows[order].T)
+        # A group is a read with its data, or all events of one stream and one shape that follow each other.
+        begins = np.flatnonzero(
+            np.concatenate(([True], (np.diff(tags) != 0) | (np.diff(lengths) != 0) | (lengths[1:] >= 0)))
+        )
+        view = memoryview(batch.data)
+        ends = [*begins[1:].tolist(), len(tags)]
+        groups = zip(
+            begins.tolist(), ends, tags[begins].tolist(), lengths[begins].tolist(),
+            data_ends[order][begins].tolist(), strict=True,
+        )  # fmt: skip
+        for first, last, tag, length, end in groups:
+            decoder = self._decoders[tag]
+            if length >= 0:
+                tokens = decoder.feed(int(kernel[first]), int(seen[first]), view[end - length : end])
+            else:
+                shape = self._shapes[-1 - length]
+                tokens = decoder.known(shape, kernel[first:last], seen[first:last], counts[first:last])
+            if tokens:
+                self.tokens += tokens
+                decoder.moved = now

@@ -1,7 +1,7 @@
 """What the main process and a worker tell each other, as length-prefixed messages over a socket pair.
 
 Control goes as pickled dataclasses, a few a point. Reads go as `Batch`: everything a worker's connections saw
-within a fraction of a second as four flat columns, so that a token costs a few list appends and no object.
+within a fraction of a second as flat rows of numbers and one piece of data, so that a token costs no object.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import pickle
 import socket
 import struct
 import sys
-from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oss_eval.load.schedule import Schedule
+from oss_eval.probe.known_events import Parts
 from oss_eval.probe.target import Target
 
 _HEADER = struct.Struct("=cI")
@@ -60,6 +60,13 @@ class CancelRequests:
     tag: int
     kind: str
     message: str
+
+
+@dataclass(slots=True)
+class Learn:
+    """Main to worker: a shape of token events, of which the timestamps are enough; shapes are numbered from 0."""
+
+    parts: Parts
 
 
 @dataclass(slots=True)
@@ -125,12 +132,15 @@ class Batch:
     """What happened on a worker's connections within one tick, in order of kind: starts, reads, ends."""
 
     started: list[Started] = field(default_factory=list)
-    tags: array[int] = field(default_factory=lambda: array("q"))
-    kernel_ns: array[int] = field(default_factory=lambda: array("q"))
-    seen_ns: array[int] = field(default_factory=lambda: array("q"))
-    lengths: array[int] = field(default_factory=lambda: array("q"))
+    rows: bytes = b""
+    """Five int64 of each read: see `probe.reads`."""
     data: bytes = b""
     ended: list[Ended] = field(default_factory=list)
+
+    @property
+    def latest_seen_ns(self) -> int | None:
+        """When the last of the reads was made; None without reads."""
+        return memoryview(self.rows).cast("q")[-3] if self.rows else None
 
 
 def encode(message: Any) -> bytes:

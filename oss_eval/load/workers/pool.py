@@ -21,12 +21,13 @@ from oss_eval.load.plan import Point
 from oss_eval.load.schedule import Schedule
 from oss_eval.load.schedule.closed_loop import ClosedLoop
 from oss_eval.load.workers.in_flight import InFlight
-from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Prepare, Ready, Setup, Stop
+from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Learn, Prepare, Ready, Setup, Stop
 from oss_eval.load.workers.process import Limits, WorkerProcess
 from oss_eval.load.workers.request_file import RequestCounter, write_request_file
 from oss_eval.probe import file_limits
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.decode_options import DecodeOptions
+from oss_eval.probe.known_events import KnownShapes, Shape
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 from oss_eval.system.environment import usable_cores
@@ -34,6 +35,8 @@ from oss_eval.system.signals import Interrupts
 
 RECEIVE_BYTES = 1 << 20
 CLOSED_LOOP = ClosedLoop()
+IDLE_SECONDS = 0.25
+"""Seconds between calls of `Listener.idle` and checks for overdue requests."""
 ABORT_SECONDS = 0.4
 """Workers get so long to report cancelled requests."""
 
@@ -114,6 +117,7 @@ class WorkerPool:
         self.run_id = run_id
         self._interrupts = interrupts
         self._limits = limits
+        self._shapes = KnownShapes()
         self._reading = reading or DecodeOptions()
         self._workers = [
             WorkerProcess(
@@ -172,7 +176,7 @@ class WorkerPool:
             slots = len(range(position, point.parallel, len(used)))
             worker.send(Prepare(point.point_id, slots, number, request_file, counter, schedule, chosen))
         with self._interrupts.deferred():
-            state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts)
+            state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts, self._shapes)
             for _ in self._collect(used, Ready, state):
                 pass
             state.begun = True
@@ -212,15 +216,19 @@ class WorkerPool:
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
                         state.replies.take(worker.number, message)
-                        if message.seen_ns:
-                            age = (time.time_ns() - message.seen_ns[-1]) / 1e9
+                        if message.latest_seen_ns is not None:
+                            age = (time.time_ns() - message.latest_seen_ns) / 1e9
                             known[worker] = max(known.get(worker, 0.0), min(looked, time.monotonic() - age))
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
+            for shape in self._shapes.new:
+                for worker in self._workers:
+                    worker.send(Learn(shape.parts))
+            self._shapes.new.clear()
             now = time.monotonic()
             if now >= next_idle:
-                next_idle = now + 0.1
+                next_idle = now + IDLE_SECONDS
                 reason = state.listener.idle(len(state.replies), state.replies.tokens)
                 state.broken = state.broken or reason
                 # A request is not overdue while its tokens wait in our own queue, behind a slow disk or a merge of
@@ -267,11 +275,13 @@ class _PointState:
         listener: Listener,
         reading: DecodeOptions,
         interrupts: Interrupts,
+        shapes: KnownShapes,
     ) -> None:
         self.run_id, self.point, self.model = run_id, point, model
         self.listener = listener
         self.reading = reading
-        self.replies = InFlight(self._begin, self._end)
+        self.shapes = shapes
+        self.replies = InFlight(self._begin, self._end, shapes)
         self.interrupts = interrupts
         self.begun = False
         """Whether connections are open and requests are sent."""
@@ -301,7 +311,12 @@ class _PointState:
             start_ns=start_ns,
             url=self.reading.url(server),
         )
-        return self.reading.decoder(record)
+        return self.reading.decoder(record, on_shape=self._on_shape)
+
+    def _on_shape(self, shape: Shape) -> None:
+        """A decoder has learned a shape; not where texts are needed to count tokens."""
+        if self.reading.count_tokens is None:
+            self.shapes.add(shape)
 
     def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
         self.server = decoder.reply.server or self.server

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import socket
 import ssl
 import sys
 import time
-from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -31,6 +31,7 @@ from oss_eval.load.workers.messages import (
     Ended,
     Go,
     Inbox,
+    Learn,
     Outbox,
     Prepare,
     Ready,
@@ -42,12 +43,12 @@ from oss_eval.load.workers.usage import Usage
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.probe.connection import Connection
 from oss_eval.probe.outcome import ConnectionFailed
-from oss_eval.probe.poller import Poller
+from oss_eval.probe.poller import BATCH_BYTES, BATCH_READS, Poller
+from oss_eval.probe.reads import ReadBuffer, Reads, compiled_reader
 
 TICK_SECONDS = 0.1
-BATCH_READS, BATCH_BYTES = 500, 1 << 20
-"""Reads are passed to the main process after this time, at this number or at this size: seldom enough to be cheap,
-few enough that a transfer blocks the loop for well under a millisecond, and that decoding one takes no second."""
+FLUSH_TICKS = 3
+"""Reads are passed to the main process after so many ticks, if not before: a stream's are taken together."""
 CLIENT_PAUSE = 0.2
 """Seconds between attempts to connect while this machine has no free port or file."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
@@ -65,13 +66,13 @@ class Worker:
     def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
         self._loop = loop
         self._control = control
-        self._poller = Poller(loop, patient=timestamps.supported())
+        self._reader = compiled_reader()
+        self._reads: Reads = self._reader or ReadBuffer()
+        self._poller = Poller(loop, timestamps.supported(), self._reader, self._flush_if_full)
         self._inbox = Inbox()
         self._outbox = Outbox(loop, control)
         self._inbound: asyncio.Queue[Any] = asyncio.Queue()
         self._batch = Batch()
-        self._reads: list[bytes] = []
-        self._read_bytes = 0
         self._connections: list[Connection] = []
         self._opened = self._unopened = self._reconnects = 0
         self._stopping = False
@@ -138,6 +139,10 @@ class Worker:
             elif isinstance(message, CancelRequests):
                 if message.tag in self._asking_with:
                     self._asking_with[message.tag].give_up(message.kind, message.message)
+                continue
+            elif isinstance(message, Learn):
+                if self._reader is not None:
+                    self._reader.learn(message.parts)
                 continue
             self._inbound.put_nowait(message)
 
@@ -341,32 +346,33 @@ class Worker:
         self._batch.started.append((tag, attempt, start_ns, server, scheduled_ns))
 
     def _on_read(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
-        batch = self._batch
-        batch.tags.append(tag)
-        batch.kernel_ns.append(kernel_ns)
-        batch.seen_ns.append(seen_ns)
-        self._reads.append(data)
-        self._read_bytes += len(data)
-        if len(self._reads) >= BATCH_READS or self._read_bytes >= BATCH_BYTES:
+        self._reads.append(tag, kernel_ns, seen_ns, data)
+        self._flush_if_full()
+
+    def _flush_if_full(self) -> bool:
+        reads, size = self._reads.held()
+        full = reads >= BATCH_READS or size >= BATCH_BYTES
+        if full:
             self._flush()
+        return full
 
     async def _tick(self) -> None:
-        while True:
+        for tick in itertools.count(1):
             due = time.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
             self._longest_stall = max(self._longest_stall, time.monotonic() - due)
-            self._flush()
+            if tick % FLUSH_TICKS == 0:
+                self._flush()
             if self._poller.paused and self._outbox.queued < BACKLOG_BYTES / 2:
                 self._poller.resume()
 
     def _flush(self) -> None:
         batch = self._batch
-        if not (batch.tags or batch.started or batch.ended):
+        if not (self._reads.held()[0] or batch.started or batch.ended):
             return
         begun = time.thread_time()
-        batch.lengths = array("q", map(len, self._reads))
-        batch.data = b"".join(self._reads)
-        self._batch, self._reads, self._read_bytes = Batch(), [], 0
+        batch.rows, batch.data = self._reads.take()
+        self._batch = Batch()
         self._outbox.put(batch)
         if self._outbox.queued > BACKLOG_BYTES:
             self._poller.pause()

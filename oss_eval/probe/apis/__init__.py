@@ -8,10 +8,8 @@ from oss_eval.probe.apis.base import (
     Dialect,
     Generation,
     Prompt,
-    Template,
     count,
     error_text,
-    learn,
     merge_tool_calls,
 )
 from oss_eval.probe.apis.chat import CHAT, COMPLETIONS, read_event
@@ -23,6 +21,6 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 __all__ = [
-    "DIALECTS", "EFFORT_STYLES", "Delta", "Dialect", "Generation", "Prompt", "Template", "count", "error_text",
-    "learn", "merge_tool_calls", "read_event",
+    "DIALECTS", "EFFORT_STYLES", "Delta", "Dialect", "Generation", "Prompt", "count", "error_text",
+    "merge_tool_calls", "read_event",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What all APIs have in common: settings of a request, meaning of an event, plain events without parsing."""
+"""What all APIs have in common: settings of a request, meaning of an event."""
 
 from __future__ import annotations
 
@@ -117,56 +117,6 @@ def put_effort(body: dict[str, Any], generation: Generation) -> None:
         body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "reasoning_effort": effort}
     elif style == "think":
         body["think"] = effort if effort not in ("true", "false") else effort == "true"
-
-
-# -- plain events without parsing -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The constant part of a stream's events that carry text on one channel.
-
-    JSON with the same bytes around a string is the same object except for the string. So an event that begins with
-    `before`, ends with `after` and has neither quote nor backslash in between needs no parsing.
-    """
-
-    before: bytes
-    after: bytes
-    is_answer: bool
-
-    def text(self, event: bytes) -> bytes | None:
-        """UTF-8 text of an event of this shape, never empty; None for any other event."""
-        start, end = len(self.before), len(event) - len(self.after)
-        if start >= end or not event.startswith(self.before) or not event.endswith(self.after):
-            return None
-        if event.find(b'"', start, end) >= 0 or event.find(b"\\", start, end) >= 0:
-            return None
-        return event[start:end]
-
-
-def learn(event: bytes, delta: Delta, read: Read) -> Template | None:
-    """The template of an event that was parsed, verified by putting another text in its place."""
-    if delta.usage is not None or delta.error or delta.finish_reason or delta.tool_calls or delta.timings:
-        return None
-    if bool(delta.text) == bool(delta.reasoning):
-        return None
-    text = orjson.dumps(delta.text or delta.reasoning)
-    before, quoted, after = event.partition(text)
-    if not quoted or text in after:
-        return None
-    before, after = before + b'"', b'"' + after
-    try:
-        again = read(orjson.loads(before + b"\x7f" + after))
-    except orjson.JSONDecodeError:
-        return None
-    expected = Delta(
-        is_token=True,
-        is_answer=delta.is_answer,
-        text="\x7f" if delta.text else "",
-        reasoning="\x7f" if delta.reasoning else "",
-        opens=delta.opens,
-    )
-    return Template(before, after, delta.is_answer) if again == expected else None
 
 
 # -- pieces of answers ------------------------------------------------------------------------------------------
