@@ -65,10 +65,18 @@ class ReadBuffer:
 def compiled_reader() -> Any | None:
     """A new compiled reader; None where it is not installed, the kernel gives no receive timestamps, or
     OSS_EVAL_NO_EXTENSIONS is set."""
-    if os.environ.get("OSS_EVAL_NO_EXTENSIONS") or not timestamps.supported():
-        return None
+    kind = None if os.environ.get("OSS_EVAL_NO_EXTENSIONS") or not timestamps.supported() else _compiled()
+    return None if kind is None else kind()
+
+
+def reader_kind() -> str:
+    """`compiled` or `python`: what reads the streams of a run on this machine."""
+    return "python" if compiled_reader() is None else "compiled"
+
+
+def _compiled() -> type | None:
     try:
         from oss_eval.probe._reader import Reader
     except ImportError:
         return None
-    return Reader()
+    return Reader  # type: ignore[no-any-return, unused-ignore]

@@ -27,7 +27,7 @@ from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.results import lock
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.model_name import short_model_name
-from oss_eval.results.parquet import DAMAGE
+from oss_eval.results.parquet import DAMAGE, MAX_BYTES
 from oss_eval.results.part_files import (
     SCHEMAS,
     join,
@@ -44,6 +44,8 @@ from oss_eval.results.tables import requests_table, samples_table
 
 PART_SECONDS = 1.0
 """Finished requests are on disk after at most this time."""
+PART_BYTES = MAX_BYTES // 2
+"""Parts are not made larger than this, decoded: readers refuse more than MAX_BYTES."""
 JOIN = 60
 """This many parts are merged into one; a long run would otherwise have tens of thousands of files."""
 
@@ -175,8 +177,11 @@ class RunWriter:
         try:
             if self._rows:
                 self._write_part("requests", self._rows, requests_table)
-            if self._samples:
-                self._write_part("samples", self._samples, samples_table)
+            while self._samples:
+                some = _beginning(self._samples)
+                number = len(some)
+                self._write_part("samples", some, samples_table)
+                del self._samples[:number]
                 if (self.path / JOURNAL).exists():
                     os.truncate(self.path / JOURNAL, 0)
         except OSError as error:
@@ -202,7 +207,9 @@ class RunWriter:
         """Merge sixty parts. If that fails, reading them is only slower."""
         some, self._loose[name] = self._loose[name][:JOIN], self._loose[name][JOIN:]
         with contextlib.suppress(*DAMAGE):
-            join(some, (read_part(part, SCHEMAS[name]) for part in some), SCHEMAS[name])
+            tables = [read_part(part, SCHEMAS[name]) for part in some]
+            if sum(table.nbytes for table in tables) <= PART_BYTES:
+                join(some, tables, SCHEMAS[name])
 
     def seal(self) -> None:
         """Write the remaining rows and merge all parts: the run is complete. Raises StoreError."""
@@ -211,7 +218,9 @@ class RunWriter:
         samples = parts_of(self.path, "samples")
         if len(samples) > 1:  # there are few of them; of repeated samples the latest answer is kept
             with contextlib.suppress(*DAMAGE, StoreError):
-                join(samples, [read_samples(self.path)], SCHEMAS["samples"])
+                table = read_samples(self.path)
+                if table.nbytes <= PART_BYTES:
+                    join(samples, [table], SCHEMAS["samples"])
         self._sealed = True
 
     def finish(self, status: str, **changes: Any) -> None:
@@ -253,6 +262,16 @@ class RunWriter:
         if self._made_out:
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
+
+
+def _beginning(samples: list[SampleRecord]) -> list[SampleRecord]:
+    """The first samples, as many as one part may hold; at least one."""
+    size = 0
+    for number, sample in enumerate(samples):
+        size += 4 * (len(sample.prompt or "") + len(sample.response or "") + len(sample.reasoning or ""))
+        if size > PART_BYTES and number:
+            return samples[:number]
+    return samples[:]
 
 
 def _refused(path: Path, error: OSError) -> StoreError:

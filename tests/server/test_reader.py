@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ from oss_eval.probe.reads import (
     compiled_reader,
 )
 from oss_eval.records import RequestRecord
-from tests.helpers.commands import Command
+from oss_eval.results.manifest import read_manifest
+from tests.helpers.commands import Command, only_run
 from tests.helpers.scripted_server import LAST_CHUNK, MODELS, SSE_HEAD, ScriptedServer, chunk, saying
 from tests.server.test_events_without_text import chat, usage
 
@@ -294,7 +296,7 @@ def test_json_lines_are_known_too() -> None:
     assert same([head, *lines, chunk(json.dumps(last).encode() + b"\n"), LAST_CHUNK], "ollama") >= 7
 
 
-def test_a_sweep_without_the_compiled_reader(oss_eval: Command) -> None:
+def test_a_sweep_without_the_compiled_reader(oss_eval: Command, tmp_path: Path) -> None:
     """The same command in Python alone, as on a machine without a compiler."""
 
     def script(number: int, request: bytes) -> list[object]:
@@ -315,6 +317,7 @@ def test_a_sweep_without_the_compiled_reader(oss_eval: Command) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert "100%" in done.stdout
+    assert read_manifest(only_run(tmp_path))["environment"]["reader"] == "python"
 
 
 def test_the_buffer_in_python_has_the_same_rows() -> None:

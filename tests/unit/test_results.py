@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from oss_eval.analysis import fsck
 from oss_eval.analysis.fsck import examine
 from oss_eval.errors import StoreError
-from oss_eval.records import RequestRecord
+from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.results import reader, writer
 from oss_eval.results.manifest import SCHEMA_VERSION, read_manifest
 from oss_eval.results.model_name import short_model_name
@@ -399,3 +399,30 @@ def test_parquet_is_read_without_objects_of_python(tmp_path: Path, monkeypatch: 
 def test_a_model_named_by_a_path_has_a_short_name(name: str, short: str) -> None:
     assert short_model_name(name) == short
     assert "/" not in new_run_id("perf", name)
+
+
+def answered(number: int, text: str) -> SampleRecord:
+    return SampleRecord(
+        run_id="r1", point_id="p", request_id=f"q{number}", task="t", subset="s", sample_id=str(number), epoch=1,
+        reasoning_effort=None, model="m", prompt="?", target="!", response=text,
+    )  # fmt: skip
+
+
+def test_parts_stay_below_what_readers_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of more than a part holds are in several parts, and all of them can be read."""
+    monkeypatch.setattr(writer, "PART_BYTES", 10_000)
+    run = RunWriter(
+        tmp_path, "r1", {"schema_version": SCHEMA_VERSION, "run_id": "r1", "status": "running", "kind": "bench"}
+    )
+    for number in range(12):
+        run.add_sample(answered(number, "x" * 1_000))
+    run.flush()
+    for number in range(12, 15):
+        run.add_sample(answered(number, "x" * 9_000))
+    run.finish("finished")
+    parts = sorted((tmp_path / "r1" / "samples").glob("*.parquet"))
+    assert len(parts) > 5
+    assert [pq.read_table(part).nbytes < 20_000 for part in parts] == [True] * len(parts)
+    assert sorted(reader.read_samples(tmp_path / "r1")["sample_id"].to_pylist()) == sorted(
+        str(n) for n in range(15)
+    )

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from oss_eval.bench.scoring.answers import find_answer
-from oss_eval.bench.scoring.language import last_doubt, meant, taken_back
+from oss_eval.bench.scoring.language import last_doubt, meant, sentences, taken_back
 from oss_eval.bench.scoring.markup import plain_line, readable, without_emphasis, without_styles
 from oss_eval.bench.scoring.statements import bold, statement_pattern
 from oss_eval.bench.types import Score
@@ -96,7 +96,7 @@ def _letter(readings: list[str], boxed: bool) -> str | None:
 
 _CALLED = re.compile(
     r"(?<![A-Za-z'’])[(\[]?([A-Z])[)\]]?\s+(?:is|must\s+be|has\s+to\s+be|would\s+be)\s+(?:therefore\s+|clearly\s+|definitely\s+"
-    r"|indeed\s+|the\s+|only\s+)*(?:correct|right|best|true|answer)\b(?!\s+(?:only|if|except|for))|(?<![A-Za-z'’])[(\[]?([A-Z])[)\]]?\s+(?:it\s+is\b|(?:best\s+)?(?:fits|matches)\b)|([A-Z])\s*(?:是)?(?:正确|对的)"
+    r"|indeed\s+|the\s+|only\s+)*(?:correct|right|best|true|answer|better\s+(?:answer|choice|option|one))\b(?!\s+(?:only|if|except|for))|(?<![A-Za-z'’])[(\[]?([A-Z])[)\]]?\s+(?:it\s+is\b|(?:best\s+)?(?:fits|matches)\b)|([A-Z])\s*(?:是)?(?:正确|对的)"
 )
 _BEGUN = re.compile(r"(?:(?i:option|choice)\s+)?[(\[]?([A-Z])(?:[)\]]|[.:](?=\s|$)|\s+[-–—]\s|$)")
 _SO = re.compile(
@@ -120,7 +120,8 @@ def _unstated(text: str) -> tuple[str | None, str]:
     }
     if called:
         return (called.pop(), "answer line") if len(called) == 1 else (None, "two answers")
-    lines[-1] = _SO.sub("", lines[-1])
+    last = sentences(lines[-1])[-1]
+    lines[-1] = _SO.sub("", last if _SO.match(last) else lines[-1])  # the sentences before it say why
     begun = {match.group(1) for match in map(_BEGUN.match, lines) if match}
     if len(begun) > 1:
         return None, "two answers"

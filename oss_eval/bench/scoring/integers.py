@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from oss_eval.bench.scoring.answers import Found, find_answer
-from oss_eval.bench.scoring.language import DOUBTED
+from oss_eval.bench.scoring.language import DOUBTED, UNCLEAR
 from oss_eval.bench.scoring.markup import folded_forms, plain_line, without_emphasis, without_styles, written_lines
 from oss_eval.bench.scoring.statements import conclusion
 from oss_eval.bench.types import Score
@@ -144,6 +144,8 @@ def _first(readings: list[str]) -> tuple[str | None, int | None]:
     return (readings[-1] if readings else None), None
 
 
+_IS_NUMBER = re.compile(r"^[^\d=\\]*\b(?:is|are|equals)\s+(\S*\d\S*)$", re.I)
+"""A sentence under `Final Answer`: `The number of pairs is 70.`"""
 _VALUE = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -186,6 +188,8 @@ def integer(response: str, target: str, truncated: bool, settings: dict[str, Any
     if not found.readings:
         return Score(0.0, None, found.route)
     text, value = _first(found.readings)
+    if value is None and (said := _IS_NUMBER.search(plain_line(found.readings[0]))) is not None:
+        text, value = _first([said.group(1)] if not UNCLEAR.search(found.readings[0]) else [])
     if value is None:
         return Score(0.0, str(text).strip()[:200], f"{found.route}, no integer")
     return Score(float(value == wanted), str(value), found.route)

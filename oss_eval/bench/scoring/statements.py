@@ -21,9 +21,12 @@ _IS = (
 )
 _OTHER = (
     r"(?:最终|正确|因此|所以|故|最后|的)*答案(?:选项?)?(?:应该?|就|必)?\s*(?:[是为选]|[:：])\s*[:：]?"
-    r"|\b(?:die\s+antwort|la\s+respuesta|la\s+réponse|a\s+resposta|la\s+risposta|ответ|答え|정답)"
-    r"(?:\s+(?:ist|es|est|é|è|correcta|final|finale)\b)*\s*(?:は|은|[:：])?"
+    r"|\b(?:die|la|a)\s+(?:(?:richtige|korrekte|bonne)\s+)?(?:antwort|respuesta|réponse|resposta|risposta)"
+    r"(?:\s+(?:ist|lautet|es|est|é|è|correct[ae]|final|finale|la|die)\b)*\s*[:：]?"
+    r"|\b(?:antwort|respuesta|réponse|resposta|risposta)\s*[:：]|(?:ответ|答え|정답)\s*(?:は|은|[:：])?"
 )
+_NOT_BUT = re.compile(r"not\s+[^,;.]{1,30}?,?\s+but\s+(?:rather\s+)?", re.I)
+"""`The answer is not 69 but 70.`"""
 
 
 def statement_pattern(subjects: str = "", others: str = "") -> re.Pattern[str]:
@@ -130,7 +133,7 @@ def _in_line(lines: _Lines, number: int, pattern: re.Pattern[str]) -> list[State
     found: list[Statement] = []
     at = 0
     while (match := pattern.search(line, at)) is not None:
-        said = match.group("said") or ""
+        said = _NOT_BUT.sub("", match.group("said") or "", count=1)
         at = max(match.end() - len(said), match.start() + 1)
         again = pattern.search(said)  # the line has another statement
         own = _LINK.sub("", said[: again.start()]) if again else said
