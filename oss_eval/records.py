@@ -39,7 +39,10 @@ class RequestRecord:
     headers_ns: int | None = None
     """Arrival of the response headers."""
     first_token_ns: int | None = None
-    """Arrival of the first token event."""
+    """Arrival of the first token event; at the latest, where `first_token_low_ns` is not null."""
+    first_token_low_ns: int | None = None
+    """Arrival of what came before the read with the first token event, where that read held later ones too: the
+    first one arrived between the two. Null where `first_token_ns` is exact."""
     first_answer_ns: int | None = None
     """Arrival of the first token event of the answer, after the reasoning."""
     last_token_ns: int | None = None

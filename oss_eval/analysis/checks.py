@@ -16,6 +16,8 @@ from oss_eval.load.client_stats import ClientStats
 
 LAG_SHARE = 0.05
 """Client lag that is reported, as a share of the TTFT's P99."""
+BOUND_SHARE = 0.001
+"""Percentiles of TTFT are said to be upper bounds where the lower ones are lower by more than this share."""
 SHARED_SHARE = 0.01
 WAITED_SHARE = 0.10
 STALL_SECONDS = 0.05
@@ -77,6 +79,10 @@ def check_point(
     elif shared > SHARED_SHARE:
         text = f"{shared:.1%} of the token events arrived with another: the server sends several at once"
         found.append(Finding("shared_reads", "note", text))
+    low, bounded = metrics.get("ttft_low_ms", "p99"), metrics.get("ttft_bounded")
+    if low is not None and ttft and bounded and low < ttft * (1 - BOUND_SHARE):
+        text = f"the TTFT p99 lies between {_ms(low)} and {_ms(ttft)}: {bounded:.0f} first tokens were read with"
+        found.append(Finding("ttft_bounds", "warn", f"{text} later ones, whose timestamp they have; {more}"))
     if metrics.get("leaked"):
         text = "the answers contain reasoning (<think> or Harmony tags), so TTFA is its time"
         found.append(Finding("leaked", "warn", f"{text}; use --split-think, or a reasoning parser on the server"))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from oss_eval.analysis.request_rows import NS_PER_MS, Floats
+from oss_eval.analysis.request_rows import NS_PER_MS, Floats, floats
 from oss_eval.records import RequestRecord
 
 _COLUMNS = (
@@ -47,6 +47,18 @@ def request_durations(rows: pa.Table) -> dict[str, Floats]:
         "latency": np.where(np.isnan(last), since("end_ns", "start_ns"), last) / NS_PER_MS,
         "tpot": tpot / NS_PER_MS,
     }
+
+
+def earliest_ttft(good: pa.Table) -> Floats | None:
+    """TTFT in ms with the earliest time that each first token can have arrived; None where all are exact.
+
+    A first token that was read together with later ones has the timestamp of the newest, which is an upper bound.
+    """
+    low = good["first_token_low_ns"] if "first_token_low_ns" in good.column_names else None
+    if low is None or low.null_count == len(low):
+        return None
+    earliest = floats(pc.subtract(pc.coalesce(low, good["first_token_ns"]), good["start_ns"]))
+    return np.asarray(earliest / NS_PER_MS)
 
 
 def time_per_token(span_ns: Any, tokens: Any) -> Any:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.latency import durations, gaps
+from oss_eval.analysis.latency import durations, earliest_ttft, gaps
 from oss_eval.analysis.request_rows import (
     NS_PER_MS,
     asked_once,
@@ -103,6 +103,13 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
         distribution = stats.Distribution()
         distribution.add(values)
         figures.put_distribution(name + "_ms", distribution)
+    earliest = earliest_ttft(good)
+    if earliest is not None:
+        distribution = stats.Distribution()
+        distribution.add(earliest)
+        figures.put_distribution("ttft_low_ms", distribution)
+        bounded = len(good) - good["first_token_low_ns"].null_count
+        figures.put("ttft_bounded", "value", float(bounded), len(earliest), "")
     _count_tokens(figures, measured, good)
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)

@@ -17,7 +17,8 @@ from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
 _SCALARS = [
-    "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_answer_ns",
+    "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_token_low_ns",
+    "first_answer_ns",
     "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
     "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",

@@ -40,6 +40,9 @@ SHORT = 64
 CLOSING_SECONDS = 0.2
 """A server that closes the connection does so in this time after an answer."""
 
+KNOWN_LENGTHS = ("vLLM", "SGLang", "llama.cpp")
+"""Engines whose documentation has ignore_eos: docs.vllm.ai, docs.sglang.ai, llama.cpp's tools/server/README.md."""
+LENGTH_FLAGS = "--max-tokens N --min-tokens N --extra-args '{\"ignore_eos\": true}'"
 NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
 
 
@@ -65,13 +68,13 @@ def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check
             note(Check("TLS", WARN if auth.insecure else PASS, trusted))
         answer = _hello(line)
         if answer.record.status == "ok" or not _only_chat_fails(line, answer, task):
-            _talk(line, answer, task, note)
+            _talk(line, answer, task, identity.name, note)
             return found
         reason = (answer.record.error_message or str(answer.record.error_kind)).splitlines()[0][:160]
         note(Check("chat", FAIL, reason, "completions are looked at instead; base models need --api completions"))
     completions = task.model_copy(update={"api": "completions", "url": [endpoint.base_url + endpoint.query]})
     with open_session(completions, auth) as line:
-        _talk(line, _hello(line), completions, note)
+        _talk(line, _hello(line), completions, identity.name, note)
     return found
 
 
@@ -85,7 +88,9 @@ def _only_chat_fails(line: ServerSession, answer: Answer, task: Task) -> bool:
     return line.server.endpoint.api == "chat" and task.api == "openai" and status in (400, 404, 405, 422, 500, 501)
 
 
-def _talk(line: ServerSession, answer: Answer, task: Task, note: Callable[[Check | None], None]) -> None:
+def _talk(
+    line: ServerSession, answer: Answer, task: Task, engine: str, note: Callable[[Check | None], None]
+) -> None:
     """The checks that need answers. Raises OssEvalError if the first one failed."""
     if answer.record.status != "ok":
         raise in_words(line.server.endpoint, answer.record, task.connect_timeout)
@@ -95,7 +100,7 @@ def _talk(line: ServerSession, answer: Answer, task: Task, note: Callable[[Check
     note(_streaming(answer, task))
     note(_usage(answer))
     note(_reasoning(line, answer))
-    note(_lengths(line))
+    note(_lengths(line, engine))
     for check in effort_checks(line, REQUESTS):
         note(check)
     note(Check("requests", PASS, f"{line.requests_sent} sent"))
@@ -274,9 +279,12 @@ def _reasoning_field(line: ServerSession) -> str | None:
     )
 
 
-def _lengths(line: ServerSession) -> Check:
+def _lengths(line: ServerSession, engine: str) -> Check:
     """Whether answers can be forced to the length that a load test needs."""
     natural = line.ask("Say hello.", line.generation(max_tokens=THINKING)).record
+    if natural.status == "ok" and natural.finish_reason == "length" and engine in KNOWN_LENGTHS:
+        seen = f"{engine} honours ignore_eos and min_tokens; not seen here, as the reply did not end by itself"
+        return Check("fixed lengths", PASS, seen, LENGTH_FLAGS)
     if natural.status != "ok" or natural.finish_reason == "length" or natural.completion_tokens is None:
         return Check("fixed lengths", WARN, "could not be told: the reply did not end by itself", NO_LENGTHS)
     wanted = natural.completion_tokens + 40
@@ -288,8 +296,7 @@ def _lengths(line: ServerSession) -> Check:
         words = (record.error_message or "")[:80]
         return Check("fixed lengths", WARN, f"min_tokens and ignore_eos are refused: {words}", NO_LENGTHS)
     if record.completion_tokens == wanted and record.finish_reason == "length":
-        flags = "--max-tokens N --min-tokens N --extra-args '{\"ignore_eos\": true}'"
-        return Check("fixed lengths", PASS, "ignore_eos and min_tokens are honoured", flags)
+        return Check("fixed lengths", PASS, "ignore_eos and min_tokens are honoured", LENGTH_FLAGS)
     seen = f"no effect of ignore_eos and min_tokens: {record.completion_tokens} tokens instead of {wanted}"
     return Check("fixed lengths", WARN, seen, NO_LENGTHS)
 

@@ -380,15 +380,17 @@ static int receive_once(Reader *self, int fd, Stream *s, int *error, Py_ssize_t 
     return followed == 0 ? -1 : followed == 1 ? COMPLETE : followed == 2 ? EXTRA : MALFORMED;
 }
 
-/* All that has arrived for a stream. A read that fills its buffer may leave something; where the connection was closed,
-   its end comes after the data, and is reported by no edge of its own. */
+/* One read of a stream; where the connection was closed, all of them, as its end comes after the data and is reported
+   by no edge of its own. A read that fills its buffer may leave something: then the next poll reports the socket again,
+   so that a flood on one stream keeps neither the others nor the caller waiting. */
 static int receive(Reader *self, int fd, Stream *s, int closed, int *error) {
     int what;
     Py_ssize_t got;
     do {
         got = 0;
         what = receive_once(self, fd, s, error, &got);
-    } while (what == -1 && (got == READ_BYTES || (closed && got)));
+    } while (what == -1 && closed && got);
+    if (what == -1 && got == READ_BYTES) watch(self, fd, EPOLLIN | EPOLLRDHUP | EPOLLET);
     return what;
 }
 

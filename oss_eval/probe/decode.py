@@ -112,10 +112,8 @@ class ResponseDecoder:
         else:
             kernel_ns = seen_ns
             self.record.clock_source = "user"
-        # A retransmitted segment has a later timestamp than those that follow it: their bytes were not
-        # available before it arrived.
-        if kernel_ns > self._stamp:
-            self._stamp = kernel_ns
+        # A segment sent again has a later timestamp than those that follow it, which could not be read before.
+        earlier, self._stamp = self._stamp, max(self._stamp, kernel_ns)
         self._received += len(data)
         if self._received > self._most:
             if self.too_large:
@@ -129,8 +127,9 @@ class ResponseDecoder:
             if not self._complete:
                 self._bad = self._bad or f"not HTTP/1.1: {error}"
         completed = len(self.events) - before
-        if completed > 1:
-            self._shared += completed - 1
+        self._shared += max(0, completed - 1)
+        if completed > 1 and not before:  # the timestamp is that of the newest
+            self.record.first_token_low_ns = earlier or self.record.start_ns
         return completed
 
     def known(self, shape: Shape, kernel_ns: Numbers, seen_ns: Numbers, counts: Numbers) -> int:

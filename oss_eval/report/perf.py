@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oss_eval.analysis.advice import advise, best
-from oss_eval.analysis.checks import NO_TEXT
+from oss_eval.analysis.checks import BOUND_SHARE, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
@@ -97,13 +97,23 @@ SHOWN = {
 }
 
 
-def _mean(point: PointReport, metric: str, roomy: bool) -> str:
+def _at_most(point: PointReport, metric: str, stat: str, notes: list[str]) -> str:
+    """A mark for a TTFT that is an upper bound."""
+    low, value = point.metrics.get("ttft_low_ms", stat), point.metrics.get(metric, stat)
+    if metric != "ttft_ms" or low is None or value is None or low >= value * (1 - BOUND_SHARE):
+        return ""
+    notes.append("≤ an upper bound: first tokens were read together with later ones, whose timestamp they have")
+    return "≤"
+
+
+def _mean(point: PointReport, metric: str, roomy: bool, notes: list[str]) -> str:
     """A mean, with half the width of its interval on a wide terminal."""
+    mark = _at_most(point, metric, "mean", notes)
     figure = point.metrics.metric(metric, "mean")
     factor = SHOWN[metric][2]
     if figure is None or figure.high is None or not roomy:
-        return scaled(figure.value if figure else None, factor)
-    return f"{scaled(figure.value, factor)} ±{scaled(figure.high - figure.value, factor)}"
+        return mark + scaled(figure.value if figure else None, factor)
+    return f"{mark}{scaled(figure.value, factor)} ±{scaled(figure.high - figure.value, factor)}"
 
 
 def _tail(point: PointReport, metric: str, notes: list[str]) -> str:
@@ -111,7 +121,8 @@ def _tail(point: PointReport, metric: str, notes: list[str]) -> str:
     figure, is_largest = point.metrics.tail(metric)
     if is_largest:
         notes.append(LARGEST_VALUE.format(n=P99_NEEDS))
-    return scaled(figure.value if figure else None, SHOWN[metric][2]) + ("^" if is_largest else "")
+    mark = _at_most(point, metric, "max" if is_largest else "p99", notes)
+    return mark + scaled(figure.value if figure else None, SHOWN[metric][2]) + ("^" if is_largest else "")
 
 
 def _table(title: str, report: RunReport) -> Table:
@@ -159,7 +170,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         m = point.metrics
         row = _coordinates(report, point)
         row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
-        row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy) for k, stat in columns]
+        row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy, notes) for k, stat in columns]
         done = int(m.get("requests") or 0)
         if not point.whole:
             notes.append("* fewer requests were finished than planned")
@@ -197,7 +208,10 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
             if point.metrics.metric(metric, "p50") is None:
                 row.append(NOTHING)
                 continue
-            p50, p90 = (scaled(point.metrics.get(metric, q), SHOWN[metric][2]) for q in ("p50", "p90"))
+            p50, p90 = (
+                _at_most(point, metric, q, notes) + scaled(point.metrics.get(metric, q), SHOWN[metric][2])
+                for q in ("p50", "p90")
+            )
             row.append(f"{p50:>5} {p90:>5} {_tail(point, metric, notes):>6}")
         table.add_row(*row)
         per_chunk = point.metrics.get("tokens_per_chunk")

@@ -528,3 +528,27 @@ def test_a_cold_start_is_named(oss_eval: Command) -> None:
     assert "Instrument, c2: the first 2 requests took 1.2" in text
     assert "a cold server or the start's burst is in the figures" in text
     assert "clean" not in text
+
+
+def test_a_ttft_that_is_an_upper_bound_is_marked(oss_eval: Command, tmp_path: Path) -> None:
+    """The server answers late, and then sends two tokens at once."""
+    late = [
+        SSE_HEAD,
+        0.1,
+        chunk(delta("Hi")) + chunk(delta("!")),
+        0.02,
+        chunk(STOP + usage(5, 2) + DONE) + LAST_CHUNK,
+    ]
+
+    def script(number: int, request: bytes) -> list[object]:
+        return [MODELS] if request.startswith(b"GET") else list(late)
+
+    with ScriptedServer(script) as server:
+        done = oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "4", "--prompt", "Hi")
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "≤0.1" in text
+    assert "≤ an upper bound: first tokens were read together with later ones" in text
+    assert "Instrument, c1: the TTFT p99 lies between" in text
+    rows = read_requests(only_run(tmp_path)).to_pylist()
+    assert all(row["start_ns"] < row["first_token_low_ns"] < row["first_token_ns"] for row in rows)

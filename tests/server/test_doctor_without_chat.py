@@ -37,3 +37,22 @@ def test_a_wrong_model_name_lists_what_is_served(oss_eval: Command) -> None:
     with ScriptedServer(base_model) as server:
         done = oss_eval("doctor", "--url", server.url, "--model", "base-70b", "--api", "completions")
     assert "served are base-7b, base-13b" in done.stdout
+
+
+def endless_vllm(number: int, request: bytes) -> Sequence[Step]:
+    """vLLM with a model that never ends an answer."""
+    if request.startswith(b"GET /version"):
+        return [json_reply(b'{"version": "0.24.0"}')]
+    if request.startswith(b"GET"):
+        return [json_reply(b'{"object": "list", "data": [{"id": "m", "owned_by": "vllm"}]}')]
+    count = body_of(request).get("max_tokens") or 16
+    events = [{"choices": [{"index": 0, "text": f" word{i}", "finish_reason": None}]} for i in range(count)]
+    events += [{"choices": [{"index": 0, "text": "", "finish_reason": "length"}]},
+               {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": count}}]  # fmt: skip
+    return [SSE_HEAD + b"".join(chunk(b"data: %s\n\n" % json.dumps(e).encode()) for e in events) + LAST_CHUNK]
+
+
+def test_what_an_engine_is_known_for_counts_where_it_cannot_be_seen(oss_eval: Command) -> None:
+    with ScriptedServer(endless_vllm) as server:
+        done = oss_eval("doctor", "--url", server.url, "--model", "m", "--api", "completions")
+    assert "pass fixed lengths: vLLM honours ignore_eos and min_tokens; not seen here" in done.stdout

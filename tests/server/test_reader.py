@@ -405,3 +405,24 @@ def test_reasoning_that_leaks_is_seen_in_every_stream() -> None:
         in_flight.take(0, Batch(ended=[(tag, 1, 1, time.time_ns(), None, None, 0, None)]))
     assert (ended[1].leaked, ended[2].leaked) == (False, True)
     assert (ended[1].n_events, ended[2].n_events) == (3, 3)
+
+
+def test_a_flood_on_one_stream_does_not_keep_the_caller() -> None:
+    """Each poll reads a stream once, and the rest is read by the next ones."""
+    reader, sent = compiled_reader(), b"fffff\r\n" + b"x" * 0xFFFFF + b"\r\n"
+    with connection() as (client, server):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        reader.register(client.fileno(), EPOLLIN)
+        assert reader.stream(client.fileno(), 1, 1 << 40, 1, b"")
+        server.setblocking(False)
+        done, polls, data = 0, 0, b""
+        while len(data) < len(sent):
+            with contextlib.suppress(BlockingIOError):
+                done += server.send(sent[done:])
+            before = len(data)
+            reader.poll(100)
+            data += reader.take()[1]
+            assert len(data) - before <= 65536
+            polls += 1
+        assert data == sent
+        assert polls >= 16

@@ -258,3 +258,18 @@ def test_a_segment_that_was_sent_again_holds_up_what_follows_it() -> None:
     assert list(record.event_ns or []) == [2, 9, 9, 9, 10]
     assert record.last_token_ns == START + 10
     assert record.client_lag_max_ns == 19, "how late the client was is told by each read's own stamp"
+
+
+def test_a_first_token_that_came_with_a_later_one_has_a_lower_bound() -> None:
+    """The read has the timestamp of its newest packet."""
+    reads = {
+        "alone": ([SSE_HEAD, chunk(delta("a")), chunk(delta("b"))], None),
+        "with the next": ([SSE_HEAD, chunk(delta("a")) + chunk(delta("b"))], START + 1),
+        "with everything": ([SSE_HEAD + chunk(delta("a")) + chunk(delta("b"))], START),
+        "later ones": ([SSE_HEAD, chunk(delta("a")), chunk(delta("b")) + chunk(delta("c"))], None),
+    }
+    for name, (pieces, low) in reads.items():
+        decoder = ResponseDecoder(blank_record(START))
+        for number, piece in enumerate(pieces, 1):
+            decoder.feed(START + number, START + number, piece)
+        assert decoder.finish(None, None).first_token_low_ns == low, name

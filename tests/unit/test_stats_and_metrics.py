@@ -16,7 +16,7 @@ from scipy import stats as reference
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.latency import gaps, request_durations
+from oss_eval.analysis.latency import earliest_ttft, gaps, request_durations
 from oss_eval.analysis.metrics import point_metrics
 from oss_eval.analysis.slo import Goodput, goodput
 from oss_eval.analysis.steady_state import plateau_span, slow_start
@@ -354,3 +354,17 @@ def test_a_slow_start_is_the_first_wave_against_the_second() -> None:
 def test_long_answers_are_no_slow_start() -> None:
     assert slow_start(wave(1, [5.0, 1.0, 1.0, 1.1], [500, 100, 100, 100])) is None
     assert slow_start(wave(1, [1.0, 1.0, 1.0, 1.1], [10, 100, 100, 100])) is None, "a short one has its TTFT"
+
+
+def test_a_ttft_that_is_an_upper_bound_has_a_lower_one() -> None:
+    rows = wave(1, [1.0, 1.0, 1.0, 1.0])
+    starts = rows["start_ns"].to_pylist()
+    exact = rows.append_column("first_token_low_ns", pa.array([None] * 4, pa.int64()))
+    assert earliest_ttft(exact) is None
+    assert earliest_ttft(rows) is None, "a run of before"
+    first = rows.column_names.index("first_token_ns")
+    rows = rows.set_column(first, "first_token_ns", pa.array([start + 50_000_000 for start in starts]))
+    rows = rows.append_column(
+        "first_token_low_ns", pa.array([None, starts[1] + 20_000_000, None, None], pa.int64())
+    )
+    assert earliest_ttft(rows).tolist() == [50, 20, 50, 50]  # type: ignore[union-attr]
