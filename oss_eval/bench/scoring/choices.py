@@ -120,7 +120,7 @@ def _unstated(text: str) -> tuple[str | None, str]:
     }
     if called:
         return (called.pop(), "answer line") if len(called) == 1 else (None, "two answers")
-    last = sentences(lines[-1])[-1]
+    last = (sentences(lines[-1]) or [""])[-1]
     lines[-1] = _SO.sub("", last if _SO.match(last) else lines[-1])  # the sentences before it say why
     begun = {match.group(1) for match in map(_BEGUN.match, lines) if match}
     if len(begun) > 1:
