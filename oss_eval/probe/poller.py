@@ -174,9 +174,10 @@ class Poller:
         while more and not self.paused:
             ready, found = reader.poll(AT_ONCE)
             for descriptor, what, error in found:
-                if what != READABLE:
-                    self._ends.pop(descriptor)(what, error)
-                elif descriptor in self._callbacks and not self.paused:
+                end = self._ends.pop(descriptor, None) if what != READABLE else None
+                if end is not None:
+                    end(what, error)
+                elif what == READABLE and descriptor in self._callbacks and not self.paused:
                     self._callbacks[descriptor]()
             total += ready
             more = self._after_look() or ready >= AT_ONCE

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
+from uvicorn import Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from oss_eval.errors import UsageError
 from oss_eval.viewer.assets import ASSETS, PLOTLY
+from oss_eval.viewer.connections import LimitedConnection
 from oss_eval.viewer.guard import Guard
 from oss_eval.viewer.i18n import LANGUAGES
 from oss_eval.viewer.layout import build_page
@@ -40,6 +43,7 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server once, which no proxy can reach
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost", host)))
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn: a client's address is what it is, whatever a header says
     with tempfile.TemporaryDirectory(prefix="oss-eval-view-") as scratch:
         demo = build(run_index, language, Path(scratch))
         gr.set_static_paths([str(ASSETS), str(PLOTLY.parent)])
@@ -66,6 +70,8 @@ def serve(
             where = host if port is None else f"{host}:{port}"
             reason = str(error).splitlines()[0]
             raise UsageError(f"can't serve on {where}: {reason}", "choose another --port or --host") from None
+        if isinstance(demo.server, Server) and demo.server.config.http_protocol_class is HttpToolsProtocol:
+            demo.server.config.http_protocol_class = LimitedConnection  # for each connection from now on
         announce(local, public)
         try:
             while True:

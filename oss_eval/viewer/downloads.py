@@ -53,7 +53,7 @@ def _without_formulas(table: pa.Table) -> pa.Table:
     for place, name in enumerate(table.column_names):
         if pa.types.is_string(table[name].type):
             column = table[name]
-            formula = pc.match_substring_regex(column, r"^[=+\-@\t\r]")
+            formula = pc.match_substring_regex(column, r"^[=+\-@\t\r\n]")
             marked = pc.binary_join_element_wise("'", column, "")
             table = table.set_column(place, name, pc.if_else(formula, marked, column))
     return table

@@ -1,7 +1,7 @@
 """What the viewer's server accepts, checked before Gradio sees a request: names, routes, sizes, logins.
 
 A page on the internet can let its own name point to this machine (DNS rebinding) or send forms to it; so the Host
-and the Origin of a request have to be names of this viewer.
+of a request has to be a name of this viewer, and the Origin the same: a page on another port is another site.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import re
 import socket
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -22,6 +22,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 1_000_000
 """Bytes of a request's body; the viewer's own requests have a few thousand."""
+FORWARDED = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for", b"x-forwarded-server", b"forwarded")
+"""Headers that Gradio would make addresses of; anybody can send them."""
+_HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 FREE_FAILURES = 5
 LONGEST_WAIT = 60.0
 """Seconds that an address has to wait after many failed logins."""
@@ -74,8 +77,11 @@ class Guard:
     def __init__(self, app: App, host: str, extra: list[str], share: bool) -> None:
         self._app, self._share = app, share
         self._names = allowed_names(host, extra)
+        self._extra = {name.lower() for name in extra}
         self._numbers = not is_loopback(host)
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._pending: Counter[str] = Counter()
+        """Logins under way, by address: many must not be tried before the first one is known to have failed."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with what is wrong."""
@@ -84,6 +90,8 @@ class Guard:
         if scope["type"] != "http":
             return None  # Gradio opens no socket
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if not self._is_proxied(headers):
+            scope = {**scope, "headers": [(n, v) for n, v in scope["headers"] if n.lower() not in FORWARDED]}
         refused = self._refused(scope, headers)
         if refused is not None:
             return await _answer(send, *refused)
@@ -92,6 +100,8 @@ class Guard:
         wait = self._wait(address) if login else 0.0
         if wait > 0:
             return await _answer(send, 429, f"too many failed logins; try again in {wait:.0f} s", int(wait) + 1)
+        if login:
+            self._pending[address] += 1
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -102,15 +112,21 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
-        return await self._app(scope, _Limited(receive), answer)
+        try:
+            await self._app(scope, _Limited(receive), answer)
+        finally:
+            if login:
+                self._pending[address] -= 1
+                self._pending += Counter()  # forgets those at zero
 
     def _refused(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         """(status, reason) of a request that is not for this viewer."""
-        host = headers.get("host", "")
-        if not self._named(host):
+        host = headers.get("host", "").strip().lower()
+        hosts = [name for name, _ in scope["headers"] if name.lower() == b"host"]
+        if len(hosts) > 1 or not _HOST.fullmatch(host) or not self._named(host):
             return 403, f"this viewer is not called {_name(host)!r}: oss-eval view --allow-host {_name(host)}"
-        origin = headers.get("origin", "")
-        if origin and not self._named(origin.partition("://")[2]):
+        origin = headers.get("origin", "").strip().lower()
+        if origin and not self._is_own(origin.partition("://")[2], host):
             return 403, "the request was sent by a page of another site"
         path, method = scope["path"], scope["method"]
         if method in ("GET", "HEAD"):
@@ -126,6 +142,16 @@ class Guard:
             return 413, f"a request has at most {MAX_BODY:,} bytes"
         return None
 
+    def _is_proxied(self, headers: dict[str, str]) -> bool:
+        """Whether the request came through a proxy that the user named, or through Gradio's own."""
+        name = _name(headers.get("x-forwarded-host") or headers.get("host", ""))
+        return name in self._extra or (self._share and name.endswith(".gradio.live"))
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether a page at this address is the viewer's own: of the same name and port, or, behind a proxy that
+        changes the name, one of `--allow-host`."""
+        return origin == host or _name(origin) in self._extra
+
     def _named(self, host: str) -> bool:
         name = _name(host)
         if name in self._names or (self._share and name.endswith(".gradio.live")):
@@ -138,6 +164,8 @@ class Guard:
 
     def _wait(self, address: str) -> float:
         count, last = self._failures.get(address, (0, 0.0))
+        if self._pending[address] and count + self._pending[address] >= FREE_FAILURES:
+            return 1.0
         if count < FREE_FAILURES:
             return 0.0
         return last + min(LONGEST_WAIT, 2.0 ** (count - FREE_FAILURES)) - time.monotonic()

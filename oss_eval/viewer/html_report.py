@@ -56,7 +56,7 @@ def write(path: Path, target: Path, language: str) -> None:
     text = PAGE.format(
         language=language,
         policy=_POLICY,
-        title=esc(f"oss-eval: {run.task} · {run.model} · {run.path.name}"),
+        title=esc(f"oss-eval: {run.task} · {run.model} · {run.name}"),
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
         made=esc(made),
         sections="".join("<section></section>" for _ in sheets),

@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 def esc(text: object) -> str:
     """Text escaped for HTML."""
-    return escape(str(text), quote=True)
+    return escape(str(text).encode("utf-8", "replace").decode(), quote=True)  # half a surrogate pair is no text
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,17 @@ def effort_rank(effort: str | None) -> tuple[int, str]:
     return RANKS.get(effort, 9), effort or ""
 
 
+def shown_name(path: Path, whole: bool = False) -> str:
+    """The name of a file as text: bytes that are no UTF-8 become `?`, as pages and addresses can't hold them."""
+    return (str(path) if whole else path.name).encode("utf-8", "replace").decode()
+
+
 class StoredRun:
     """A stored run, as far as it is readable. It does not change: after a write, the run is a new object."""
 
     def __init__(self, key: str, path: Path, stamp: tuple[int, ...]) -> None:
         self.key, self.path, self.stamp = key, path, stamp
+        self.name = shown_name(path)
         self.problems: list[str] = []
         """Files that could not be read, as messages."""
         self.manifest: dict[str, Any] = {}
@@ -146,7 +152,7 @@ class StoredRun:
     @property
     def label(self) -> str:
         """A short name that distinguishes it from other runs of the model."""
-        return str(self.manifest.get("name") or self.path.name[-4:])
+        return str(self.manifest.get("name") or self.name[-4:])
 
     @property
     def efforts(self) -> list[str]:
@@ -269,7 +275,7 @@ class StoredRun:
     def resume(self) -> str | None:
         """The command that resumes a run that ended too early."""
         if self.kind in ("perf", "bench") and self.status in ("broken off", "interrupted", "failed"):
-            return shlex.join(["oss-eval", "resume", self.path.name, "--out", str(self.path.parent)])
+            return shlex.join(["oss-eval", "resume", self.name, "--out", shown_name(self.path.parent, whole=True)])
         return None
 
     def _note(self, problem: str) -> None:
@@ -314,9 +320,10 @@ class RunIndex:
         used: set[str] = set()
         for path in self._paths():
             stamp, old = _stamp(path), self._runs.get(path)
-            key, number = path.name, 2
+            name = shown_name(path)
+            key, number = name, 2
             while key in used:
-                key, number = f"{path.name}~{number}", number + 1
+                key, number = f"{name}~{number}", number + 1
             used.add(key)
             ended = old is not None and old.live and status_of(path, old.manifest) != "running"
             if old is None or old.stamp != stamp or ended or old.key != key:
@@ -335,9 +342,14 @@ class RunIndex:
                 file.parent
                 for pattern in ("*/manifest.json", "*/*/manifest.json")  # results/RUN, results/examples/RUN
                 for file in sorted(folder.glob(pattern))
-                if file.resolve().is_relative_to(folder)  # a link may lead anywhere
+                if file.resolve().is_relative_to(folder) and not _linked(file.parent)  # a link may lead anywhere
             ]
         return list(dict.fromkeys(found))
+
+
+def _linked(run: Path) -> bool:
+    """Whether a table of a run is a link: oss-eval makes none, and one could show what is outside."""
+    return any((run / name).is_symlink() for name in ("summary.parquet", "requests", "samples", JOURNAL))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ class Updates:
         choices = []
         for run in self._run_index.runs():
             if run.manifest:
-                parts = (run.manifest.get("name"), run.task, run.model, run.created, run.path.name[-4:])
+                parts = (run.manifest.get("name"), run.task, run.model, run.created, run.name[-4:])
                 choices.append((" · ".join(filter(None, parts)), run.key))
         keys = {key for _, key in choices}
         return gr.update(choices=choices, value=[key for key in query.runs if key in keys])

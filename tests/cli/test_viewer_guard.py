@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -72,7 +73,18 @@ def asked(port: int, method: str, path: str, body: bytes = b"", **headers: str) 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "10.0.0.1", "[::2]"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:7860",
+        "127.0.0.1.evil.example",
+        "",
+        "10.0.0.1",
+        "[::2]",
+        "[127.0.0.1]evil.com",
+        "127.0.0.1:evil.com",
+        "127.0.0.1:1:2",
+    ],
 )
 def test_another_name_is_refused(port: int, host: str) -> None:
     for method, path in (("GET", "/"), ("GET", "/config"), ("POST", "/gradio_api/queue/join")):
@@ -93,7 +105,9 @@ def test_its_own_names_are_answered(port: int, host: str) -> None:
 
 def test_a_page_of_another_site_sends_nothing(port: int) -> None:
     body = b'{"data": [], "fn_index": 0, "session_hash": "x"}'
-    for origin in ("http://evil.example", "null", "https://evil.example:7860"):
+    others = ["http://127.0.0.1:1", f"http://localhost:{port}", "http://127.0.0.1", "http://93.184.216.34"]
+    for origin in ("http://evil.example", "null", "https://evil.example:7860", *others):
+        assert asked(port, "GET", "/config", Origin=origin)[0] == 403
         assert asked(port, "POST", "/gradio_api/queue/join", body, Origin=origin)[0] == 403
     assert asked(port, "POST", "/gradio_api/queue/join", body, Origin=f"http://127.0.0.1:{port}")[0] != 403
 
@@ -169,6 +183,35 @@ def test_logins_are_slowed_after_five_failures(tmp_path: Path) -> None:
         assert asked(port, "POST", "/login", b"username=reader&password=secret", **form)[0] == 200
 
 
+def test_many_logins_at_once_are_slowed_too(tmp_path: Path) -> None:
+    """Heads first, bodies later, and a header that claims another address for each."""
+    shutil.copytree(EXAMPLES, tmp_path / "results")
+    body = b"username=reader&password=x"
+    with viewer(tmp_path / "results", OSS_EVAL_VIEW_AUTH="reader:secret") as port, contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(30)]
+        for number, end in enumerate(ends):
+            end.sendall(
+                b"POST /login HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-Forwarded-For: 10.0.0.%d\r\nContent-Length: %d\r\n"
+                b"Content-Type: application/x-www-form-urlencoded\r\n\r\n" % (port, number, len(body))
+            )
+        time.sleep(0.5)
+        statuses = []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.sendall(body)
+        for end in ends:
+            end.settimeout(20)
+            statuses.append(int(end.recv(100).split()[1]))
+        assert sorted(set(statuses)) == [400, 429]
+        assert statuses.count(400) <= 5
+
+
+def test_nobody_can_make_the_viewer_name_another_host(port: int) -> None:
+    for name, value in (("X-Forwarded-Host", "evil.example"), ("X-Forwarded-Proto", "https")):
+        status, _, text = asked(port, "GET", "/config", **{name: value})
+        assert (status, "evil.example" in text, "https://127" in text) == (200, False, False)
+
+
 def test_a_password_on_the_command_line_is_warned_of(oss_eval: Command, tmp_path: Path) -> None:
     (tmp_path / "auth").write_text("reader:\n")
     done = oss_eval("view", "nowhere", "--auth", "reader:secret")
@@ -182,8 +225,35 @@ def test_a_password_on_the_command_line_is_warned_of(oss_eval: Command, tmp_path
 
 def test_no_cell_of_a_csv_file_is_a_formula() -> None:
     table = pa.table(
-        {"a": ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "1", "", None, "a=1"], "n": list(range(-5, 5))}
+        {"a": ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "1", "", None, "a=1"], "n": list(range(-5, 6))}
     )
     safe = _without_formulas(table).to_pydict()
-    assert safe["a"] == ["'=1+1", "'+1", "'-1", "'@x", "'\t=1", "'\r=1", "1", "", None, "a=1"]
-    assert safe["n"] == list(range(-5, 5)), "numbers stay numbers"
+    assert safe["a"] == ["'=1+1", "'+1", "'-1", "'@x", "'\t=1", "'\r=1", "'\n=1", "1", "", None, "a=1"]
+    assert safe["n"] == list(range(-5, 6)), "numbers stay numbers"
+
+
+def test_a_head_without_end_is_cut(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as end:
+        end.settimeout(20)
+        end.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 20_000_000:
+                sent += end.send(b"X-A: " + b"a" * 8000 + b"\r\n")
+                time.sleep(0.001)
+        assert sent < 10_000_000, "the connection is closed"
+    assert asked(port, "GET", "/")[0] == 200
+
+
+def test_there_is_an_end_to_connections(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(560)]
+        time.sleep(1)
+        closed = 0
+        for end in ends:
+            end.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                closed += end.recv(1) == b""
+        assert closed >= 40
+    time.sleep(0.5)
+    assert asked(port, "GET", "/")[0] == 200

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from oss_eval.analysis.compare import benchmarks, mismatches, sweeps
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.errors import UsageError
-from oss_eval.results.reader import LATER
+from oss_eval.results.reader import LATER, read_samples
 from oss_eval.viewer import figures, markdown, timeline
 from oss_eval.viewer.auth import checked
 from oss_eval.viewer.downloads import prepare
@@ -854,3 +854,35 @@ def test_sheets_escape_what_they_are_given() -> None:
     sheet.say("<i>", "warn")
     assert "".join(sheet.parts).count("&lt;") == 2
     assert esc('"') == "&quot;"
+
+
+def test_links_inside_a_run_show_nothing_from_outside(tmp_path: Path) -> None:
+    outside = Path(shutil.copytree(EXAMPLES / named("demo-a"), tmp_path / "outside"))
+    results = tmp_path / "results"
+    for name, linked in (("a", "samples"), ("b", "summary.parquet"), ("c", None)):
+        run = Path(shutil.copytree(EXAMPLES / named("demo-a"), results / name))
+        if linked is None:
+            [part] = (run / "samples").glob("part-*.parquet")
+            part.unlink()
+            [there] = (outside / "samples").glob("part-*.parquet")
+            part.symlink_to(there)
+            continue
+        shutil.rmtree(run / linked) if (run / linked).is_dir() else (run / linked).unlink()
+        (run / linked).symlink_to(outside / linked)
+    found = {run.name: run for run in RunIndex([results]).runs()}
+    assert list(found) == ["c"]
+    assert read_samples(results / "c").num_rows == 0
+
+
+def test_a_folder_name_that_is_no_text_does_not_hide_the_other_runs(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / named("demo-a"), tmp_path / "good")
+    shutil.copytree(EXAMPLES / named("demo-a"), tmp_path / os.fsdecode(b"bad\xff"))
+    index = RunIndex([tmp_path])
+    assert sorted(run.key for run in index.runs()) == ["bad?", "good"]
+    for page in PAGES:
+        query = Query(page, tuple(run.key for run in index.runs()))
+        drawn = MODULES[page].draw(index, query, t)
+        str(query).encode()
+        shown = json.dumps([drawn.parts, drawn.figures, drawn.choices, drawn.caption], ensure_ascii=False)
+        assert shown.encode()
+        assert page != "runs" or "bad?" in shown

@@ -22,7 +22,7 @@ def series_name(run: StoredRun, shown: Sequence[StoredRun]) -> str:
     if models.count(run.model) == 1:
         return run.model
     labels = [other.label for other in shown if other.model == run.model]
-    label = run.label if labels.count(run.label) == 1 else f"{run.label} {run.path.name[-4:]}"
+    label = run.label if labels.count(run.label) == 1 else f"{run.label} {run.name[-4:]}"
     return label if len(set(models)) == 1 else f"{run.model} · {label}"
 
 
@@ -50,13 +50,13 @@ def state_badges(run: StoredRun, t: Words) -> str:
 
 def run_header(page: Page, shown: Sequence[StoredRun], query: Query, t: Words) -> None:
     """The runs of the page, with notes on how to read their numbers."""
-    page.caption = " · ".join(dict.fromkeys(f"{run.path.name} {run.model}" for run in shown)) + (
+    page.caption = " · ".join(dict.fromkeys(f"{run.name} {run.model}" for run in shown)) + (
         " · " + t("simulated").upper() if any(run.simulated for run in shown) else ""
     )
     items = []
     for place, run in enumerate(shown):
         letter = f"<b>{chr(65 + place)}</b> " if len(shown) > 1 else ""
-        about = anchor(run.path.name, query.to("about", (run.key,)))
+        about = anchor(run.name, query.to("about", (run.key,)))
         items.append(f"<li>{letter}{about} {esc(run.model)} {state_badges(run, t)}</li>")
     page.add(f'<ul class="shown">{"".join(items)}</ul>')
     if any(run.simulated for run in shown):

@@ -150,7 +150,7 @@ def _suggest(page: Page, run_index: RunIndex, chosen: list[StoredRun], t: Words)
         if one is not None and two is not one and two.kind == one.kind and two.task == one.task
     ][:8]
     links = "".join(
-        f"<li>{anchor(f'{one.path.name} ↔ {two.path.name}', Query('compare', (two.key, one.key)))}</li>"
+        f"<li>{anchor(f'{one.name} ↔ {two.name}', Query('compare', (two.key, one.key)))}</li>"
         for one, two in pairs
     )
     if links:

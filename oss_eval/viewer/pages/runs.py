@@ -63,7 +63,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     page.table(head, [_row(run, query, t) for run in found[:MOST]], words, "runs")
     for run in found[:MOST]:
         if run.resume:
-            page.say(t("{run} can be resumed with: {command}").format(run=run.path.name, command=run.resume))
+            page.say(t("{run} can be resumed with: {command}").format(run=run.name, command=run.resume))
     return page
 
 
@@ -83,7 +83,7 @@ def _matches(run: StoredRun, query: Query) -> bool:
         return False
     endpoint, labels = run.endpoint, run.manifest.get("labels") or {}
     words = [
-        run.path.name,
+        run.name,
         run.task,
         run.model,
         run.label,
@@ -118,13 +118,13 @@ def _selection(page: Page, run_index: RunIndex, query: Query, t: Words) -> None:
 def _row(run: StoredRun, query: Query, t: Words) -> list[Cell]:
     if not run.manifest:
         blank = Cell("")
-        return [blank, text(run.path.name), text(run.created), *[blank] * 4, _note(run), *[blank] * 3]
+        return [blank, text(run.name), text(run.created), *[blank] * 4, _note(run), *[blank] * 3]
     ticked = run.key in query.runs
     others = tuple(key for key in query.runs if key != run.key)
     toggled = query.to(runs=others if ticked else (*query.runs, run.key))
     tick = (
         f'<a data-go role="checkbox" aria-checked="{str(ticked).lower()}" data-run="{esc(run.key)}" '
-        f'aria-label="{esc(run.path.name)}" '
+        f'aria-label="{esc(run.name)}" '
         f'href="{esc(toggled)}">{"☑" if ticked else "☐"}</a>'
     )
     target = "scores" if run.kind == "bench" else "perf"
@@ -132,11 +132,11 @@ def _row(run: StoredRun, query: Query, t: Words) -> list[Cell]:
     endpoint = run.endpoint
     where = endpoint.get("simulator") if run.simulated else endpoint.get("name") or endpoint.get("url", "")
     labels = " ".join(f"{key}={value}" for key, value in (run.manifest.get("labels") or {}).items())
-    name = anchor(run.manifest.get("name") or run.path.name, Query(target, (run.key,)), run.path.name)
+    name = anchor(run.manifest.get("name") or run.name, Query(target, (run.key,)), run.name)
     noted = f'<br><small class="ci">{esc(labels)}</small>' if labels else ""
     return [
         Cell(tick, str(ticked)),
-        Cell(f"{name} {state_badges(run, t)}{noted}", run.path.name),
+        Cell(f"{name} {state_badges(run, t)}{noted}", run.name),
         text(run.created),
         text(kinds.get(run.kind, run.kind)),
         text(run.task),

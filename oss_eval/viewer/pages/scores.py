@@ -91,7 +91,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
         t("A sign for each problem (row) and answer to it (column); click one to read it."),
     )
     signs = "  ".join(f"{SIGNS[kind]} {t(word)}" for kind, word in VERDICTS.items())
-    page.say(f"{first.path.name}: {signs}")
+    page.say(f"{first.name}: {signs}")
     grids(page, first, task, query, t)
     problems(page, shown, t)
     return page
@@ -178,7 +178,7 @@ def _columns(
         (t("Latency (s)"), lambda v: estimate(v.metrics.metric("latency_ms", "mean"), 1e-3), True),
         (t("TTFT (s)"), figure("ttft_ms", "mean", None, 1e-3), False),
         (t("Price of 1,000"), figure("cost", "mean", None, 1e3), False),
-        (t("Run"), lambda v: link(v.run.label, query.to("about", (v.run.key,)), v.run.path.name), True),
+        (t("Run"), lambda v: link(v.run.label, query.to("about", (v.run.key,)), v.run.name), True),
     ]
 
 
