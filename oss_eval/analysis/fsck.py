@@ -22,6 +22,7 @@ from oss_eval.results.reader import (
     CLOSED,
     JOURNAL,
     KEY,
+    LATER,
     MAX_JOURNAL,
     iter_requests,
     read_journal,
@@ -137,7 +138,8 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Pr
             continue
         for field in schema:
             if field.name not in table.column_names:
-                yield Problem(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
+                if field.name not in LATER:
+                    yield Problem(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
             elif table.schema.field(field.name).type != field.type:
                 kind = table.schema.field(field.name).type
                 yield Problem(BAD, where, f"column {field.name} is {kind} instead of {field.type}")
