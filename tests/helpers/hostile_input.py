@@ -301,7 +301,8 @@ def host(data: bytes) -> None:
     """A viewer on loopback is asked under a name; only its own ones are answered."""
     name = data.decode("latin-1")
     guard = Guard(None, "127.0.0.1", ["known.example"], share=False)  # type: ignore[arg-type]
-    refused = guard._refused({"path": "/", "method": "GET"}, {"host": name})
+    scope = {"path": "/", "method": "GET", "headers": [(b"host", data)]}
+    refused = guard._refused(scope, {"host": name})
     bare = name.strip().lower().rpartition(":")[0] or name.strip().lower() if ":" in name else name.strip().lower()
     own = ("localhost", "known.example", "127.", "[", ":", "::")
     if not bare.startswith(own) and not name.strip().lower().startswith(own):
