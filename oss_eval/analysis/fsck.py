@@ -137,9 +137,10 @@ def _parts(path: Path, name: str, schema: pa.Schema, run_id: str) -> Iterator[Pr
             yield Problem(BAD, where, f"can't be read: {words[0]}")
             continue
         for field in schema:
+            if field.name in LATER and field.name not in table.column_names:
+                continue
             if field.name not in table.column_names:
-                if field.name not in LATER:
-                    yield Problem(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
+                yield Problem(NOTE, where, f"has no column {field.name}: it was written by an older oss-eval")
             elif table.schema.field(field.name).type != field.type:
                 kind = table.schema.field(field.name).type
                 yield Problem(BAD, where, f"column {field.name} is {kind} instead of {field.type}")

@@ -99,17 +99,15 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     good = succeeded(measured)
     figures = _Figures()
     _count_requests(figures, measured, good)
-    for name, values in durations(good).items():
+    found, earliest = durations(good), earliest_ttft(good)
+    if earliest is not None:
+        found["ttft_low"] = earliest
+        bounded = len(good) - good["first_token_low_ns"].null_count
+        figures.put("ttft_bounded", "value", float(bounded), len(earliest), "")
+    for name, values in found.items():
         distribution = stats.Distribution()
         distribution.add(values)
         figures.put_distribution(name + "_ms", distribution)
-    earliest = earliest_ttft(good)
-    if earliest is not None:
-        distribution = stats.Distribution()
-        distribution.add(earliest)
-        figures.put_distribution("ttft_low_ms", distribution)
-        bounded = len(good) - good["first_token_low_ns"].null_count
-        figures.put("ttft_bounded", "value", float(bounded), len(earliest), "")
     _count_tokens(figures, measured, good)
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)

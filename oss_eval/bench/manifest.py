@@ -8,10 +8,8 @@ from typing import Any
 
 from oss_eval.bench.plan import BenchPoint, LoadedTask, samples_hash
 from oss_eval.endpoint.server import Server
-from oss_eval.probe.reads import reader_kind
-from oss_eval.run.manifest import endpoint_entry, public_task
+from oss_eval.run.manifest import endpoint_entry, environment_entry, public_task
 from oss_eval.run.options import RunOptions
-from oss_eval.system import environment
 from oss_eval.system.redact import command_line
 
 
@@ -43,7 +41,7 @@ def described(
         },
         "endpoint": endpoint_entry(server, options, before.get("endpoint")),
         "points": [{**asdict(point), "number": point.number} for point in points],
-        "environment": {**environment.environment(), "reader": reader_kind()},
+        "environment": environment_entry(),
         "sessions": [*before.get("sessions", [])[: number - 1], session],
     }  # fmt: skip
     if "endpoint" not in before:

@@ -7,6 +7,7 @@ import sys
 
 from oss_eval.cli.options import EndpointSettings, add_flags, task_settings
 from oss_eval.config.task import Task, validated
+from oss_eval.system.text import as_utf8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     options, named = run_options(arguments)
     task = validated(Task, {**named, **task_settings(Task, arguments)}, "oss-eval ask")
     prompt = sys.stdin.read() if arguments.prompt == "-" else read_prompt(arguments.prompt)
-    prompt = prompt.encode("utf-8", "replace").decode()  # an argument can hold bytes that are not UTF-8
+    prompt = as_utf8(prompt)  # an argument can hold bytes that are not UTF-8
     ask(prompt, task, options.auth, vars(arguments).get("verbose", False))
     return 0

@@ -12,6 +12,7 @@ from oss_eval.probe.apis import DIALECTS
 from oss_eval.probe.error_body import MESSAGE_BYTES
 from oss_eval.probe.target import Target, resolve
 from oss_eval.system.redact import PUBLIC_QUERY, looks_secret, public_path, public_url, redacted, secret_forms
+from oss_eval.system.text import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Endpoint:
 
     def redact(self, text: str) -> str:
         """A server's error text without secrets, which some servers repeat; at most MESSAGE_BYTES of it."""
-        return redacted(text, self.secrets).encode("utf-8", "replace")[:MESSAGE_BYTES].decode("utf-8", "ignore")
+        return cut(redacted(text, self.secrets), MESSAGE_BYTES)
 
     def target(self) -> Target:
         """The destination of the measured requests, host name resolved."""

@@ -10,6 +10,7 @@ from oss_eval.probe.error_body import MESSAGE_BYTES
 from oss_eval.probe.reply import Reply
 from oss_eval.records import RequestRecord
 from oss_eval.system.redact import Redactor, redacted
+from oss_eval.system.text import cut
 
 
 def redact_record(record: RequestRecord, secrets: tuple[str, ...]) -> None:
@@ -18,9 +19,7 @@ def redact_record(record: RequestRecord, secrets: tuple[str, ...]) -> None:
         if getattr(record, name):
             setattr(record, name, redacted(getattr(record, name), secrets))
     if record.error_message:
-        record.error_message = record.error_message.encode("utf-8", "replace")[:MESSAGE_BYTES].decode(
-            "utf-8", "ignore"
-        )
+        record.error_message = cut(record.error_message, MESSAGE_BYTES)
 
 
 def redact_reply(reply: Reply, secrets: tuple[str, ...]) -> None:

@@ -9,11 +9,9 @@ from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint.server import Server
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.perf.remaining import RemainingWork
-from oss_eval.probe.reads import reader_kind
-from oss_eval.run.manifest import endpoint_entry, public_task
+from oss_eval.run.manifest import endpoint_entry, environment_entry, public_task
 from oss_eval.run.options import RunOptions
 from oss_eval.run.resume import prompt_hash
-from oss_eval.system import environment
 from oss_eval.system.redact import command_line
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
@@ -43,7 +41,7 @@ def described(
         "status": "running",
         "endpoint": endpoint_entry(server, options, before.get("endpoint")),
         "points": [point.model_dump(mode="json") for point in todo.points],
-        "environment": {**environment.environment(), "reader": reader_kind()},
+        "environment": environment_entry(),
         "sessions": [*before.get("sessions", [])[: writer.session - 1], session],
         "broke_off": None,
     }

@@ -20,6 +20,7 @@ from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.probe.think_tags import ThinkSplitter
 from oss_eval.probe.token_counts import put_counts
 from oss_eval.records import RequestRecord
+from oss_eval.system.text import cut
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-SHAPES = 8
+LEARNED = 8
 """Times that a stream's shape is learned: a stream with ever other events is parsed."""
 
 STOPPED = ("stop", "tool_calls")
@@ -88,7 +89,7 @@ class ResponseDecoder:
         self._empty_end: int | None = None  # the same for the event with the stop reason
         self._tokens_so_far = 0
         self._shape: Shape | None = None
-        self._shapes_left = SHAPES
+        self._shapes_left = LEARNED
         self._unread: bytes | None = None  # the last event, if it has usage or timings that were not read
         self._usage: dict[str, Any] | None = None
         self._stream_error: str | None = None
@@ -360,9 +361,8 @@ class ResponseDecoder:
         delta = self._dialect.read(payload)
         if self._splitter is not None:
             self._splitter.split(delta)
-        self._stream_error, self._usage = delta.error, delta.usage
-        if delta.timings is not None:
-            self.record.server_timings = orjson.dumps(delta.timings).decode()
+        self._stream_error = delta.error
+        self._report(delta)
         self.record.finish_reason = delta.finish_reason
         self._text, self._reasoning = [delta.text], [delta.reasoning]
         if delta.tool_calls:
@@ -395,5 +395,4 @@ class ResponseDecoder:
             record.status = "timeout" if error_kind.startswith("timeout") else "error"
         record.error_kind = error_kind
         # Twice the kept length: a key is redacted before the text is truncated.
-        encoded = (error_message or error_kind).encode("utf-8", "replace")[: 2 * MESSAGE_BYTES]
-        record.error_message = encoded.decode("utf-8", "ignore")
+        record.error_message = cut(error_message or error_kind, 2 * MESSAGE_BYTES)

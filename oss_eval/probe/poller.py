@@ -28,9 +28,6 @@ CROWD = 0.25
 """Share of all sockets ready within one pause above which waiting would merge a stream's tokens."""
 REGRET_SECONDS = 0.1
 """Seconds without a pause after one that was not worthwhile."""
-BATCH_READS, BATCH_BYTES = 16_000, 1 << 20
-"""Reads are passed to the main process at this number or at this size: seldom enough to be cheap, few enough that
-a transfer blocks the loop for well under a millisecond, and that decoding one takes no second."""
 AT_ONCE = 512
 """Reads of one call of the compiled reader."""
 LOOKS = 8

@@ -14,6 +14,9 @@ from oss_eval.probe import timestamps
 
 COLUMNS, SHAPES = 5, 16
 """Columns of a row, and the number of shapes that a reader knows at most."""
+BATCH_READS, BATCH_BYTES = 16_000, 1 << 20
+"""Reads are passed on at this number or at this size: seldom enough to be cheap, few enough that a transfer blocks
+the loop for well under a millisecond, and that decoding one takes no second."""
 READABLE, COMPLETE, EXTRA, ENDED, FAILED, MALFORMED, TOO_LARGE = range(7)
 """What the compiled reader reports of a socket: Python has to read it; the response is complete; it is, and more
 came; the server closed the connection; an error; the chunked coding is malformed; more bytes than are taken."""
@@ -24,6 +27,9 @@ class Reads(Protocol):
 
     def append(self, tag: int, kernel_ns: int, seen_ns: int, data: bytes) -> None:
         """Add a read."""
+
+    def learn(self, parts: Any) -> bool:
+        """Learn the next shape of token events (`known_events`); whether it can be used."""
 
     def held(self) -> tuple[int, int]:
         """(reads, bytes) in the buffer."""
@@ -51,6 +57,10 @@ class ReadBuffer:
         self._data.append(data)
         self._bytes += length
 
+    def learn(self, parts: Any) -> bool:
+        """False: every read is passed on with its data."""
+        return False
+
     def held(self) -> tuple[int, int]:
         """(reads, bytes) in the buffer."""
         return len(self._data), self._bytes
@@ -62,19 +72,27 @@ class ReadBuffer:
         return taken
 
 
+def is_full(reads: Reads) -> bool:
+    """Whether a buffer should be passed on."""
+    number, size = reads.held()
+    return number >= BATCH_READS or size >= BATCH_BYTES
+
+
 def compiled_reader() -> Any | None:
     """A new compiled reader; None where it is not installed, the kernel gives no receive timestamps, or
     OSS_EVAL_NO_EXTENSIONS is set."""
-    kind = None if os.environ.get("OSS_EVAL_NO_EXTENSIONS") or not timestamps.supported() else _compiled()
+    kind = _compiled()
     return None if kind is None else kind()
 
 
 def reader_kind() -> str:
     """`compiled` or `python`: what reads the streams of a run on this machine."""
-    return "python" if compiled_reader() is None else "compiled"
+    return "python" if _compiled() is None else "compiled"
 
 
 def _compiled() -> type | None:
+    if os.environ.get("OSS_EVAL_NO_EXTENSIONS") or not timestamps.supported():
+        return None
     try:
         from oss_eval.probe._reader import Reader
     except ImportError:

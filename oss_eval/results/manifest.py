@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from oss_eval.errors import StoreError
 from oss_eval.results.schema import SCHEMA_VERSION
 from oss_eval.system.files import read_file
+from oss_eval.system.text import as_utf8
 
 MAX_BYTES = 32_000_000
 _CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -193,7 +194,7 @@ def _missing(manifest: dict[str, Any]) -> list[str]:
 def _readable(value: Any) -> Any:
     """JSON without what no other program accepts: infinite numbers become null, lone surrogates question marks."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+        return as_utf8(value) if not value.isascii() else value
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, list):

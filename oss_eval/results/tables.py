@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from oss_eval.records import RequestRecord, SampleRecord
 from oss_eval.results.schema import REQUESTS, SAMPLES
+from oss_eval.system.text import as_utf8
 
 _COLUMNS = [name for name in REQUESTS.names if name in {f.name for f in fields(RequestRecord)}]
 
@@ -36,7 +37,5 @@ def samples_table(records: list[SampleRecord]) -> pa.Table:
     columns = {name: [getattr(record, name) for record in records] for name in SAMPLES.names}
     for name in ("prompt", "response", "reasoning", "answer", "error_message"):
         # A model can answer half a surrogate pair, which UTF-8 can't encode.
-        columns[name] = [
-            None if text is None else text.encode("utf-8", "replace").decode() for text in columns[name]
-        ]
+        columns[name] = [None if text is None else as_utf8(text) for text in columns[name]]
     return pa.Table.from_pydict(columns, schema=SAMPLES)

@@ -6,7 +6,9 @@ from typing import Any
 
 from oss_eval.config.task import Task
 from oss_eval.endpoint.server import Server
+from oss_eval.probe.reads import reader_kind
 from oss_eval.run.options import RunOptions
+from oss_eval.system.environment import environment
 from oss_eval.system.redact import public_args, public_url, public_values
 
 
@@ -19,6 +21,11 @@ def public_task(task: Task) -> dict[str, Any]:
     if values.get("judge_url"):
         values["judge_url"] = public_url(values["judge_url"])
     return values
+
+
+def environment_entry() -> dict[str, Any]:
+    """The manifest's `environment`: the machine, the versions, and what reads the streams."""
+    return {**environment(), "reader": reader_kind()}
 
 
 def endpoint_entry(server: Server, options: RunOptions, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from oss_eval.simulator.completion import Completion
 from oss_eval.simulator.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulator.faults import FAULTS, Faults
 from oss_eval.simulator.formats import FORMATS, Format, RequestRefused
-from oss_eval.simulator.formats.base import CompletionRequest, Reply, Usage
+from oss_eval.simulator.formats.base import CompletionRequest, ReplyInfo, TokenCounts
 from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.profiles import SERVER, Profile
 from oss_eval.simulator.truth_log import TruthLog, TruthRow
@@ -221,7 +221,7 @@ class Simulator:
         truth.prompt_tokens = len(request.prompt.split()) + (TEMPLATE_TOKENS if wanted.templated else 0)
         truth.effort = request.effort
         self._served += 1
-        reply = Reply(self.profile.model, self._served, self._created, request.stream)
+        reply = ReplyInfo(self.profile.model, self._served, self._created, request.stream)
         completion = Completion(
             client, truth, wanted(reply),
             usage_wanted=request.usage_wanted,
@@ -316,7 +316,7 @@ class Simulator:
         """The last token has been written: send the finish reason and the counts, and end the response."""
         ok = completion.fault is None or None in FAULTS[completion.fault].seen
         reason = "length" if completion.cut else "stop"
-        usage = Usage(completion.prompt_tokens, sequence.emitted, completion.reasoning)
+        usage = TokenCounts(completion.prompt_tokens, sequence.emitted, completion.reasoning)
         written = completion.format
         if completion.stream:
             times = 2 if completion.fault == "usage-twice" else 1

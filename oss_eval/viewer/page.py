@@ -14,6 +14,7 @@ from typing import Any
 
 from oss_eval.analysis.metrics import Metric
 from oss_eval.report.format import NOTHING, number, percent
+from oss_eval.system.text import as_utf8
 from oss_eval.viewer.query import Query
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 
 def esc(text: object) -> str:
     """Text escaped for HTML."""
-    return escape(str(text).encode("utf-8", "replace").decode(), quote=True)  # half a surrogate pair is no text
+    return escape(as_utf8(str(text)), quote=True)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from oss_eval.results.reader import (
     read_summary,
     status_of,
 )
+from oss_eval.system.text import as_utf8
 
 T = TypeVar("T")
 LOOK_AGAIN_SECONDS = 1.0
@@ -88,7 +89,7 @@ def effort_rank(effort: str | None) -> tuple[int, str]:
 
 def shown_name(path: Path, whole: bool = False) -> str:
     """The name of a file as text: bytes that are no UTF-8 become `?`, as pages and addresses can't hold them."""
-    return (str(path) if whole else path.name).encode("utf-8", "replace").decode()
+    return as_utf8(str(path) if whole else path.name)
 
 
 class StoredRun:

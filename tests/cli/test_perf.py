@@ -532,18 +532,9 @@ def test_a_cold_start_is_named(oss_eval: Command) -> None:
 
 def test_a_ttft_that_is_an_upper_bound_is_marked(oss_eval: Command, tmp_path: Path) -> None:
     """The server answers late, and then sends two tokens at once."""
-    late = [
-        SSE_HEAD,
-        0.1,
-        chunk(delta("Hi")) + chunk(delta("!")),
-        0.02,
-        chunk(STOP + usage(5, 2) + DONE) + LAST_CHUNK,
-    ]
-
-    def script(number: int, request: bytes) -> list[object]:
-        return [MODELS] if request.startswith(b"GET") else list(late)
-
-    with ScriptedServer(script) as server:
+    two = chunk(delta("Hi")) + chunk(delta("!"))
+    late = answering(SSE_HEAD, 0.1, two, 0.02, chunk(STOP + usage(5, 2) + DONE) + LAST_CHUNK)
+    with ScriptedServer(late) as server:
         done = oss_eval("perf", "--url", server.url, "--parallel", "1", "--number", "4", "--prompt", "Hi")
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
-import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
 
 from oss_eval.viewer.downloads import _without_formulas
-from tests.helpers.commands import ROOT, Command
+from tests.helpers.browser import viewer
+from tests.helpers.commands import Command
 from tests.helpers.viewer_helpers import EXAMPLES
 
 
 @contextlib.contextmanager
-def viewer(folder: Path, *words: str, **env: str) -> Iterator[int]:
+def viewer_port(folder: Path, *words: str, **env: str) -> Iterator[int]:
     """The port of a viewer."""
-    command = [sys.executable, "-m", "oss_eval", "view", str(folder), *words]
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            found = re.search(r"http://[\w.]+:(\d+)/", line)
-            if found:
-                break
-        else:
-            raise AssertionError("the viewer did not start")
-        try:
-            yield int(found.group(1))
-        finally:
-            process.terminate()
-            process.wait(15)
+    with viewer(folder, *words, **env) as address:
+        port = urlsplit(address).port
+        assert port
+        yield port
 
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = Path(shutil.copytree(EXAMPLES, tmp_path_factory.mktemp("guard") / "results"))
-    with viewer(folder, "--allow-host", "results.example") as port:
+    with viewer_port(folder, "--allow-host", "results.example") as port:
         yield port
 
 
@@ -172,7 +158,7 @@ def test_large_bodies_are_refused_before_they_are_read(port: int) -> None:
 
 def test_logins_are_slowed_after_five_failures(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "results")
-    with viewer(tmp_path / "results", OSS_EVAL_VIEW_AUTH="reader:secret") as port:
+    with viewer_port(tmp_path / "results", OSS_EVAL_VIEW_AUTH="reader:secret") as port:
         form = {"Content_Type": "application/x-www-form-urlencoded"}
         statuses = [asked(port, "POST", "/login", b"username=reader&password=x", **form)[0] for _ in range(5)]
         assert statuses == [400] * 5
@@ -187,7 +173,10 @@ def test_many_logins_at_once_are_slowed_too(tmp_path: Path) -> None:
     """Heads first, bodies later, and a header that claims another address for each."""
     shutil.copytree(EXAMPLES, tmp_path / "results")
     body = b"username=reader&password=x"
-    with viewer(tmp_path / "results", OSS_EVAL_VIEW_AUTH="reader:secret") as port, contextlib.ExitStack() as stack:
+    with (
+        viewer_port(tmp_path / "results", OSS_EVAL_VIEW_AUTH="reader:secret") as port,
+        contextlib.ExitStack() as stack,
+    ):
         ends = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(30)]
         for number, end in enumerate(ends):
             end.sendall(

@@ -33,10 +33,12 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def viewer(results: Path) -> Iterator[str]:
+def viewer(results: Path, *words: str, **env: str) -> Iterator[str]:
     """The address of `oss-eval view` of a folder; it ends with the block, without a traceback."""
-    command = [sys.executable, "-m", "oss_eval", "view", str(results)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "oss_eval", "view", str(results), *words]
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, **env}
+    ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+/", line)

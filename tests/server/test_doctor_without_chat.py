@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from tests.helpers.commands import Command
 from tests.helpers.scripted_server import LAST_CHUNK, SSE_HEAD, ScriptedServer, Step, body_of, chunk, json_reply
+
+
+def wanted(request: bytes) -> int:
+    return body_of(request).get("max_tokens") or 16
+
+
+def words(count: int, finish: str) -> Sequence[Step]:
+    """A completion of so many tokens."""
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "text": f" word{i}", "finish_reason": None}]} for i in range(count)
+    ]
+    events += [{"choices": [{"index": 0, "text": "", "finish_reason": finish}]},
+               {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": count}}]  # fmt: skip
+    return [SSE_HEAD + b"".join(chunk(b"data: %s\n\n" % json.dumps(e).encode()) for e in events) + LAST_CHUNK]
 
 
 def base_model(number: int, request: bytes) -> Sequence[Step]:
@@ -15,12 +30,7 @@ def base_model(number: int, request: bytes) -> Sequence[Step]:
         return [json_reply(b'{"object": "list", "data": [{"id": "base-7b"}, {"id": "base-13b"}]}')]
     if b"/chat/completions" in request.partition(b"\r\n")[0]:
         return [json_reply(b'{"error": {"message": "the model has no chat template"}}', "400 Bad Request")]
-    wanted = body_of(request).get("max_tokens") or 16
-    count = min(wanted, 8)
-    events = [{"choices": [{"index": 0, "text": f" word{i}", "finish_reason": None}]} for i in range(count)]
-    events += [{"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
-               {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": count}}]  # fmt: skip
-    return [SSE_HEAD + b"".join(chunk(b"data: %s\n\n" % json.dumps(e).encode()) for e in events) + LAST_CHUNK]
+    return words(min(wanted(request), 8), "stop")
 
 
 def test_completions_are_looked_at_when_chat_fails(oss_eval: Command) -> None:
@@ -45,11 +55,7 @@ def endless_vllm(number: int, request: bytes) -> Sequence[Step]:
         return [json_reply(b'{"version": "0.24.0"}')]
     if request.startswith(b"GET"):
         return [json_reply(b'{"object": "list", "data": [{"id": "m", "owned_by": "vllm"}]}')]
-    count = body_of(request).get("max_tokens") or 16
-    events = [{"choices": [{"index": 0, "text": f" word{i}", "finish_reason": None}]} for i in range(count)]
-    events += [{"choices": [{"index": 0, "text": "", "finish_reason": "length"}]},
-               {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": count}}]  # fmt: skip
-    return [SSE_HEAD + b"".join(chunk(b"data: %s\n\n" % json.dumps(e).encode()) for e in events) + LAST_CHUNK]
+    return words(wanted(request), "length")
 
 
 def test_what_an_engine_is_known_for_counts_where_it_cannot_be_seen(oss_eval: Command) -> None:

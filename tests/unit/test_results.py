@@ -391,7 +391,7 @@ def test_parquet_is_read_without_objects_of_python(tmp_path: Path, monkeypatch: 
         ("/models/gpt-oss-20b/", "gpt-oss-20b"),
         ("./gpt-oss-20b", "gpt-oss-20b"),
         (r"C:\models\gpt-oss-20b.gguf", "gpt-oss-20b.gguf"),
-        ("/root/.cache/huggingface/hub/models--openai--gpt-oss-20b/snapshots/6cee5e8", "openai/gpt-oss-20b"),
+        ("/home/me/.cache/huggingface/hub/models--openai--gpt-oss-20b/snapshots/6cee5e8", "openai/gpt-oss-20b"),
         ("/", "/"),
         ("", ""),
     ],

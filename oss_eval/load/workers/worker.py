@@ -43,8 +43,8 @@ from oss_eval.load.workers.usage import Usage
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.probe.connection import Connection
 from oss_eval.probe.outcome import ConnectionFailed
-from oss_eval.probe.poller import BATCH_BYTES, BATCH_READS, Poller
-from oss_eval.probe.reads import ReadBuffer, Reads, compiled_reader
+from oss_eval.probe.poller import Poller
+from oss_eval.probe.reads import ReadBuffer, Reads, compiled_reader, is_full
 
 TICK_SECONDS = 0.1
 FLUSH_TICKS = 3
@@ -66,9 +66,9 @@ class Worker:
     def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
         self._loop = loop
         self._control = control
-        self._reader = compiled_reader()
-        self._reads: Reads = self._reader or ReadBuffer()
-        self._poller = Poller(loop, timestamps.supported(), self._reader, self._flush_if_full)
+        reader = compiled_reader()
+        self._reads: Reads = reader or ReadBuffer()
+        self._poller = Poller(loop, timestamps.supported(), reader, self._flush_if_full)
         self._inbox = Inbox()
         self._outbox = Outbox(loop, control)
         self._inbound: asyncio.Queue[Any] = asyncio.Queue()
@@ -139,12 +139,10 @@ class Worker:
             elif isinstance(message, CancelRequests):
                 if message.tag in self._asking_with:
                     self._asking_with[message.tag].give_up(message.kind, message.message)
-                continue
             elif isinstance(message, Learn):
-                if self._reader is not None:
-                    self._reader.learn(message.parts)
-                continue
-            self._inbound.put_nowait(message)
+                self._reads.learn(message.parts)
+            if not isinstance(message, CancelRequests | Learn):  # these are done with
+                self._inbound.put_nowait(message)
 
     def _halt(self, abort: bool, why: str = STOPPED) -> None:
         self._stopping = True
@@ -248,11 +246,7 @@ class Worker:
         return None
 
     async def _slot(
-        self,
-        connections: list[Connection],
-        point: Prepare,
-        request_file: RequestFile,
-        requests: Iterator[Planned],
+        self, connections: list[Connection], point: Prepare, request_file: RequestFile, requests: Iterator[Planned]
     ) -> None:
         """Send the requests of one slot, each when it is planned and the last one has ended.
 
@@ -350,8 +344,7 @@ class Worker:
         self._flush_if_full()
 
     def _flush_if_full(self) -> bool:
-        reads, size = self._reads.held()
-        full = reads >= BATCH_READS or size >= BATCH_BYTES
+        full = is_full(self._reads)
         if full:
             self._flush()
         return full

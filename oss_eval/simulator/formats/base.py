@@ -39,7 +39,7 @@ class CompletionRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenCounts:
     """Counts of tokens."""
 
     prompt: int
@@ -48,7 +48,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ReplyInfo:
     """The model, the number of the request, its time in seconds, and whether the answer is a stream."""
 
     model: str
@@ -69,7 +69,7 @@ class Format(ABC):
     templated: ClassVar[bool] = True
     """Whether the chat template is applied, and the model may reason."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: ReplyInfo) -> None:
         self.reply = reply
 
     @staticmethod
@@ -95,12 +95,12 @@ class Format(ABC):
         """The events of a token; the text is quoted for JSON already."""
 
     @abstractmethod
-    def ending(self, reason: str, usage: Usage, usage_events: int) -> bytes:
+    def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:
         """The events after the last token, but for `done`. The count comes in `usage_events` events, where the
         format has such events."""
 
     @abstractmethod
-    def whole(self, answer: str, reasoning: str, reason: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, answer: str, reasoning: str, reason: str, usage: TokenCounts) -> dict[str, Any]:
         """The JSON of a response that is not streamed."""
 
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import orjson
 
-from oss_eval.simulator.formats.base import CompletionRequest, Format, Reply, Usage, prompt_text, tokens
+from oss_eval.simulator.formats.base import CompletionRequest, Format, ReplyInfo, TokenCounts, prompt_text, tokens
 
 
 class OllamaChat(Format):
     """/api/chat, with `thinking`."""
 
     content_type = b"application/x-ndjson"
+    _line = b'{"model":%s,"created_at":"%s","message":{"role":"assistant","content":%s},"done":false}\n'
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: ReplyInfo) -> None:
         super().__init__(reply)
         self._model = orjson.dumps(reply.model)
         self._begun = time.monotonic_ns()
@@ -45,14 +46,13 @@ class OllamaChat(Format):
         if self._first is None:
             self._first = time.monotonic_ns()
         part = b'"","thinking":"%s"' % quoted if thinking else b'"%s"' % quoted
-        line = b'{"model":%s,"created_at":"%s","message":{"role":"assistant","content":%s},"done":false}\n'
-        return line % (self._model, _now().encode(), part)
+        return self._line % (self._model, _now().encode(), part)
 
-    def ending(self, reason: str, usage: Usage, usage_events: int) -> bytes:
+    def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:
         """The last line, with counts and durations."""
         return self.event(orjson.dumps({**self._said("", ""), **self._end(reason, usage)}))
 
-    def whole(self, answer: str, reasoning: str, reason: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, answer: str, reasoning: str, reason: str, usage: TokenCounts) -> dict[str, Any]:
         """One line with everything."""
         return {**self._said(answer, reasoning), **self._end(reason, usage)}
 
@@ -60,7 +60,7 @@ class OllamaChat(Format):
         thinking = {"thinking": reasoning} if reasoning else {}
         return {"message": {"role": "assistant", "content": answer, **thinking}}
 
-    def _end(self, reason: str, usage: Usage) -> dict[str, Any]:
+    def _end(self, reason: str, usage: TokenCounts) -> dict[str, Any]:
         now = time.monotonic_ns()
         first = self._first or now
         return {
@@ -75,19 +75,12 @@ class OllamaGenerate(OllamaChat):
     """/api/generate."""
 
     text_key = b"response"
+    _line = b'{"model":%s,"created_at":"%s","response":%s,"done":false}\n'
 
     @staticmethod
     def read(body: dict[str, Any]) -> CompletionRequest:
         """A prompt, with the system text before it."""
         return _read(body, " ".join(filter(None, (body.get("system"), prompt_text(body["prompt"])))))
-
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
-        """A line."""
-        if self._first is None:
-            self._first = time.monotonic_ns()
-        part = b'"","thinking":"%s"' % quoted if thinking else b'"%s"' % quoted
-        line = b'{"model":%s,"created_at":"%s","response":%s,"done":false}\n'
-        return line % (self._model, _now().encode(), part)
 
     def _said(self, answer: str, reasoning: str) -> dict[str, Any]:
         return {"response": answer, **({"thinking": reasoning} if reasoning else {})}

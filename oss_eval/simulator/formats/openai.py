@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from oss_eval.simulator.formats.base import CompletionRequest, Format, Reply, Usage, prompt_text, tokens
+from oss_eval.simulator.formats.base import CompletionRequest, Format, ReplyInfo, TokenCounts, prompt_text, tokens
 
 
 def _read(body: dict[str, Any], prompt: Any) -> CompletionRequest:
@@ -29,7 +29,7 @@ class Completions(Format):
     templated = False
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: ReplyInfo) -> None:
         super().__init__(reply)
         fields = {
             "id": f"{self.prefix}-{reply.number:08x}",
@@ -54,12 +54,12 @@ class Completions(Format):
         payload = b'%s,"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}\n\n'
         return payload % (self._event, quoted)
 
-    def ending(self, reason: str, usage: Usage, usage_events: int) -> bytes:
+    def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:
         """A chunk with the stop reason, and one with the usage."""
         counts = self.event(self._head + b',"choices":[],"usage":' + orjson.dumps(self._usage(usage)) + b"}")
         return self._choice(self._part("", ""), reason) + counts * usage_events
 
-    def whole(self, answer: str, reasoning: str, reason: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, answer: str, reasoning: str, reason: str, usage: TokenCounts) -> dict[str, Any]:
         """A completion."""
         choice = {"index": 0, **self._part(answer, reasoning), "logprobs": None, "finish_reason": reason}
         return {**orjson.loads(self._head + b"}"), "choices": [choice], "usage": self._usage(usage)}
@@ -71,7 +71,7 @@ class Completions(Format):
     def _part(self, answer: str, reasoning: str) -> dict[str, Any]:
         return {"text": answer}
 
-    def _usage(self, usage: Usage) -> dict[str, Any]:
+    def _usage(self, usage: TokenCounts) -> dict[str, Any]:
         return {
             "prompt_tokens": usage.prompt,
             "completion_tokens": usage.completion,
@@ -106,5 +106,5 @@ class Chat(Completions):
             return {"delta": {}}
         return {"message": {"role": "assistant", "content": answer, "reasoning_content": reasoning or None}}
 
-    def _usage(self, usage: Usage) -> dict[str, Any]:
+    def _usage(self, usage: TokenCounts) -> dict[str, Any]:
         return {**super()._usage(usage), "completion_tokens_details": {"reasoning_tokens": usage.reasoning}}

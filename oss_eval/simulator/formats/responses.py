@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from oss_eval.simulator.formats.base import CompletionRequest, Format, Reply, Usage, prompt_text, tokens
+from oss_eval.simulator.formats.base import CompletionRequest, Format, ReplyInfo, TokenCounts, prompt_text, tokens
 
 REASONING, MESSAGE = "reasoning", "message"
 PART = {REASONING: "reasoning_text", MESSAGE: "output_text"}
@@ -18,7 +18,7 @@ class Responses(Format):
 
     text_key = b"text"
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: ReplyInfo) -> None:
         super().__init__(reply)
         self._events = 0
         self._items: list[dict[str, Any]] = []
@@ -47,14 +47,14 @@ class Responses(Format):
         self._text.append(quoted)
         return before + self._delta(quoted)
 
-    def ending(self, reason: str, usage: Usage, usage_events: int) -> bytes:
+    def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:
         """The end of the last item, and the whole response."""
         last = self._close_item()
         status = "completed" if reason == "stop" else "incomplete"
         response = self._response(status, reason, usage)
         return last + self._typed(f"response.{status}", {"response": response})
 
-    def whole(self, answer: str, reasoning: str, reason: str, usage: Usage) -> dict[str, Any]:
+    def whole(self, answer: str, reasoning: str, reason: str, usage: TokenCounts) -> dict[str, Any]:
         """A response."""
         for kind, text in ((REASONING, reasoning), (MESSAGE, answer)):
             if text:
@@ -118,7 +118,7 @@ class Responses(Format):
         more: dict[str, Any] = {"role": "assistant"} if kind == MESSAGE else {"summary": []}
         return {"id": self._id(kind), "type": kind, "status": status, **more, "content": [self._part(kind, text)]}
 
-    def _response(self, status: str, reason: str | None, usage: Usage | None) -> dict[str, Any]:
+    def _response(self, status: str, reason: str | None, usage: TokenCounts | None) -> dict[str, Any]:
         counts = usage and {
             "input_tokens": usage.prompt,
             "input_tokens_details": {"cached_tokens": 0},
