@@ -51,8 +51,12 @@ class RequestRecord:
     """Arrival of the last byte of the response."""
     event_ns: Sequence[int] | None = None
     """Offsets of all token events from `start_ns`."""
-    event_tokens: list[int] | None = None
-    """Tokens in each event, where the server reports them."""
+    event_tokens: Sequence[int] | None = None
+    """Tokens in each event, where the server reports them, or by the tokenizer where events hold several."""
+    first_event_tokens: int | None = None
+    """Tokens in the first token event, where they are known."""
+    tokens_to_answer: int | None = None
+    """Tokens up to the first token event of the answer, those in it included, where they are known."""
     prompt_tokens: int | None = None
     """Tokens of the prompt, as the server counts them."""
     completion_tokens: int | None = None

@@ -19,6 +19,8 @@ LAG_SHARE = 0.05
 BOUND_SHARE = 0.001
 """Percentiles of TTFT are said to be upper bounds where the lower ones are lower by more than this share."""
 SHARED_SHARE = 0.01
+CHUNK_TOKENS = 1.05
+"""Tokens in a chunk, on average, from which on chunks are not tokens."""
 WAITED_SHARE = 0.10
 STALL_SECONDS = 0.05
 CLOCK_STEP_SECONDS = 0.002
@@ -83,6 +85,9 @@ def check_point(
     if low is not None and ttft and bounded and low < ttft * (1 - BOUND_SHARE):
         text = f"the TTFT p99 lies between {_ms(low)} and {_ms(ttft)}: {bounded:.0f} first tokens were read with"
         found.append(Finding("ttft_bounds", "warn", f"{text} later ones, whose timestamp they have; {more}"))
+    chunk, uncounted = metrics.get("tokens_per_chunk") or 0.0, metrics.get("chunks_uncounted")
+    if chunk > CHUNK_TOKENS and uncounted:
+        found.append(Finding("chunks", "warn", _chunks(metrics, chunk)))
     if metrics.get("leaked"):
         text = "the answers contain reasoning (<think> or Harmony tags), so TTFA is its time"
         found.append(Finding("leaked", "warn", f"{text}; use --split-think, or a reasoning parser on the server"))
@@ -118,6 +123,14 @@ def _client_side(client: ClientStats, metrics: PointMetrics, more: str) -> list[
             text = "the server closes each connection after a request: the next one needs a new one"
         found.append(Finding("reconnects", "note", f"{text}, whose set-up time is in no metric"))
     return found
+
+
+def _chunks(metrics: PointMetrics, chunk: float) -> str:
+    text = f"the server sends {chunk:.2f} tokens a chunk and does not say how many each has"
+    length = metrics.get("completion_tokens", "mean") or 0.0
+    low = (chunk - 1) / (length - 1) if length > 1 else 1.0
+    text = f"{text}: token gaps are gaps between chunks, TPOT may be {min(low, 1.0):.1%} too low"
+    return f"{text}; --tokenizer-path NAME counts the tokens of each chunk"
 
 
 def _slow_start(waves: SlowStart) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.latency import durations, earliest_ttft, gaps
+from oss_eval.analysis.latency import durations, earliest_ttft, gaps, optional, reasoning_rate, token_gaps
 from oss_eval.analysis.request_rows import (
     NS_PER_MS,
     asked_once,
@@ -22,7 +22,7 @@ from oss_eval.analysis.request_rows import (
     measured_seconds,
     succeeded,
 )
-from oss_eval.analysis.steady_state import SLICES, absolute_events, plateau_span
+from oss_eval.analysis.steady_state import SLICES, absolute_events, event_weights, plateau_span
 
 ROWS_AT_ONCE = 128
 """Requests whose events are in memory at the same time: arrays of this size are returned to the system when
@@ -108,6 +108,9 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
         distribution = stats.Distribution()
         distribution.add(values)
         figures.put_distribution(name + "_ms", distribution)
+    rates = reasoning_rate(good)
+    if len(rates):
+        figures.put("reasoning_tps", "mean", stats.mean(rates), len(rates), "tokens/s")
     _count_tokens(figures, measured, good)
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)
@@ -129,13 +132,13 @@ class _Figures:
             estimate = stats.Estimate(estimate, None, None)
         self.by_stat[metric, stat] = Metric(metric, stat, estimate.value, estimate.low, estimate.high, n, unit)
 
-    def put_distribution(self, metric: str, values: stats.Distribution) -> None:
-        """Add mean, percentiles and maximum of durations in ms."""
+    def put_distribution(self, metric: str, values: stats.Distribution, unit: str = "ms") -> None:
+        """Add mean, percentiles and maximum."""
         if values.n:
-            self.put(metric, "mean", values.mean(), values.n, "ms")
+            self.put(metric, "mean", values.mean(), values.n, unit)
             for q in (50, 90, 95, 99):
-                self.put(metric, f"p{q}", values.percentile(q), values.n, "ms")
-            self.put(metric, "max", values.max, values.n, "ms")
+                self.put(metric, f"p{q}", values.percentile(q), values.n, unit)
+            self.put(metric, "max", values.max, values.n, unit)
 
 
 def _count_requests(figures: _Figures, measured: pa.Table, good: pa.Table) -> None:
@@ -175,24 +178,35 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
         else 0
     )
     span = plateau_span(measured)
-    pooled, counts = stats.Distribution(), np.zeros(SLICES)
+    pooled, between, sizes = stats.Distribution(), stats.Distribution(), stats.Distribution()
+    counts = np.zeros(SLICES)
+    several = len(streamed) and per_event > 1
     for table in events:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             rows = table.slice(start, ROWS_AT_ONCE)
             rows = succeeded(rows.filter(pc.invert(rows["warmup"])))
-            pooled.add(gaps(rows["event_ns"]))
+            pooled.add(token_gaps(rows))
+            if several:
+                between.add(gaps(rows["event_ns"]))
+                sizes.add(pc.list_flatten(rows["event_tokens"]).to_numpy().astype(np.float64))
             if span:
-                counts += np.histogram(absolute_events(rows), bins=SLICES, range=span)[0]
+                times, tokens = absolute_events(rows), event_weights(rows)
+                counts += np.histogram(times, bins=SLICES, range=span, weights=tokens)[0]
     figures.put_distribution("itl_ms", pooled)
+    if sizes.n:
+        figures.put_distribution("chunk_gap_ms", between)
+        figures.put_distribution("tokens_per_chunk", sizes, "tokens")
     if span and per_event:
         # Slices are nearly independent where single tokens are not (batch means: Law, Simulation Modeling and
         # Analysis, section 9.5.3).
-        rates = counts / ((span[1] - span[0]) / 1e9 / SLICES) * per_event
+        rates = counts / ((span[1] - span[0]) / 1e9 / SLICES)
         figures.put("plateau_output_tps", "value", stats.mean(rates), good.num_rows, "tokens/s")
     n_events = int(pc.sum(good["n_events"]).as_py() or 0)
     if n_events:
         if per_event:
             figures.put("tokens_per_chunk", "value", per_event, len(streamed), "tokens")
+            unknown = int(np.isnan(optional(streamed, "first_event_tokens")).sum())
+            figures.put("chunks_uncounted", "value", unknown / len(streamed), len(streamed), "")
         figures.put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
 
 

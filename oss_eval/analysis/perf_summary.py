@@ -20,11 +20,12 @@ _SCALARS = [
     "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_token_low_ns",
     "first_answer_ns",
     "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
+    "first_event_tokens", "tokens_to_answer",
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
     "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",
 ]  # fmt: skip
 """Columns that metrics are computed from; one point at a time is in memory."""
-_EVENTS = ["warmup", "status", "start_ns", "event_ns"]
+_EVENTS = ["warmup", "status", "start_ns", "event_ns", "event_tokens", "completion_tokens"]
 _BRIEF = ["warmup", "status", "error_kind", "error_message", "token_source", "clock_source"]
 
 

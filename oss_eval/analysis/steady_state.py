@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from oss_eval.analysis.latency import request_durations
-from oss_eval.analysis.request_rows import sessions, succeeded
+from oss_eval.analysis.request_rows import Floats, sessions, succeeded
 
 SLICES = 10
 SLOW_START = 1.5
@@ -48,6 +48,25 @@ def absolute_events(requests: pa.Table) -> NDArray[np.int64]:
         lengths = pc.fill_null(pc.list_value_length(batch["event_ns"]), 0).to_numpy()
         pooled.append(batch["event_ns"].flatten().to_numpy() + np.repeat(batch["start_ns"].to_numpy(), lengths))
     return np.concatenate(pooled) if pooled else np.empty(0, dtype=np.int64)
+
+
+def event_weights(requests: pa.Table) -> Floats:
+    """Tokens of all token events, pooled as `absolute_events` does.
+
+    An event whose tokens are not known counts for as many as its request had for each of its events; where those
+    are not known either, for as many as the others' events did.
+    """
+    lengths = pc.fill_null(pc.list_value_length(requests["event_ns"]), 0).to_numpy()
+    tokens = np.asarray(requests["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
+    known = np.isfinite(each)
+    usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
+    weights = np.repeat(np.where(known, each, usual), lengths)
+    counted = np.asarray(pc.fill_null(pc.list_value_length(requests["event_tokens"]), -1).to_numpy()) == lengths
+    per_event = pc.list_flatten(requests.filter(pa.array(counted))["event_tokens"])
+    weights[np.repeat(counted, lengths)] = per_event.to_numpy()
+    return weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     parser.add_argument("--speed", type=float, default=1.0, help="times faster than the deployment (default 1)")
     parser.add_argument(
+        "--tokens-per-chunk", default="1", metavar="N|MIN-MAX",
+        help="tokens in each chunk of a stream, as with vLLM's --stream-interval or speculative decoding "
+        "(default 1; a range is drawn from)",
+    )  # fmt: skip
+    parser.add_argument(
         "--truth-log", type=Path, metavar="FILE",
         help="append when each request arrived and each token was written",
     )  # fmt: skip
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     from oss_eval.simulator.faults import parse_faults
-    from oss_eval.simulator.process import SimulatorUrl, serve
+    from oss_eval.simulator.process import SimulatorUrl, parse_tokens_per_chunk, serve
     from oss_eval.simulator.profiles import get_profile
 
     profile = get_profile(arguments.profile)
@@ -54,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"  {scheme}://{host}:{port}/v1  model {profile.model}   Ctrl-C stops it\n"
         )
 
-    simulator = SimulatorUrl(profile, arguments.speed, faults)
+    simulator = SimulatorUrl(profile, arguments.speed, faults, parse_tokens_per_chunk(arguments.tokens_per_chunk))
     try:
         serve(simulator, arguments.truth_log, arguments.host, arguments.port, announce, arguments.answers)
     except (OSError, OverflowError) as error:

@@ -28,6 +28,7 @@ class Capabilities:
     effort_style: str = "top-level"
     limit_field: str = "max_tokens"
     include_usage: bool = True
+    continuous_usage: bool = False
     without: tuple[str, ...] = ()
     """Fields that the server refuses."""
     notes: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class Capabilities:
         changes: dict[str, Any] = dict.fromkeys(self.without)
         return replace(
             generation, effort_style=self.effort_style, limit_field=self.limit_field,
-            include_usage=self.include_usage, **changes,
+            include_usage=self.include_usage, continuous_usage=self.continuous_usage, **changes,
         )  # fmt: skip
 
     def after_refusal(self, status: int | None, words: str, sent: Generation) -> Capabilities | None:
@@ -46,6 +47,9 @@ class Capabilities:
             return None
         if self.limit_field == "max_tokens" and _refused("max_tokens", words) and "max_completion_tokens" in words:
             return self._noting("max_completion_tokens instead of max_tokens", limit_field="max_completion_tokens")
+        if self.continuous_usage and not _other_field(words):
+            # A guess where the error names no field: this one was the client's own idea.
+            return self._noting("continuous_usage_stats left out", continuous_usage=False)
         if self.include_usage and (_refused("stream_options", words) or _refused("include_usage", words)):
             return self._noting("stream_options left out: tokens are counted otherwise", include_usage=False)
         for name in ("temperature", "top_p", "seed"):
@@ -60,8 +64,14 @@ class Capabilities:
         """The manifest's `request`: what was really sent."""
         return {
             "effort_style": self.effort_style, "limit_field": self.limit_field,
-            "include_usage": self.include_usage, "left_out": list(self.without), "notes": list(self.notes),
+            "include_usage": self.include_usage, "continuous_usage": self.continuous_usage,
+            "left_out": list(self.without), "notes": list(self.notes),
         }  # fmt: skip
+
+
+def _other_field(words: str) -> bool:
+    """Whether an error refuses a field that every run may send."""
+    return any(_refused(name, words) for name in ("max_tokens", "temperature", "top_p", "seed"))
 
 
 _REFUSAL = (

@@ -67,8 +67,10 @@ def check_server_answers(
     `name` is the point id of these requests, `stored` the manifest of a resumed run. Raises EndpointError.
     """
     count_words = task.prompt is None and task.dataset == "random" and lengths.counter is None
+    known = request_capabilities(server, task)
+    counted = task.stream and server.endpoint.api in ("chat", "completions")
     adapter = RequestAdapter(
-        request_capabilities(server, task), lambda note: say(f"the server refuses a field: {note}")
+        replace(known, continuous_usage=counted), lambda note: say(f"the server refuses a field: {note}")
     )
     first = _FirstRequests(task, server, probes(seed)[: 2 if count_words else 1], name, send_point)
     settings = _short(task, generation(task, server.model, first.effort))
@@ -78,12 +80,16 @@ def check_server_answers(
             break
         if record.error_kind not in TRANSIENT or retry == RETRIES:
             raise in_words(server.endpoint, record, task.connect_timeout)
+        adapter.capabilities = replace(adapter.capabilities, continuous_usage=False)  # in case it is the reason
         say(f"the first request failed ({record.error_kind}); it is sent again")
         time.sleep(RETRY_SECONDS)
     server = _with_header(server, first.header or "", say)
     if count_words:
         lengths = _lengths(stored, first.records, say)
-    return Preflight(server, adapter.capabilities, lengths)
+    capabilities = adapter.capabilities
+    if capabilities.continuous_usage and record.event_tokens is None:  # the server takes no notice of it
+        capabilities = replace(capabilities, continuous_usage=False)
+    return Preflight(server, capabilities, lengths)
 
 
 class _FirstRequests:

@@ -18,7 +18,7 @@ from oss_eval.probe.known_events import Shape, learn_shape, text_of
 from oss_eval.probe.reply import Reply
 from oss_eval.probe.sse import LineDecoder, SseDecoder
 from oss_eval.probe.think_tags import ThinkSplitter
-from oss_eval.probe.token_counts import put_counts
+from oss_eval.probe.token_counts import EventTokens, put_counts, put_event_tokens
 from oss_eval.records import RequestRecord
 from oss_eval.system.text import cut
 
@@ -84,10 +84,9 @@ class ResponseDecoder:
         self._received = self._unpacked = 0
         self._stamp = 0
         self.events = array("q")  # offsets of the token events so far
-        self._event_tokens: list[int] = []
+        self._event_tokens = EventTokens()
         self._empty = array("q")  # offsets of events with an empty text
         self._empty_end: int | None = None  # the same for the event with the stop reason
-        self._tokens_so_far = 0
         self._shape: Shape | None = None
         self._shapes_left = LEARNED
         self._unread: bytes | None = None  # the last event, if it has usage or timings that were not read
@@ -150,9 +149,8 @@ class ResponseDecoder:
         self._lags.frombytes((seen_ns - kernel_ns).tobytes())
         self._shared += int(np.count_nonzero(seen_ns[1:] == seen_ns[:-1]))  # events of one read
         if shape.counts:
-            for total in counts.tolist():
-                self._count_event(total)
-            self._usage = {**(self._usage or {}), "completion_tokens": self._tokens_so_far}
+            self._event_tokens.add_many(counts, shape.is_answer)
+            self._usage = {**(self._usage or {}), "completion_tokens": int(counts[-1])}
         return len(stamps)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -210,7 +208,7 @@ class ResponseDecoder:
         if shape is not None and (known := shape.read(data)) is not None:
             self._token(shape.is_answer)
             if shape.counts:
-                self._count_event(int(known["count"]))
+                self._event_tokens.add(int(known["count"]), shape.is_answer)
             self._unread = data if shape.reports else None
             if self._keep:
                 said = text_of(known)
@@ -246,7 +244,7 @@ class ResponseDecoder:
         if delta.usage is not None:
             total = count(delta.usage, "completion_tokens")
             if total is not None:
-                self._count_event(total)
+                self._event_tokens.add(total, delta.is_answer)
         if self._keep:
             self._say(delta.text, delta.reasoning)
 
@@ -268,12 +266,6 @@ class ResponseDecoder:
         if delta.timings is not None:
             self.record.server_timings = orjson.dumps(delta.timings).decode()
 
-    def _count_event(self, total: int) -> None:
-        """Usage in every event (vLLM's continuous_usage_stats): tokens of this one by difference."""
-        if total >= self._tokens_so_far:
-            self._event_tokens.append(total - self._tokens_so_far)
-            self._tokens_so_far = total
-
     def _without_text(self, delta: Delta) -> None:
         """An event without text. One with an empty text may stand for a token: `_count_empty` decides."""
         if delta.unknown and not self.reply.unknown_field:
@@ -288,13 +280,14 @@ class ResponseDecoder:
         """Count events without text as token events, where they are."""
         record, tokens = self.record, count(self._usage, "completion_tokens")
         empty = self._empty
-        if self._event_tokens:  # the server has counted every event's tokens, but for the stop token
-            tokens, empty = (tokens or 0) - self._tokens_so_far + len(self.events), array("q")
+        counted = self._event_tokens
+        if counted.tokens:  # the server has counted every event's tokens, but for the stop token
+            tokens, empty = (tokens or 0) - counted.so_far + len(self.events), array("q")
         found = with_empty(self.events, empty, self._empty_end, tokens)
         if found is None:
             return
-        if self._event_tokens:
-            self._event_tokens.append(1)
+        if counted.tokens:
+            counted.tokens.append(1)
         only_answer = record.first_answer_ns is not None and record.first_answer_ns == record.first_token_ns
         self.events, start = found, record.start_ns or 0
         record.first_token_ns, record.last_token_ns = start + found[0], start + found[-1]
@@ -332,8 +325,6 @@ class ResponseDecoder:
             record.event_ns = self.events
             record.n_events = len(self.events)
             record.n_shared = self._shared
-            if len(self._event_tokens) == len(self.events):
-                record.event_tokens = self._event_tokens
         if self._lags:
             lags = sorted(self._lags)
             record.client_lag_p50_ns = lags[len(lags) // 2]
@@ -344,6 +335,8 @@ class ResponseDecoder:
         if self._keep:
             record.text, record.reasoning_text = self.reply.text, self.reply.reasoning
         put_counts(record, self._usage, self.reply, self._count, self._answered, len(self.events))
+        pieces = zip(self._text, self._reasoning, strict=True) if self._count is not None else None
+        put_event_tokens(record, self._event_tokens, pieces if self._splitter is None else None, self._count)
         self._judge(error_kind, error_message)
         del self._parser, self._feed_http  # they hold this object: gone without the garbage collector's help
         return record

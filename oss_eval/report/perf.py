@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oss_eval.analysis.advice import advise, best
-from oss_eval.analysis.checks import BOUND_SHARE, NO_TEXT
+from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
@@ -219,16 +219,27 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
             notes.append(
                 f"the server counts {per_chunk:.2f} tokens a chunk (concurrency {point.parallel}): some carry none"
             )
-        if per_chunk is not None and per_chunk > 1.05:
-            notes.append(
-                f"token gaps are gaps between chunks of {per_chunk:.2f} tokens (concurrency {point.parallel})"
-            )
+        if per_chunk is not None and per_chunk > CHUNK_TOKENS:
+            notes.append(_chunk_note(point, per_chunk))
     if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
         streamed = (report.manifest.get("task") or {}).get("stream", True)
         told = any(check["message"] == NO_TEXT for point in report.points for check in point.checks or ())
         if not (streamed and told):
             notes.append(NO_TEXT if streamed else "TTFT and TPOT need streaming; this run did not stream")
     return table
+
+
+def _chunk_note(point: PointReport, per_chunk: float) -> str:
+    """What token gaps are where chunks hold several tokens."""
+    where = f"(concurrency {point.parallel})"
+    longest = point.metrics.get("tokens_per_chunk", "max")
+    if longest is None:
+        return f"token gaps are gaps between chunks of {per_chunk:.2f} tokens {where}"
+    gap = point.metrics.get("chunk_gap_ms", "p50") or 0.0
+    return (
+        f"{per_chunk:.2f} tokens a chunk, at most {longest:.0f}, counted: a token's gap is its share of the gap "
+        f"between chunks, whose median is {scaled(gap, 1.0)} ms {where}"
+    )
 
 
 def _print_checks(report: RunReport, console: Console) -> None:

@@ -37,7 +37,10 @@ from oss_eval.system.files import read_file
 JOURNAL = ".samples.jsonl"
 MAX_JOURNAL = 1 << 30
 """Bytes; it holds the samples of about a second."""
-LATER = {"first_token_low_ns", "n_shared", "leaked", "server_timings", "url", "session"}
+LATER = {
+    "first_token_low_ns", "first_event_tokens", "tokens_to_answer", "n_shared", "leaked", "server_timings",
+    "url", "session",
+}  # fmt: skip
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")
 """Final states. In these the summary is written."""

@@ -17,6 +17,7 @@ REQUESTS = pa.schema(
         ("first_token_ns", pa.int64()), ("first_token_low_ns", pa.int64()), ("first_answer_ns", pa.int64()),
         ("last_token_ns", pa.int64()), ("end_ns", pa.int64()),
         ("event_ns", pa.list_(pa.int64())), ("event_tokens", pa.list_(pa.int32())),
+        ("first_event_tokens", pa.int32()), ("tokens_to_answer", pa.int32()),
         ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()), ("reasoning_tokens", pa.int32()),
         ("cached_tokens", pa.int32()), ("token_source", _word), ("n_events", pa.int32()), ("n_shared", pa.int32()),
         ("status", _word), ("error_kind", _word), ("http_status", pa.int16()), ("error_message", pa.string()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from oss_eval.simulator.formats import Format
@@ -14,6 +14,25 @@ from oss_eval.simulator.truth_log import TruthRow
 
 OVER, UNDER = 50_000_000, 600
 """A Content-Length beyond any answer's end, and one before it: the head, a few events and half of one more."""
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """The tokens of a chunk that is not sent yet."""
+
+    size: int = 1
+    """Tokens that it has to hold."""
+    tokens: int = 0
+    answer: str = ""
+    reasoning: str = ""
+
+    def add(self, word: str, thinking: bool) -> None:
+        """One more token."""
+        self.tokens += 1
+        if thinking:
+            self.reasoning += word
+        else:
+            self.answer += word
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +49,9 @@ class Completion:
     words: Iterator[str]
     text: list[str]
     prompt_tokens: int
+    usage_in_chunks: bool = False
+    chunk: Chunk = field(default_factory=Chunk)
+    """What the next chunk of the stream holds so far."""
     fault: str | None = None
     """The fault of this completion, or None."""
     pack: Any = None

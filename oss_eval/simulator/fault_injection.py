@@ -115,17 +115,17 @@ def _bad_json(host: Host, sequence: Sequence, completion: Completion) -> bool:
 
 
 def _bad_utf8(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(completion.format.token(b"\xff\xfe", thinking=False))
+    completion.send(completion.format.tokens(b"\xff\xfe"))
     return False
 
 
 def _huge(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    completion.send(completion.format.token(b"a" * HUGE_BYTES, thinking=False))
+    completion.send(completion.format.tokens(b"a" * HUGE_BYTES))
     return False
 
 
 def _burst(host: Host, sequence: Sequence, completion: Completion) -> bool:
-    burst = b"".join(completion.format.token(b" more", thinking=False) for _ in range(BURST_TOKENS))
+    burst = b"".join(completion.format.tokens(b" more") for _ in range(BURST_TOKENS))
     at = completion.send(burst)
     completion.truth.token_ns += [at] * BURST_TOKENS
     sequence.emitted += BURST_TOKENS

@@ -39,21 +39,28 @@ class SimulatorUrl:
     speed: float = 1.0
     faults: dict[str, float] = field(default_factory=dict)
     """Probabilities of faults, by name."""
+    tokens_per_chunk: tuple[int, int] = (1, 1)
+    """Fewest and most tokens in a chunk of a stream."""
 
 
 def parse_sim_url(url: str) -> SimulatorUrl:
-    """`sim://PROFILE?speed=20&fault=reset:0.02`; `paced` also takes `rate` (tokens/s a stream) and `ttft` (ms).
+    """`sim://PROFILE?speed=20&fault=reset:0.02&tokens-per-chunk=1-8`; `paced` also takes `rate` (tokens/s
+    of a stream) and `ttft` (ms).
 
     Raises UsageError that says what is wrong.
     """
     parts = urlsplit(url)
     profile = get_profile(parts.netloc)
-    known = ["speed", "fault", "rate", "ttft"] if isinstance(profile, Paced) else ["speed", "fault"]
+    known = ["speed", "fault", "tokens-per-chunk"] + (["rate", "ttft"] if isinstance(profile, Paced) else [])
+    per_chunk = (1, 1)
     values: dict[str, float] = {}
     faults: dict[str, float] = {}
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
         if key == "fault":
             faults |= parse_faults(text)
+            continue
+        if key == "tokens-per-chunk":
+            per_chunk = parse_tokens_per_chunk(text)
             continue
         if key not in known:
             raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
@@ -70,7 +77,15 @@ def parse_sim_url(url: str) -> SimulatorUrl:
             token_rate=values.get("rate", profile.token_rate),
             ttft_ms=values.get("ttft", profile.ttft_ms),
         )
-    return SimulatorUrl(profile, speed, faults)
+    return SimulatorUrl(profile, speed, faults, per_chunk)
+
+
+def parse_tokens_per_chunk(text: str) -> tuple[int, int]:
+    """`4`, or a range `1-8`. Raises UsageError."""
+    low, _, high = text.partition("-")
+    if not low.isdecimal() or not (high or low).isdecimal() or not 1 <= int(low) <= int(high or low) <= 1024:
+        raise UsageError(f"tokens per chunk {text!r} is neither a number nor a range", "for example: 4, or 1-8")
+    return int(low), int(high or low)
 
 
 @contextlib.contextmanager
@@ -112,7 +127,7 @@ def serve(
 
     from oss_eval.simulator.server import Simulator
 
-    simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults))
+    simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults), what.tokens_per_chunk)
     listener = simulator.listen(host, port)
     # A garbage collection would stop every stream; the server makes no cycles.
     gc.freeze()

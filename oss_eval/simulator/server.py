@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import orjson
 from oss_eval.probe import file_limits, timestamps
 from oss_eval.simulator import fault_injection, tls
 from oss_eval.simulator.answers import AnswerKey, solution
-from oss_eval.simulator.completion import Completion
+from oss_eval.simulator.completion import Chunk, Completion
 from oss_eval.simulator.engine import Sequence, engine_for, lengths, words
 from oss_eval.simulator.faults import FAULTS, Faults
 from oss_eval.simulator.formats import FORMATS, Format, RequestRefused
@@ -41,12 +42,16 @@ class Simulator:
         truth: Path | None = None,
         answers: Path | None = None,
         faults: Faults | None = None,
+        tokens_per_chunk: tuple[int, int] = (1, 1),
     ) -> None:
         self.profile = profile
         self.speed = speed
         self.truth = TruthLog(truth)
         self.key = AnswerKey(answers)
         self.faults = faults or Faults()
+        self.tokens_per_chunk = tokens_per_chunk
+        """Fewest and most tokens in a chunk of a stream."""
+        self._random = random.Random(0)
         self.engine = engine_for(profile)
         self.jobs: dict[Sequence, Completion] = {}
         self._next_step = 0.0
@@ -227,7 +232,8 @@ class Simulator:
             usage_wanted=request.usage_wanted,
             reasoning=min(reasoning, output),
             cut=request.limit is not None and (natural > request.limit or request.ignore_eos),
-            words=answer_words, text=[], prompt_tokens=truth.prompt_tokens, fault=truth.fault,
+            words=answer_words, text=[], prompt_tokens=truth.prompt_tokens,
+            usage_in_chunks=request.usage_in_chunks, chunk=Chunk(self._chunk_size()), fault=truth.fault,
         )  # fmt: skip
         return completion, output
 
@@ -299,9 +305,7 @@ class Simulator:
         """A token is due."""
         word = next(completion.words)
         if completion.stream:
-            thinking = sequence.emitted <= completion.reasoning
-            event = completion.format.token(orjson.dumps(word)[1:-1], thinking)
-            completion.truth.token_ns.append(completion.send(event))
+            self._stream(sequence, completion, word)
         else:
             completion.truth.token_ns.append(time.time_ns())
             completion.text.append(word)
@@ -311,6 +315,26 @@ class Simulator:
                 self._break_off(sequence, completion)
         if sequence.finished and sequence in self.jobs:
             self.finish(sequence, completion)
+
+    def _stream(self, sequence: Sequence, completion: Completion, word: str) -> None:
+        """Put a token into a chunk, and send it when it is full."""
+        chunk, due = completion.chunk, sequence.emitted
+        chunk.add(word, due <= completion.reasoning)
+        at_fault = completion.fault in fault_injection.MIDDLE and due == fault_injection.AT_TOKEN
+        if chunk.tokens < chunk.size and due < sequence.output_tokens and not at_fault:
+            completion.truth.token_ns.append(time.time_ns())
+            return
+        usage = None
+        if completion.usage_in_chunks:
+            usage = TokenCounts(completion.prompt_tokens, due, min(due, completion.reasoning))
+        answer, reasoning = orjson.dumps(chunk.answer)[1:-1], orjson.dumps(chunk.reasoning)[1:-1]
+        completion.truth.token_ns.append(completion.send(completion.format.tokens(answer, reasoning, usage)))
+        completion.truth.chunk_tokens.append(chunk.tokens)
+        completion.chunk = Chunk(self._chunk_size())
+
+    def _chunk_size(self) -> int:
+        low, high = self.tokens_per_chunk
+        return low if low == high else self._random.randint(low, high)
 
     def finish(self, sequence: Sequence, completion: Completion) -> None:
         """The last token has been written: send the finish reason and the counts, and end the response."""

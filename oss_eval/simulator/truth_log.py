@@ -1,8 +1,10 @@
 """The simulator's own account: when each request arrived, and when each token was really written.
 
 One JSON object a line: `request_id` (the client's X-Client-Request-Id), `received_ns` (kernel stamp of the read
-that completed the request, UTC nanoseconds), `status`, `fault`, `effort`, `prompt_tokens`, and `token_ns`, the
-timestamps just before each token's bytes were passed to the kernel. Same clock as the client's on one machine.
+that completed the request, UTC nanoseconds), `status`, `fault`, `effort`, `prompt_tokens`, `chunk_tokens` (tokens
+in each chunk of a stream), and `token_ns`, the timestamps just before each token's bytes went to the kernel; in a
+chunk of several tokens that is its last one's, the others have the time when they were added. Same clock as the
+client's on one machine.
 Faults of the server as a whole are lines without a `request_id`.
 """
 
@@ -29,6 +31,8 @@ class TruthRow:
     fault: str | None = None
     """The fault of the request, or None (see `faults`)."""
     token_ns: list[int] = field(default_factory=list)
+    chunk_tokens: list[int] = field(default_factory=list)
+    """Tokens in each chunk of a stream."""
 
 
 class TruthLog:

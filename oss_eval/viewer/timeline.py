@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from oss_eval.analysis.request_rows import sessions
-from oss_eval.analysis.steady_state import absolute_events
+from oss_eval.analysis.steady_state import absolute_events, event_weights
 
 MOST_BARS = 400
 """Requests drawn: all failures and the slowest first, the others thinned evenly."""
@@ -75,24 +75,14 @@ def lanes(start: Floats, end: Floats) -> NDArray[np.int64]:
 
 
 def token_rate(requests: pa.Table, begin: int, edges: Floats) -> Floats | None:
-    """Tokens per second in each slice between `edges` (seconds since `begin`); None without any token event.
-
-    An event counts for as many tokens as its request had for each of its events; where the server did not say, for
-    as many as the others' events did.
-    """
+    """Tokens per second in each slice between `edges` (seconds since `begin`); None without any token event."""
     rows = requests.filter(pc.and_(pc.invert(requests["warmup"]), pc.is_valid(requests["start_ns"])))
     rows = rows.filter(pc.is_valid(rows["event_ns"]))
     times_s = (absolute_events(rows) - begin) / 1e9
     if not len(times_s):
         return None
-    lengths = pc.fill_null(pc.list_value_length(rows["event_ns"]), 0).to_numpy()
-    tokens = np.asarray(rows["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
-    known = np.isfinite(each)
-    usual = float(tokens[known].sum() / lengths[known].sum()) if known.any() else 1.0
-    weights = np.repeat(np.where(known, each, usual), lengths)
-    return np.asarray(np.histogram(times_s, bins=edges, weights=weights)[0] / np.diff(edges), dtype=np.float64)
+    counts = np.histogram(times_s, bins=edges, weights=event_weights(rows))[0]
+    return np.asarray(counts / np.diff(edges), dtype=np.float64)
 
 
 def in_flight(start: Floats, end: Floats, edges: Floats) -> Floats:

@@ -214,7 +214,7 @@ def test_what_is_sent(oss_eval: Command) -> None:
     sent = orjson.loads(body)
     assert sent["messages"] == [{"role": "user", "content": "Hi"}]
     assert (sent["model"], sent["reasoning_effort"], sent["temperature"], sent["top_k"]) == ("m", "high", 0, 5)
-    assert sent["stream_options"] == {"include_usage": True}
+    assert sent["stream_options"] == {"include_usage": True}  # the server does not count chunks
 
 
 def test_a_failed_request_is_a_row(oss_eval: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from collections.abc import Callable
 
 import orjson
 import pytest
@@ -21,9 +22,11 @@ from tests.helpers.scripted_server import DONE, LAST_CHUNK, SSE_HEAD, STOP, chun
 START = 1_000_000_000
 
 
-def decode(*reads: bytes, error: str | None = None, text: bool = True) -> tuple[RequestRecord, ResponseDecoder]:
+def decode(
+    *reads: bytes, error: str | None = None, text: bool = True, count_tokens: Callable[[str], int] | None = None
+) -> tuple[RequestRecord, ResponseDecoder]:
     """Reads arrive 1 ms apart, each seen 0.1 ms after the kernel had it."""
-    decoder = ResponseDecoder(blank_record(START), keep_text=text)
+    decoder = ResponseDecoder(blank_record(START), keep_text=text, count_tokens=count_tokens)
     for number, data in enumerate(reads, 1):
         decoder.feed(START + number * 1_000_000, START + number * 1_000_000 + 100_000, data)
     return decoder.finish(error, error), decoder
@@ -85,7 +88,7 @@ def test_tokens_per_event_when_usage_comes_in_every_chunk() -> None:
         return b"data: " + orjson.dumps(choice) + b"\n\n"
 
     record, _ = decode(*stream(event("a b", 2), event("c", 3), event("d e f", 6), STOP))
-    assert record.event_tokens == [2, 1, 3]
+    assert list(record.event_tokens or ()) == [2, 1, 3]
     assert record.completion_tokens == 6
 
 
@@ -273,3 +276,24 @@ def test_a_first_token_that_came_with_a_later_one_has_a_lower_bound() -> None:
         for number, piece in enumerate(pieces, 1):
             decoder.feed(START + number, START + number, piece)
         assert decoder.finish(None, None).first_token_low_ns == low, name
+
+
+def test_a_tokenizer_counts_the_tokens_of_chunks_that_the_server_does_not() -> None:
+    def event(key: str, text: str) -> bytes:
+        return b"data: " + orjson.dumps({"choices": [{"delta": {key: text}}]}) + b"\n\n"
+
+    events = [event("reasoning_content", "a b c"), event("reasoning_content", " d"), event("content", " e f")]
+    record, _ = decode(*stream(*events, STOP), count_tokens=lambda text: len(text.split()))
+    assert (record.completion_tokens, record.token_source) == (6, "tokenizer")
+    assert list(record.event_tokens or ()) == [3, 1, 2]
+    assert (record.first_event_tokens, record.tokens_to_answer) == (3, 6)
+
+
+def test_counts_that_go_down_are_not_counts_of_events() -> None:
+    def event(text: str, total: int) -> bytes:
+        choice = {"choices": [{"delta": {"content": text}}], "usage": {"completion_tokens": total}}
+        return b"data: " + orjson.dumps(choice) + b"\n\n"
+
+    record, _ = decode(*stream(event("a", 5), event("b", 3), event("c", 6), STOP))
+    assert (record.event_tokens, record.first_event_tokens, record.tokens_to_answer) == (None, None, None)
+    assert record.completion_tokens == 6

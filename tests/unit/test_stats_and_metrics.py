@@ -16,10 +16,10 @@ from scipy import stats as reference
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.latency import earliest_ttft, gaps, request_durations
+from oss_eval.analysis.latency import earliest_ttft, gaps, request_durations, token_gaps
 from oss_eval.analysis.metrics import point_metrics
 from oss_eval.analysis.slo import Goodput, goodput
-from oss_eval.analysis.steady_state import plateau_span, slow_start
+from oss_eval.analysis.steady_state import event_weights, plateau_span, slow_start
 from oss_eval.records import RequestRecord
 from oss_eval.results.tables import requests_table
 from tests.helpers.exchanges import blank_record
@@ -368,3 +368,26 @@ def test_a_ttft_that_is_an_upper_bound_has_a_lower_one() -> None:
         "first_token_low_ns", pa.array([None, starts[1] + 20_000_000, None, None], pa.int64())
     )
     assert earliest_ttft(rows).tolist() == [50, 20, 50, 50]  # type: ignore[union-attr]
+
+
+def test_a_token_gap_is_its_share_of_the_gap_between_chunks() -> None:
+    rows = pa.table(
+        {
+            "event_ns": pa.array([[0, 10, 30, 34], [5, 11], None, [1, 7]], pa.list_(pa.int64())),
+            "event_tokens": pa.array([[2, 1, 0, 4], None, None, [3, 3]], pa.list_(pa.int32())),
+        }
+    )
+    # The third chunk holds no token, so the fourth's four took 24 ns together.
+    expected = [6.0, 10.0, 6.0, 6.0, 6.0, 6.0, 2.0, 2.0, 2.0]
+    assert (token_gaps(rows) * 1e6).tolist() == pytest.approx(expected)
+
+
+def test_event_weights_are_the_tokens_of_events_as_far_as_they_are_known() -> None:
+    rows = pa.table(
+        {
+            "event_ns": pa.array([[0, 1], [2, 3], None, [4, 5]], pa.list_(pa.int64())),
+            "event_tokens": pa.array([[5, 1], None, None, None], pa.list_(pa.int32())),
+            "completion_tokens": pa.array([6, 8, 3, None], pa.int32()),
+        }
+    )
+    assert event_weights(rows).tolist() == [5, 1, 4, 4, 3.5, 3.5]

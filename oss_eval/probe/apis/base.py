@@ -31,6 +31,8 @@ class Generation:
     """Name of the length limit in chat and completions: `max_tokens` or `max_completion_tokens`."""
     include_usage: bool = True
     """Whether the stream has to include usage."""
+    continuous_usage: bool = False
+    """Whether every chunk has to hold the usage so far, which says how many tokens it has."""
     extra: tuple[tuple[str, Any], ...] = ()
 
 

@@ -37,6 +37,8 @@ def _body(generation: Generation) -> dict[str, Any]:
     body["stream"] = generation.stream
     if generation.stream and generation.include_usage:
         body["stream_options"] = {"include_usage": True}
+        if generation.continuous_usage:
+            body["stream_options"]["continuous_usage_stats"] = True
     return body
 
 

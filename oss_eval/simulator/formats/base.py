@@ -30,6 +30,8 @@ class CompletionRequest:
     ignore_eos: bool = False
     """Whether the answer always reaches `limit`."""
     usage_wanted: bool = True
+    usage_in_chunks: bool = False
+    """Whether every chunk has to hold the usage so far."""
     seed: Any = None
 
     @property
@@ -91,8 +93,9 @@ class Format(ABC):
         """The events before the first token."""
 
     @abstractmethod
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
-        """The events of a token; the text is quoted for JSON already."""
+    def tokens(self, answer: bytes, reasoning: bytes = b"", usage: TokenCounts | None = None) -> bytes:
+        """The events of one or more tokens. Both texts are quoted for JSON already. `usage`: the counts so far,
+        where they are wanted in every chunk."""
 
     @abstractmethod
     def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:

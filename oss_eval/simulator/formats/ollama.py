@@ -41,11 +41,11 @@ class OllamaChat(Format):
         """Nothing."""
         return b""
 
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
+    def tokens(self, answer: bytes, reasoning: bytes = b"", usage: TokenCounts | None = None) -> bytes:
         """A line; each has its own time."""
         if self._first is None:
             self._first = time.monotonic_ns()
-        part = b'"","thinking":"%s"' % quoted if thinking else b'"%s"' % quoted
+        part = b'"%s","thinking":"%s"' % (answer, reasoning) if reasoning else b'"%s"' % answer
         return self._line % (self._model, _now().encode(), part)
 
     def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:

@@ -17,8 +17,17 @@ def _read(body: dict[str, Any], prompt: Any) -> CompletionRequest:
         floor=int(body.get("min_tokens") or 0),
         ignore_eos=bool(body.get("ignore_eos")),
         usage_wanted=isinstance(options, dict) and bool(options.get("include_usage")),
+        usage_in_chunks=isinstance(options, dict) and bool(options.get("continuous_usage_stats")),
         seed=body.get("seed"),
     )  # fmt: skip
+
+
+def _so_far(usage: TokenCounts | None) -> bytes:
+    """vLLM's usage in every chunk (protocol.py, StreamOptions.continuous_usage_stats)."""
+    if usage is None:
+        return b""
+    counts = usage.prompt, usage.prompt + usage.completion, usage.completion
+    return b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}' % counts
 
 
 class Completions(Format):
@@ -49,10 +58,10 @@ class Completions(Format):
         """Nothing."""
         return b""
 
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
+    def tokens(self, answer: bytes, reasoning: bytes = b"", usage: TokenCounts | None = None) -> bytes:
         """A chunk."""
-        payload = b'%s,"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]}\n\n'
-        return payload % (self._event, quoted)
+        payload = b'%s,"choices":[{"index":0,"text":"%s","logprobs":null,"finish_reason":null}]%s}\n\n'
+        return payload % (self._event, answer, _so_far(usage))
 
     def ending(self, reason: str, usage: TokenCounts, usage_events: int) -> bytes:
         """A chunk with the stop reason, and one with the usage."""
@@ -95,11 +104,15 @@ class Chat(Completions):
         """The role."""
         return self._choice({"delta": {"role": "assistant", "content": ""}}, None)
 
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
+    def tokens(self, answer: bytes, reasoning: bytes = b"", usage: TokenCounts | None = None) -> bytes:
         """A chunk."""
-        key = b"reasoning_content" if thinking else b"content"
-        payload = b'%s,"choices":[{"index":0,"delta":{"%s":"%s"},"logprobs":null,"finish_reason":null}]}\n\n'
-        return payload % (self._event, key, quoted)
+        if reasoning:
+            delta = b'"reasoning_content":"%s"' % reasoning
+            delta += b',"content":"%s"' % answer if answer else b""
+        else:
+            delta = b'"content":"%s"' % answer
+        payload = b'%s,"choices":[{"index":0,"delta":{%s},"logprobs":null,"finish_reason":null}]%s}\n\n'
+        return payload % (self._event, delta, _so_far(usage))
 
     def _part(self, answer: str, reasoning: str) -> dict[str, Any]:
         if self.reply.stream:

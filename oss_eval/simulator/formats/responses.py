@@ -38,9 +38,12 @@ class Responses(Format):
         begun = {"response": self._response("in_progress", None, None)}
         return self._typed("response.created", begun) + self._typed("response.in_progress", begun)
 
-    def token(self, quoted: bytes, thinking: bool) -> bytes:
-        """A delta, with the events that end an item and begin the next where the token is the first of one."""
-        kind = REASONING if thinking else MESSAGE
+    def tokens(self, answer: bytes, reasoning: bytes = b"", usage: TokenCounts | None = None) -> bytes:
+        """A delta of each kind; before the first one of an item, the events that end the last and begin this."""
+        events = self._one(REASONING, reasoning) if reasoning else b""
+        return events + (self._one(MESSAGE, answer) if answer or not reasoning else b"")
+
+    def _one(self, kind: str, quoted: bytes) -> bytes:
         before = b""
         if self._open != kind:
             before = self._close_item() + self._begin_item(kind)

@@ -53,6 +53,9 @@ SCALARS = [
     "last_token_ns",
     "end_ns",
     "completion_tokens",
+    "reasoning_tokens",
+    "first_event_tokens",
+    "tokens_to_answer",
     "n_events",
 ]
 

@@ -70,7 +70,9 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     if chosen:
         _one(page, run, point_id, chosen, t)
     page.heading(t("Activity"))
-    events = run.requests(["warmup", "session", "start_ns", "event_ns", "completion_tokens"], point_id or None)
+    events = run.requests(
+        ["warmup", "session", "start_ns", "event_ns", "event_tokens", "completion_tokens"], point_id or None
+    )
     events = closed_up(events, breaks)
     activity = _activity(rows, events, begin, t)
     page.draw(*activity)
