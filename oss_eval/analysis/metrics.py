@@ -22,6 +22,7 @@ from oss_eval.analysis.request_rows import (
     measured_seconds,
     succeeded,
 )
+from oss_eval.analysis.server_view import server_figures
 from oss_eval.analysis.steady_state import SLICES, absolute_events, event_weights, plateau_span
 
 ROWS_AT_ONCE = 128
@@ -89,11 +90,13 @@ class PointMetrics:
         ]  # fmt: skip
 
 
-def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) -> PointMetrics:
+def point_metrics(
+    requests: pa.Table, events: Iterable[pa.Table] | None = None, server: pa.Table | None = None
+) -> PointMetrics:
     """All figures of one point's requests (rows of the stored schema, one point).
 
     `events` gives the same requests again with their `event_ns`, a bounded number at a time; without it
-    `requests` itself holds them.
+    `requests` itself holds them. `server`: the point's rows of the server's own metrics.
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     good = succeeded(measured)
@@ -115,6 +118,10 @@ def point_metrics(requests: pa.Table, events: Iterable[pa.Table] | None = None) 
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)
     _measure_client(figures, measured)
+    if server is not None and server.num_rows:
+        means = {name: float(values.mean()) for name, values in found.items() if len(values)}
+        for (metric, stat), (value, n, unit) in server_figures(server, len(good), means).items():
+            figures.put(metric, stat, value, n, unit)
     return PointMetrics(figures.by_stat)
 
 

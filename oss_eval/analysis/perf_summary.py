@@ -14,6 +14,7 @@ from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metri
 from oss_eval.analysis.steady_state import SlowStart, slow_start
 from oss_eval.errors import StoreError
 from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.part_files import read_server_metrics
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
 _SCALARS = [
@@ -98,7 +99,11 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 number=planned["number"],
                 reasoning_effort=planned.get("reasoning_effort"),
                 metrics=summary.get((point_id, None))
-                or point_metrics(rows, iter_requests(path, point_id, _EVENTS, damaged)),
+                or point_metrics(
+                    rows,
+                    iter_requests(path, point_id, _EVENTS, damaged),
+                    read_server_metrics(path, point_id),
+                ),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
                 ),

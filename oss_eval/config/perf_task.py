@@ -26,6 +26,8 @@ class PerfTask(Task):
     """requests a point: one for each --parallel, or one for all (default: 4 for each in flight, at least 10)"""
     workers: Annotated[Literal["auto"] | Positive, Flag(LOAD, "auto|N")] = "auto"
     """processes that hold the connections; auto: by concurrency and cores"""
+    server_metrics: Annotated[str, Flag(LOAD, "auto|off|URL")] = "auto"
+    """the server's own metrics (Prometheus): auto: /metrics beside the API, if there"""
     warmup: Annotated[NotNegative, Flag(LOAD, "N", aliases=("--warmup-num",))] = 0
     """requests before the first point, stored but not counted"""
 
@@ -48,6 +50,10 @@ class PerfTask(Task):
 
     @model_validator(mode="after")
     def _agree(self) -> PerfTask:
+        if self.server_metrics not in ("auto", "off") and not self.server_metrics.startswith(
+            ("http://", "https://")
+        ):
+            raise ValueError(f"--server-metrics {self.server_metrics} is not auto, off or an http(s) URL")
         if self.number is not None and len(self.number) not in (1, len(self.parallel)):
             raise ValueError(
                 f"--parallel has {len(self.parallel)} values and --number has {len(self.number)}: "

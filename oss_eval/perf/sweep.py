@@ -14,6 +14,7 @@ from oss_eval.analysis.checks import ClockWatch, check_point
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
+from oss_eval.endpoint.server_metrics import MetricsReader, as_columns, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.client_stats import ClientStats, merge
 from oss_eval.load.generation import generation
@@ -27,6 +28,7 @@ from oss_eval.perf.manifest import described
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.records import RequestRecord
+from oss_eval.results.part_files import write_server_metrics
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
 from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
@@ -88,6 +90,7 @@ class _Sweep:
             name: ClientStats(**stats) for name, stats in self.writer.manifest.get("client", {}).items()
         }
         self.clock = ClockWatch()
+        self.metrics = MetricsReader((), server.model)
 
     @property
     def measured(self) -> bool:
@@ -148,11 +151,18 @@ class _Sweep:
                 request=self.capabilities.as_manifest(),
                 **described(task, self.options, self.server, self.remaining, self.lengths, self.seed, self.writer),
             )
-            with self.progress:
-                self._warm_up(pool, prompts)
-                for point in self.points:
-                    if point.point_id in self.remaining.todo:
-                        self._measure(pool, point, prompts)
+            setting = task.server_metrics
+            self.metrics = MetricsReader(metrics_endpoints(self.server.endpoints, setting), self.server.model)
+            if not self.metrics.start() and setting not in ("auto", "off"):
+                self.progress.say(f"no server metrics: {self.metrics.problem}")
+            try:
+                with self.progress:
+                    self._warm_up(pool, prompts)
+                    for point in self.points:
+                        if point.point_id in self.remaining.todo:
+                            self._measure(pool, point, prompts)
+            finally:
+                self.metrics.stop()
 
     def _preflight(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
         def send_point(point: Point, bodies: Iterator[bytes]) -> tuple[list[RequestRecord], str | None]:
@@ -190,6 +200,7 @@ class _Sweep:
         started, ended = (self.writer.manifest.get(key, []) for key in ("begun", "ended"))
         ended = [name for name in ended if name != point.point_id]
         self.writer.write_manifest(begun=[*dict.fromkeys([*started, point.point_id])], ended=ended)
+        self.metrics.begin(point.point_id)
         self.progress.start(self._title(point), len(numbers))
         outcome = pool.run_point(
             point, self.server.model, self._bodies(point, prompts(point)), self,
@@ -205,6 +216,7 @@ class _Sweep:
     def _note_end(self, point: Point, outcome: PointOutcome, ended: list[str]) -> str | None:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
         self.progress.end()
+        self._store_server_metrics(point)
         stats, before = outcome.client(point.parallel), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
         self.writer.flush()
@@ -215,6 +227,16 @@ class _Sweep:
             ended=[*ended, point.point_id] if complete else ended,
         )
         return failure
+
+    def _store_server_metrics(self, point: Point) -> None:
+        """What is beside the measurement can't end it: a part that can't be written is said."""
+        readings = self.metrics.end(point.point_id, len(self.remaining.todo[point.point_id]))
+        if not readings:
+            return
+        try:
+            write_server_metrics(self.writer.path, as_columns(readings, self.writer.run_id, self.writer.session))
+        except OSError as error:
+            self.progress.say(f"the server's metrics can't be stored: {error.strerror}")
 
     def _check(self, outcome: PointOutcome) -> None:
         if self.interrupts.count:

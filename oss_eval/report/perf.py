@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +14,8 @@ from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
+from oss_eval.report.point_rows import coordinates, point_table
+from oss_eval.report.server_view import server_table
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import status_of
 
@@ -35,7 +35,8 @@ def print_report(report: RunReport, console: Console) -> None:
         _details(report, console.width, notes),
         _percentiles(report, console.width, notes),
     ]
-    for table in tables:
+    server = server_table(report, notes)
+    for table in [*tables, *([server] if server is not None else [])]:
         console.print()
         console.print(table)
     for note in dict.fromkeys(notes):
@@ -125,19 +126,6 @@ def _tail(point: PointReport, metric: str, notes: list[str]) -> str:
     return mark + scaled(figure.value if figure else None, SHOWN[metric][2]) + ("^" if is_largest else "")
 
 
-def _table(title: str, report: RunReport) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    if any(p.reasoning_effort for p in report.points):
-        table.add_column("Effort", no_wrap=True)
-    table.add_column("Conc.", justify="right", no_wrap=True)
-    return table
-
-
-def _coordinates(report: RunReport, point: PointReport) -> list[str]:
-    efforts = any(p.reasoning_effort for p in report.points)
-    return [escape(point.reasoning_effort or NOTHING), str(point.parallel)] if efforts else [str(point.parallel)]
-
-
 def _starts_group(report: RunReport, point: PointReport) -> bool:
     index = report.points.index(point)
     return index > 0 and report.points[index - 1].reasoning_effort != point.reasoning_effort
@@ -146,7 +134,7 @@ def _starts_group(report: RunReport, point: PointReport) -> bool:
 def _details(report: RunReport, width: int, notes: list[str]) -> Table:
     """The main table; with an effort column and TTFA where there are efforts and reasoning."""
     roomy = width >= 120
-    table = _table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
+    table = point_table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
     columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
     columns += [("ttfa_ms", "Avg")] if report.reasoned else []
     columns += [("tpot_ms", "Avg"), ("tpot_ms", "P99")]
@@ -168,7 +156,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         if _starts_group(report, point):
             table.add_section()
         m = point.metrics
-        row = _coordinates(report, point)
+        row = coordinates(report, point)
         row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
         row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy, notes) for k, stat in columns]
         done = int(m.get("requests") or 0)
@@ -195,7 +183,7 @@ def _token_mark(point: PointReport, notes: list[str]) -> str:
 
 def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
     """P50, P90 and P99 of latency, TTFT, TPOT and, on a wide terminal, of the gaps between tokens."""
-    table = _table("Percentiles: P50  P90  P99", report)
+    table = point_table("Percentiles: P50  P90  P99", report)
     shown = ["latency_ms", "ttft_ms", "tpot_ms"] + (["itl_ms"] if width >= 100 else [])
     for metric in shown:
         name, unit, _ = SHOWN[metric]
@@ -203,7 +191,7 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
     for point in report.points:
         if _starts_group(report, point):
             table.add_section()
-        row = _coordinates(report, point)
+        row = coordinates(report, point)
         for metric in shown:
             if point.metrics.metric(metric, "p50") is None:
                 row.append(NOTHING)

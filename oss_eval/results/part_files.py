@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oss_eval.results.parquet import DAMAGE, ParquetFile
-from oss_eval.results.schema import REQUESTS, SAMPLES
+from oss_eval.results.schema import REQUESTS, SAMPLES, SERVER_METRICS
 
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
+SERVER = "server_metrics"
+"""Folder of the server's own metrics: one part for each point that ended."""
 ROW_GROUP = 16384
 _PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 
@@ -152,3 +155,23 @@ def repair(path: Path, name: str) -> list[str]:
     for rest in [*(path / name).glob(".part-*.parquet"), *superseded(path, name)]:
         rest.unlink()
     return found
+
+
+def write_server_metrics(path: Path, columns: dict[str, list[Any]]) -> None:
+    """Add a part with readings of the server's metrics. Raises OSError."""
+    folder = path / SERVER
+    folder.mkdir(exist_ok=True)
+    number = max((span(part)[1] for part in _listed(folder)), default=-1) + 1
+    table = pa.Table.from_pydict(columns, schema=SERVER_METRICS)
+    write_part(table, folder / f"part-{number:06d}.parquet")
+
+
+def read_server_metrics(path: Path, point_id: str | None = None) -> pa.Table:
+    """The readings of the server's metrics, of one point or of all. Unreadable parts are left out: these rows are
+    beside the measurement."""
+    tables = [SERVER_METRICS.empty_table()]
+    for part in parts_of(path, SERVER):
+        with contextlib.suppress(*DAMAGE):
+            tables.append(read_part(part, SERVER_METRICS))
+    table = pa.concat_tables(tables)
+    return table if point_id is None else table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))

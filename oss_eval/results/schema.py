@@ -48,6 +48,16 @@ SAMPLES = pa.schema(
     metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
 )  # fmt: skip
 
+SERVER_METRICS = pa.schema(
+    [
+        ("run_id", _word), ("point_id", _word), ("session", pa.int16()), ("server", pa.int16()),
+        ("time_ns", pa.int64()), ("moment", _word), ("metric", _word), ("value", pa.float64()),
+    ],
+    metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
+)  # fmt: skip
+"""The server's own metrics by standard name: one row a metric and reading. `moment`: begin or end of the point,
+null in between."""
+
 SUMMARY = pa.schema(
     [
         ("run_id", _word), ("point_id", _word), ("kind", _word), ("task", _word), ("model", _word),

@@ -18,8 +18,9 @@ def public_task(task: Task) -> dict[str, Any]:
     for key, public in (("extra_args", public_args), ("dataset_args", public_values)):
         if key in values:
             values[key] = public(values[key])
-    if values.get("judge_url"):
-        values["judge_url"] = public_url(values["judge_url"])
+    for key in ("judge_url", "server_metrics"):
+        if values.get(key):
+            values[key] = public_url(values[key])
     return values
 
 

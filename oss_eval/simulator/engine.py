@@ -95,6 +95,8 @@ class PacedEngine:
 
     def __init__(self, profile: Paced) -> None:
         self.profile = profile
+        self.waiting: deque[Sequence] = deque()
+        """Always empty: no sequence waits here."""
         self._now = 0.0
         self._due: list[tuple[float, int, Sequence]] = []
         self._dropped: set[Sequence] = set()

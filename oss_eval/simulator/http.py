@@ -140,6 +140,11 @@ class ClientConnection:
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.send((head.encode() + self._server + b"\r\n" + body)[sent:])
 
+    def send_text(self, body: bytes) -> None:
+        """Send plain text."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n" % len(body)
+        self.send(head + self._server + b"\r\n" + body)
+
     def reset(self) -> None:
         """Reset the connection."""
         if self.open:

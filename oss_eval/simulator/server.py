@@ -22,6 +22,7 @@ from oss_eval.simulator.faults import FAULTS, Faults
 from oss_eval.simulator.formats import FORMATS, Format, RequestRefused
 from oss_eval.simulator.formats.base import CompletionRequest, ReplyInfo, TokenCounts
 from oss_eval.simulator.http import ClientConnection
+from oss_eval.simulator.metrics import ServerMetrics
 from oss_eval.simulator.profiles import SERVER, Profile
 from oss_eval.simulator.truth_log import TruthLog, TruthRow
 
@@ -53,6 +54,7 @@ class Simulator:
         """Fewest and most tokens in a chunk of a stream."""
         self._random = random.Random(0)
         self.engine = engine_for(profile)
+        self.metrics = ServerMetrics(profile.model)
         self.jobs: dict[Sequence, Completion] = {}
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -142,7 +144,10 @@ class Simulator:
     def _on_request(self, client: ClientConnection, body: bytes, received_ns: int) -> None:
         path = client.url.split(b"?")[0].decode("latin-1").rstrip("/")
         said = self._properties(path) if client.method == b"GET" else None
-        if said is not None:
+        if client.method == b"GET" and path == "/metrics":
+            waiting = len(self.engine.waiting)
+            client.send_text(self.metrics.text(len(self.jobs) - waiting, waiting))
+        elif said is not None:
             client.send_json("200 OK", said)
         elif client.method == b"POST" and path in FORMATS:
             self._completion(client, body, received_ns, FORMATS[path])
@@ -355,6 +360,8 @@ class Simulator:
             else:
                 ok = fault_injection.whole(completion.client, completion.fault, self._server, written, payload)
         completion.truth.status = "ok" if ok else "broken"
+        if ok:
+            self.metrics.add(completion.truth)
         self._forget(sequence, completion)
         if completion.fault in ("close-after", "length-over") or self._refusing:
             completion.client.close()

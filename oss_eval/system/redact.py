@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 SECRET_FLAGS = ("--api-key", "--header", "--auth")
 
 
-URL_FLAGS = ("--url", "--judge-url")
+URL_FLAGS = ("--url", "--judge-url", "--server-metrics")
 
 
 def command_line(argv: list[str] | None = None) -> list[str]:

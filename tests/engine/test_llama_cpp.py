@@ -123,6 +123,17 @@ def test_a_model_named_by_a_path_leaves_room_for_the_table(
     assert [stored.model for stored in index.runs()] == [NAME]
 
 
+def test_the_engine_counts_the_same_tokens(engine: Engine, oss_eval: Command, tmp_path: Path) -> None:
+    """Its /metrics, read by the sweep itself."""
+    words = ("--url", engine.url, "--parallel", "2", "--number", "8", *SHORT)
+    done = oss_eval("perf", *words)
+    assert done.returncode == 0, done.stderr
+    [point] = load_run(only_run(tmp_path)).points
+    figures = point.metrics
+    assert figures.get("server_output_tokens", "total") == figures.get("completion_tokens", "total")
+    assert "By the server's own metrics" in done.stdout
+
+
 def test_a_benchmark_of_a_real_model(engine: Engine, oss_eval: Command, tmp_path: Path) -> None:
     questions = [("Who wrote Romeo and Juliet?", "Shakespeare"), ("What is water made of?", "hydrogen"),
                  ("What color is the sky on a clear day?", "blue"), ("What is the capital of Atlantis?", "Poseidonis")]  # fmt: skip

@@ -1,0 +1,25 @@
+"""What the tables of a sweep have in common: a row a point."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from oss_eval.analysis.perf_summary import PointReport, RunReport
+from oss_eval.report.format import NOTHING
+
+
+def point_table(title: str, report: RunReport) -> Table:
+    """An empty table with the columns that say which point a row is."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    if any(p.reasoning_effort for p in report.points):
+        table.add_column("Effort", no_wrap=True)
+    table.add_column("Conc.", justify="right", no_wrap=True)
+    return table
+
+
+def coordinates(report: RunReport, point: PointReport) -> list[str]:
+    """These columns of a point."""
+    efforts = any(p.reasoning_effort for p in report.points)
+    return [escape(point.reasoning_effort or NOTHING), str(point.parallel)] if efforts else [str(point.parallel)]

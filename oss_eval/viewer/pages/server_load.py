@@ -1,0 +1,44 @@
+"""What the server says of its load, under the time line of a point's requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from oss_eval.viewer import figures
+from oss_eval.viewer.page import Cell, Figure, num, table, text
+from oss_eval.viewer.pages.common import Words
+
+SHOWN = (
+    ("server-load", "In the server", "requests", ("running", "waiting")),
+    ("kv-usage", "KV cache in use", "share of the KV cache", ("kv_usage",)),
+)
+"""Name, title, unit, and the metrics that are drawn."""
+
+
+def server_load(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
+    """Requests in the server and its KV cache over time (`readings`: rows of server_metrics of one point and one
+    session; `begin`: UTC ns of the time line's 0); nothing without readings."""
+    series: dict[str, dict[int, list[float]]] = {}
+    for row in readings.to_pylist():
+        series.setdefault(row["metric"], {}).setdefault(row["time_ns"], []).append(row["value"])
+    found = []
+    for name, title, unit, metrics in SHOWN:
+        traces: list[Any] = []
+        body: list[list[Cell]] = []
+        for index, metric in enumerate(metrics):
+            at = series.get(metric)
+            if not at:
+                continue
+            times = sorted(at)
+            # Of several servers the sum of requests, and the mean of shares.
+            values = [sum(at[when]) / (len(at[when]) if metric == "kv_usage" else 1) for when in times]
+            seconds = [round((when - begin) / 1e9, 6) for when in times]
+            traces.append(figures.line(t(metric.replace("_", " ")), index, seconds, values))
+            body.append([text(t(metric.replace("_", " "))), num(sum(values) / len(values)), num(max(values))])
+        if traces:
+            layout = figures.layout(t("time since the first request (s)"), t(unit), height=240)
+            layout["yaxis"] |= {"rangemode": "tozero"}
+            found.append(Figure(name, t(title), traces, layout, table(["", t("mean"), t("max")], body)))
+    return tuple(found)
