@@ -29,7 +29,7 @@ def server_table(report: RunReport, notes: list[str]) -> Table | None:
     shares = [name for name, (stat, _) in SHARES.items() if _has(points, name, stat)]
     if not (means or loads or shares):
         return None
-    table = point_table("By the server's own metrics", report)
+    table = point_table("Server metrics", report)
     titles = [*(COLUMNS[name] for name in means), *(LOADS[name] for name in loads)]
     for title in [*titles, *(SHARES[name][1] for name in shares)]:
         table.add_column(title, justify="right", no_wrap=True)

@@ -58,12 +58,12 @@ def test_the_server_and_the_client_agree(oss_eval: Command, tmp_path: Path) -> N
             )
             assert -1 < difference < 5
         assert figures["server_running"]["max"] == point["parallel"]
-    assert "By the server's own metrics" in done.stderr
+    assert "Server metrics" in done.stderr
     stored = pd.read_parquet(run / "server_metrics")
     assert set(stored.moment.dropna()) == {"begin", "end"}
     assert stored[stored.moment.isna()].time_ns.nunique() >= 2
     assert oss_eval("fsck", "last").returncode == 0
-    assert "By the server's own metrics" in oss_eval("show", "last").stdout
+    assert "Server metrics" in oss_eval("show", "last").stdout
 
 
 @pytest.mark.parametrize("kind", ["stalls", "500", "other names", "html", "none", "stops after the first"])
