@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from fractions import Fraction
+from math import factorial
 from typing import Any
 
 from oss_eval.bench.scoring.answers import Found, find_answer
@@ -89,9 +90,18 @@ def math(response: str, target: str, truncated: bool, settings: dict[str, Any]) 
     if not found.readings:
         return Score(0.0, None, found.route)
     for reading in found.readings:
-        if equal(reading, wanted):
+        if equal(_factorial(reading, found.route), wanted) or _inner(reading) == _inner(wanted):
             return Score(1.0, reading.strip()[:200], found.route)
     return Score(0.0, found.readings[-1].strip()[:200], found.route)
+
+
+def _factorial(reading: str, route: str) -> str:
+    """`8!` as 40320 where it is a formula, in a box or between `$`, or the whole answer: math-verify takes it for
+    either. In a sentence it is an 8."""
+    found = re.fullmatch(r"\s*(\$*)\s*(\d{1,3})\s*!\s*\1\s*", reading)
+    if found is None or not (found.group(1) or route in ("box", "last line")):
+        return reading
+    return str(factorial(int(found.group(2))))
 
 
 def _value(text: str) -> str | None:

@@ -164,7 +164,8 @@ def _concluded(response: str) -> Found | None:
     number = numbers[0].strip(",").rstrip(".")
     after = plain.rpartition(numbers[0])[2]
     scale = _SCALE.match(after)
-    if re.match(r"\s*[/^*:×·!x]|\s*\\(?:frac|times|cdot)|-\d|_", after) or re.search(
+    variable = r"|[A-Za-z](?![A-Za-z])|\s*[xyznk]\b"  # 70y is no 70
+    if re.match(r"\s*[/^*:×·!x]|\s*\\(?:frac|times|cdot)|-\d|_" + variable, after) or re.search(
         r"[\^/_*×·]\s*$", plain.rpartition(numbers[0])[0]
     ):
         return None
