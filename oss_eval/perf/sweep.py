@@ -216,7 +216,8 @@ class _Sweep:
     def _note_end(self, point: Point, outcome: PointOutcome, ended: list[str]) -> str | None:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
         self.progress.end()
-        self._store_server_metrics(point)
+        stopped = bool(self.interrupts.count or outcome.broken)
+        self._store_server_metrics(point, 0 if stopped else len(self.remaining.todo[point.point_id]))
         stats, before = outcome.client(point.parallel), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
         self.writer.flush()
@@ -228,9 +229,10 @@ class _Sweep:
         )
         return failure
 
-    def _store_server_metrics(self, point: Point) -> None:
-        """What is beside the measurement can't end it: a part that can't be written is said."""
-        readings = self.metrics.end(point.point_id, len(self.remaining.todo[point.point_id]))
+    def _store_server_metrics(self, point: Point, requests: int) -> None:
+        """Store the point's readings, after the server has noted so many requests. What is beside the measurement
+        can't end it: a part that can't be written is said."""
+        readings = self.metrics.end(point.point_id, requests)
         if not readings:
             return
         try:

@@ -64,6 +64,12 @@ def test_the_server_and_the_client_agree(oss_eval: Command, tmp_path: Path) -> N
     assert stored[stored.moment.isna()].time_ns.nunique() >= 2
     assert oss_eval("fsck", "last").returncode == 0
     assert "Server metrics" in oss_eval("show", "last").stdout
+    damaged = sorted((run / "server_metrics").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    checked = oss_eval("fsck", "last")
+    assert checked.returncode != 0
+    assert f"server_metrics/{damaged.name}" in checked.stdout
+    assert oss_eval("show", "last").returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["stalls", "500", "other names", "html", "none", "stops after the first"])
