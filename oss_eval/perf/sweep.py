@@ -13,6 +13,7 @@ from typing import Any
 from oss_eval.analysis.checks import ClockWatch, check_point
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint.capabilities import Capabilities
+from oss_eval.endpoint.network import is_remote, network_times
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
 from oss_eval.endpoint.server_metrics import MetricsReader, as_columns, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
@@ -151,6 +152,7 @@ class _Sweep:
                 request=self.capabilities.as_manifest(),
                 **described(task, self.options, self.server, self.remaining, self.lengths, self.seed, self.writer),
             )
+            self.writer.write_manifest(network=self._network())
             setting = task.server_metrics
             self.metrics = MetricsReader(metrics_endpoints(self.server.endpoints, setting), self.server.model)
             if not self.metrics.start() and setting not in ("auto", "off"):
@@ -228,6 +230,15 @@ class _Sweep:
             ended=[*ended, point.point_id] if complete else ended,
         )
         return failure
+
+    def _network(self) -> list[dict[str, Any]]:
+        """Handshake times of each server on another machine, before the load."""
+        remote = [endpoint for endpoint in self.server.endpoints if is_remote(endpoint)]
+        return [
+            {"url": endpoint.url, **times}
+            for endpoint in remote
+            if (times := network_times(endpoint, self.task.connect_timeout)) is not None
+        ]
 
     def _store_server_metrics(self, point: Point, requests: int) -> None:
         """Store the point's readings, after the server has noted so many requests. What is beside the measurement

@@ -14,6 +14,7 @@ from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
+from oss_eval.report.network import network_line
 from oss_eval.report.point_rows import coordinates, point_table
 from oss_eval.report.server_view import server_table
 from oss_eval.results.model_name import short_model_name
@@ -79,6 +80,7 @@ def _basics(report: RunReport) -> Table:
         ("Task", f"{manifest['task']['name']}: {manifest.get('workload') or 'unknown workload'}"),
         ("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s"),
         ("Mean output rate", f"{tokens / seconds:,.1f} tokens/s" if seconds else None),
+        *(("Network", network_line(times)) for times in manifest.get("network") or ()),
         ("Clock", " and ".join(said.get(c, c) for c in clocks) or NOTHING),
     ]
     table = Table(title="Basic information", box=None, show_header=False, title_justify="left", padding=(0, 2))
