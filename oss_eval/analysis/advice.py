@@ -37,6 +37,7 @@ def best(points: Sequence[PointReport]) -> list[tuple[str, str]]:
     add("Highest output rate", "output_tps", "value", "{:,.1f} tok/s", largest=True)
     add("Lowest latency", "latency_ms", "mean", "{:.3f} s", 1e-3)
     add("Lowest TTFT", "ttft_ms", "mean", "{:.3f} s", 1e-3)
+    add("Lowest price", "price_per_mtok", "value", "{:.4g} for 1M output tokens")
     return found
 
 

@@ -91,12 +91,16 @@ class PointMetrics:
 
 
 def point_metrics(
-    requests: pa.Table, events: Iterable[pa.Table] | None = None, server: pa.Table | None = None
+    requests: pa.Table,
+    events: Iterable[pa.Table] | None = None,
+    server: pa.Table | None = None,
+    hourly_price: float | None = None,
 ) -> PointMetrics:
     """All figures of one point's requests (rows of the stored schema, one point).
 
     `events` gives the same requests again with their `event_ns`, a bounded number at a time; without it
     `requests` itself holds them. `server`: the point's rows of the server's own metrics.
+    `hourly_price`: of all GPUs together.
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     good = succeeded(measured)
@@ -115,6 +119,10 @@ def point_metrics(
     if len(rates):
         figures.put("reasoning_tps", "mean", stats.mean(rates), len(rates), "tokens/s")
     _count_tokens(figures, measured, good)
+    rate = figures.by_stat.get(("output_tps", "value"))
+    if hourly_price and rate is not None and rate.value > 0:
+        price = hourly_price / 3600 / rate.value * 1e6
+        figures.put("price_per_mtok", "value", price, rate.n, "price of 1M output tokens")
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)
     _measure_client(figures, measured)

@@ -103,6 +103,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                     rows,
                     iter_requests(path, point_id, _EVENTS, damaged),
                     read_server_metrics(path, point_id),
+                    (manifest.get("task") or {}).get("gpu_price"),
                 ),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)

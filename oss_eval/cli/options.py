@@ -119,7 +119,7 @@ def _add_flag(
             settings["metavar"] = flag.metavar
         if choices or isinstance(kind, tuple):
             settings["choices"] = choices or kind
-        elif kind is not str:
+        elif kind is not str and not flag.as_text:
             settings["type"] = kind
     group.add_argument(*spellings, **settings)
 

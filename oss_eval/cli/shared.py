@@ -33,7 +33,8 @@ def run_options(arguments: argparse.Namespace) -> tuple[RunOptions, dict[str, An
         log_every=run.log_every_n_query,
         grace=run.grace,
     )
-    return options, {key: profile[key] for key in profiles.TASK_KEYS if key in profile}
+    keys = profiles.PERF_KEYS if arguments.command == "perf" else profiles.TASK_KEYS
+    return options, {key: profile[key] for key in keys if key in profile}
 
 
 def _settings(kind: type[S], arguments: argparse.Namespace) -> S:

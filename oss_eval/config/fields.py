@@ -21,6 +21,8 @@ class Flag:
     """A list is given by repeating the flag, instead of by several values after it."""
     show_default: bool = True
     """Whether the help ends with the default."""
+    as_text: bool = False
+    """Whether the field reads a text, such as `2.5/h`, although its value is none."""
 
 
 ENDPOINT = "Endpoint"
@@ -51,9 +53,20 @@ def _as_json(value: Any) -> Any:
     return parsed
 
 
+def _as_hourly(value: Any) -> Any:
+    """`2.5/h`, or the number alone."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value.strip().removesuffix("/h"))
+    except ValueError:
+        raise ValueError("a price an hour is needed, for example 2.5/h") from None
+
+
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Ints = Annotated[tuple[Positive, ...], BeforeValidator(_as_list), Field(min_length=1)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+HourlyPrice = Annotated[float, BeforeValidator(_as_hourly), Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0)]
 Json = Annotated[dict[str, Any], BeforeValidator(_as_json)]

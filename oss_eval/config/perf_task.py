@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from oss_eval.config.fields import LOAD, REQUESTS, Flag, Ints, NotNegative, Positive
+from oss_eval.config.fields import LOAD, REQUESTS, Flag, HourlyPrice, Ints, NotNegative, Positive
 from oss_eval.config.task import Task
 
 
@@ -28,6 +28,8 @@ class PerfTask(Task):
     """processes that hold the connections; auto: by concurrency and cores"""
     server_metrics: Annotated[str, Flag(LOAD, "auto|off|URL")] = "auto"
     """the server's own metrics (Prometheus): auto: /metrics beside the API, if there"""
+    gpu_price: Annotated[HourlyPrice | None, Flag(LOAD, "PRICE/h", as_text=True)] = None
+    """price an hour of all GPUs of the server together, e.g. 2.5/h: gives the price of a million output tokens"""
     warmup: Annotated[NotNegative, Flag(LOAD, "N", aliases=("--warmup-num",))] = 0
     """requests before the first point, stored but not counted"""
 

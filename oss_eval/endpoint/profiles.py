@@ -16,12 +16,14 @@ PROFILE_FILES = (Path("endpoints.yaml"), Path("~/.config/oss-eval/endpoints.yaml
 
 PROFILE_KEYS = {
     "url", "model", "api", "effort_style", "extra_args", "api_key_env", "api_key_header", "headers", "entra",
-    "ca_bundle", "insecure", "prices", "labels",
+    "ca_bundle", "insecure", "prices", "gpu_price", "labels",
 }  # fmt: skip
 
 
 TASK_KEYS = ("url", "model", "api", "effort_style", "extra_args")
 """Keys of a profile that are keys of a task too."""
+PERF_KEYS = (*TASK_KEYS, "gpu_price")
+"""The same for load sweeps."""
 
 
 def profile(name: str) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def _starts_group(report: RunReport, point: PointReport) -> bool:
 def _details(report: RunReport, width: int, notes: list[str]) -> Table:
     """The main table; with an effort column and TTFA where there are efforts and reasoning."""
     roomy = width >= 120
+    priced = any(p.metrics.get("price_per_mtok") is not None for p in report.points)
     table = point_table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
     columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
     columns += [("ttfa_ms", "Avg")] if report.reasoned else []
@@ -153,6 +154,8 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
     if roomy:
         table.add_column("n", justify="right")
         table.add_column("Out\ntokens", justify="right")
+        if priced:
+            table.add_column("Price of\n1M out", justify="right")
         notes.append("± half the width of the mean's 95% interval")
     for point in report.points:
         if _starts_group(report, point):
@@ -168,6 +171,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         row.append(percent(success) + ("" if point.whole else "*"))
         if roomy:
             row += [str(done), number(m.get("completion_tokens", "mean"))]
+            row += [number(m.get("price_per_mtok"))] if priced else []
         table.add_row(*row, style="red" if success == 0 else "")
     return table
 

@@ -543,3 +543,27 @@ def test_a_ttft_that_is_an_upper_bound_is_marked(oss_eval: Command, tmp_path: Pa
     assert "Instrument, c1: the TTFT p99 lies between" in text
     rows = read_requests(only_run(tmp_path)).to_pylist()
     assert all(row["start_ns"] < row["first_token_low_ns"] < row["first_token_ns"] for row in rows)
+
+
+def test_the_price_of_output_tokens(oss_eval: Command, tmp_path: Path) -> None:
+    words = ("perf", "--parallel", "2", "--number", "6", "--prompt", "Hi", "--json")
+    done = oss_eval(*words, "--url", "sim://instant", "--gpu-price", "3.6/h", COLUMNS="140")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["points"][0]["metrics"]
+    # 3.6 an hour is 0.001 a second.
+    assert figures["price_per_mtok"]["value"] == pytest.approx(1000 / figures["output_tps"]["value"])
+    shown = oss_eval("show", "last", COLUMNS="140").stdout
+    assert "Price of" in shown
+    assert "Lowest price" not in shown  # of one point
+    refused = oss_eval(*words, "--url", "sim://instant", "--gpu-price", "cheap")
+    assert refused.returncode == 2
+    assert "--gpu-price 'cheap': a price an hour is needed, for example 2.5/h" in refused.stderr
+    with running("sim://instant") as url:
+        (tmp_path / "endpoints.yaml").write_text(f"box:\n  url: {url}\n  gpu_price: 7.2/h\n")
+        named = oss_eval(*words, "--endpoint", "box")
+        assert named.returncode == 0, named.stderr
+        figures = json.loads(named.stdout)["points"][0]["metrics"]
+        assert figures["price_per_mtok"]["value"] == pytest.approx(2000 / figures["output_tps"]["value"])
+        graded = oss_eval("bench", "demo", "--endpoint", "box", "--limit", "2", "--repeats", "1")
+    assert graded.returncode == 0, graded.stderr
+    assert oss_eval("fsck", "last").returncode == 0
