@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import statistics
 import struct
+import sys
 import time
 from typing import Any
 
@@ -66,7 +67,7 @@ def network_times(endpoint: Endpoint, timeout: float) -> dict[str, Any] | None:
 
 
 def _note_kernel(sock: socket.socket, rtt: list[float], jitter: list[float]) -> None:
-    if not hasattr(socket, "TCP_INFO"):
+    if sys.platform != "linux":  # elsewhere the structure is another one
         return
     with contextlib.suppress(OSError, struct.error):
         times = _RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size))
