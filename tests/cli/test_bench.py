@@ -678,6 +678,7 @@ def test_the_gate_is_fair_and_never_overfull() -> None:
     assert gate.inside == 0
 
 
+@pytest.mark.slow
 def test_parallel_auto(oss_eval: Command, tmp_path: Path) -> None:
     done = oss_eval("bench", "demo", "--url", "sim://gpt-oss-20b-h20?speed=8", "--parallel", "auto", "--repeats", "24",
                     "--reasoning-effort", "low")  # fmt: skip

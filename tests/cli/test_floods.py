@@ -96,6 +96,7 @@ def test_a_flood_takes_neither_the_memory_nor_the_command(piece: bytes, tmp_path
             assert time.monotonic() - begun < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["events", pytest.param("comments", marks=pytest.mark.slow)])
 def test_events_that_are_no_tokens_time_out(kind: str, tmp_path: Path) -> None:
     with flooding(FLOODS[kind]) as url:

@@ -194,6 +194,7 @@ def bomb(path: Path, column: str, table: pa.Table) -> None:
     assert path.stat().st_size < 200_000
 
 
+@pytest.mark.slow
 def test_a_small_file_that_stands_for_gigabytes_is_refused(tmp_path: Path) -> None:
     run = tmp_path / named("demo-a")
     shutil.copytree(EXAMPLES / named("demo-a"), run)

@@ -64,6 +64,7 @@ def test_every_fault_of_a_request_at_once(tmp_path: Path) -> None:
     assert not [finding for finding in examine(run.path) if finding.level == "bad"]
 
 
+@pytest.mark.slow
 def test_every_fault_in_a_benchmark(tmp_path: Path) -> None:
     names = [name for name in OF_REQUESTS if name not in ("huge", "trickle")]
     url = f"sim://gpt-oss-20b-h20?speed=20&fault={every(0.02, names)}"
@@ -93,6 +94,7 @@ def test_replies_that_are_not_streamed(tmp_path: Path) -> None:
     assert {seen.fault for seen in truth.values()} >= set(names)
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts_and_refuses(tmp_path: Path) -> None:
     url = "sim://paced?rate=100&ttft=20&fault=restart:0.4,refuse:0.3"
     run = api.run_perf(url=url, parallel=8, number=300, max_tokens=40, out=tmp_path / "results")

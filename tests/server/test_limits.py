@@ -75,6 +75,7 @@ def test_a_clock_step_is_flagged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "+50 ms" in check["message"]
 
 
+@pytest.mark.slow
 def test_nobody_is_late_while_parts_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens that lie in a queue of ours have come in time."""
     monkeypatch.setattr(writer, "JOIN", 1)  # at every part
