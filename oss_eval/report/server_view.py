@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from oss_eval.analysis.perf_summary import PointReport, RunReport
-from oss_eval.report.format import number, percent, scaled
+from oss_eval.report.format import NOTHING, percent, scaled
 from oss_eval.report.point_rows import coordinates, point_table
 
 COLUMNS = {
@@ -35,7 +35,7 @@ def server_table(report: RunReport, notes: list[str]) -> Table | None:
         table.add_column(title, justify="right", no_wrap=True)
     for point in points:
         row = [scaled(point.metrics.get(name, "mean"), 1.0) for name in means]
-        row += [number(point.metrics.get(name, "max")) for name in loads]
+        row += [_count(point.metrics.get(name, "max")) for name in loads]
         row += [percent(point.metrics.get(name, SHARES[name][0])) for name in shares]
         table.add_row(*coordinates(report, point), *row)
         noted = point.metrics.get("server_requests")
@@ -54,3 +54,7 @@ def server_table(report: RunReport, notes: list[str]) -> Table | None:
 
 def _has(points: list[PointReport], name: str, stat: str) -> bool:
     return any(point.metrics.get(name, stat) is not None for point in points)
+
+
+def _count(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}"
