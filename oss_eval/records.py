@@ -189,3 +189,7 @@ class SampleRecord:
     """As in requests."""
     error_message: str | None = None
     """As in requests."""
+
+
+SERVER_SHARES = ("kv_usage", "accepted_length")
+"""The server's own metrics of which several, one an engine or a server, have a mean instead of a sum."""

@@ -33,8 +33,7 @@ def request_durations(rows: pa.Table) -> dict[str, Floats]:
     """The durations of `durations` in ms, one value a row, NaN where a request has none."""
 
     def since(name: str, begin: str) -> Floats:
-        """Subtract integers: as floats, timestamps of this century have a resolution of 256 ns."""
-        return _values(pc.subtract(rows[name], rows[begin]))
+        return _since(rows, name, begin)
 
     last, tokens = since("last_token_ns", "start_ns"), _values(rows["completion_tokens"])
     first = np.nan_to_num(optional(rows, "first_event_tokens"), nan=1.0)
@@ -51,6 +50,11 @@ def request_durations(rows: pa.Table) -> dict[str, Floats]:
     }
 
 
+def _since(rows: pa.Table, name: str, begin: str) -> Floats:
+    """Subtract integers: as floats, timestamps of this century have a resolution of 256 ns."""
+    return _values(pc.subtract(rows[name], rows[begin]))
+
+
 def _values(column: pa.ChunkedArray) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
@@ -63,11 +67,11 @@ def optional(rows: pa.Table, name: str) -> Floats:
 def reasoning_rate(good: pa.Table) -> Floats:
     """Tokens/s of the reasoning: tokens from the first token event to the first one of the answer, by the time
     between them. Where the tokens of events are not known, one of each is taken to be in these two."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tokens = optional(good, "tokens_to_answer") - optional(good, "first_event_tokens")
-        tokens = np.where(np.isnan(tokens), optional(good, "reasoning_tokens"), tokens)
-        rate = tokens / (request_durations(good)["reasoning"] / 1000)
-    return rate[~np.isnan(rate) & (tokens > 0)]
+    tokens = optional(good, "tokens_to_answer") - optional(good, "first_event_tokens")
+    tokens = np.where(np.isnan(tokens), optional(good, "reasoning_tokens"), tokens)
+    span_ns = _since(good, "first_answer_ns", "first_token_ns")
+    there = (tokens > 0) & (span_ns > 0)
+    return np.asarray(tokens[there] / (span_ns[there] / 1e9))
 
 
 def earliest_ttft(good: pa.Table) -> Floats | None:

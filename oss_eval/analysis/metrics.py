@@ -118,11 +118,7 @@ def point_metrics(
     rates = reasoning_rate(good)
     if len(rates):
         figures.put("reasoning_tps", "mean", stats.mean(rates), len(rates), "tokens/s")
-    _count_tokens(figures, measured, good)
-    rate = figures.by_stat.get(("output_tps", "value"))
-    if hourly_price and rate is not None and rate.value > 0:
-        price = hourly_price / 3600 / rate.value * 1e6
-        figures.put("price_per_mtok", "value", price, rate.n, "price of 1M output tokens")
+    _count_tokens(figures, measured, good, hourly_price)
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)
     _measure_client(figures, measured)
@@ -168,8 +164,8 @@ def _count_requests(figures: _Figures, measured: pa.Table, good: pa.Table) -> No
         figures.put("success_rate", "value", stats.proportion(good.num_rows, ended), ended, "")
 
 
-def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table) -> None:
-    """Tokens of requests, and the rates over the measured time."""
+def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table, hourly_price: float | None) -> None:
+    """Tokens of requests, the rates over the measured time, and the price of tokens."""
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"):
         values = floats(good[name])
         if len(values):
@@ -181,7 +177,11 @@ def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table) -> None
         figures.put("rps", "value", good.num_rows / duration, good.num_rows, "1/s")
         tokens = floats(good["completion_tokens"])
         if len(tokens):
-            figures.put("output_tps", "value", float(tokens.sum()) / duration, len(tokens), "tokens/s")
+            rate = float(tokens.sum()) / duration
+            figures.put("output_tps", "value", rate, len(tokens), "tokens/s")
+            if hourly_price and rate:
+                price = hourly_price / 3600 / rate * 1e6
+                figures.put("price_per_mtok", "value", price, len(tokens), "price of 1M output tokens")
 
 
 def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, events: Iterable[pa.Table]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from oss_eval.records import SERVER_SHARES
+
 Key = tuple[str, str]
 """Metric and stat."""
-HISTOGRAMS = ("ttft", "latency", "queue", "prefill", "decode")
 
 
 def server_figures(
@@ -26,8 +28,8 @@ def server_figures(
     begin, end, gauges = _collect(rows)
     found: dict[Key, tuple[float, int, str]] = {}
     grown = {name: end[name] - begin[name] for name in end if name in begin and end[name] >= begin[name]}
-    for name in HISTOGRAMS:
-        count = grown.get(f"{name}_s_count", 0.0)
+    for name in [key.removesuffix("_s_count") for key in grown if key.endswith("_s_count")]:
+        count = grown[f"{name}_s_count"]
         if count > 0:
             mean = grown.get(f"{name}_s_sum", 0.0) / count * 1000
             found[f"server_{name}_ms", "mean"] = mean, int(count), "ms"
@@ -61,24 +63,30 @@ def server_figures(
     return found
 
 
+def by_time(rows: Iterable[dict[str, Any]]) -> dict[str, dict[int, float]]:
+    """Values of all servers together, by metric and time_ns: sums, and means of SERVER_SHARES."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        values[row["metric"]][row["time_ns"]].append(row["value"])
+    return {
+        metric: {when: sum(some) / (len(some) if metric in SERVER_SHARES else 1) for when, some in at.items()}
+        for metric, at in values.items()
+    }
+
+
 def _collect(rows: pa.Table) -> tuple[dict[str, float], dict[str, float], dict[str, list[float]]]:
     """Values at the begin and at the end of the last session, summed over servers, and those in between."""
-    begin: dict[str, float] = defaultdict(float)
-    end: dict[str, float] = defaultdict(float)
-    between: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     data = rows.to_pylist()
     last = max((row["session"] for row in data), default=1)
-    for row in data:
-        if row["session"] != last:
-            continue
-        if row["moment"] == "begin":
-            begin[row["metric"]] += row["value"]
-        elif row["moment"] == "end":
-            end[row["metric"]] += row["value"]
-        else:
-            between[row["metric"]][row["time_ns"]].append(row["value"])
-    gauges: dict[str, list[float]] = {}
-    for name, at in between.items():
-        together = np.mean if name in ("kv_usage", "accepted_length") else np.sum  # of several servers
-        gauges[name] = [float(together(values)) for values in at.values()]
-    return begin, end, gauges
+    begin, end, between = (
+        {
+            metric: list(at.values())
+            for metric, at in by_time(r for r in data if (r["session"], r["moment"]) == (last, moment)).items()
+        }
+        for moment in ("begin", "end", None)
+    )
+    return (
+        {metric: values[-1] for metric, values in begin.items()},
+        {metric: values[-1] for metric, values in end.items()},
+        between,
+    )

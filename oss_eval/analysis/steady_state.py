@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from oss_eval.analysis.latency import request_durations
+from oss_eval.analysis.latency import optional, request_durations
 from oss_eval.analysis.request_rows import Floats, sessions, succeeded
 
 SLICES = 10
@@ -57,7 +57,7 @@ def event_weights(requests: pa.Table) -> Floats:
     are not known either, for as many as the others' events did.
     """
     lengths = pc.fill_null(pc.list_value_length(requests["event_ns"]), 0).to_numpy()
-    tokens = np.asarray(requests["completion_tokens"].cast(pa.float64()).to_numpy(), dtype=np.float64)
+    tokens = optional(requests, "completion_tokens")
     with np.errstate(divide="ignore", invalid="ignore"):
         each = np.where((lengths > 0) & (tokens > 0), tokens / lengths, np.nan)
     known = np.isfinite(each)

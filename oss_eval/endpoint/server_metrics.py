@@ -19,10 +19,13 @@ from urllib.parse import urlsplit
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.endpoint import Endpoint
 from oss_eval.endpoint.http import get
+from oss_eval.records import SERVER_SHARES
 from oss_eval.system.redact import public_url
 
 INTERVAL_SECONDS = 1.0
 TIMEOUT_SECONDS = 1.0
+RETRIES, RETRY_SECONDS = 3, 0.2
+"""At the end of a point, while the server has not noted all answers."""
 GIVE_UP = 3
 """Failures in a row after which the server is not asked again."""
 
@@ -67,8 +70,6 @@ GAUGES = {
     ),
     "accepted_length": ("sglang:spec_accept_length",),
 }  # fmt: skip
-SHARES = ("kv_usage", "accepted_length")
-"""Gauges of which several (one an engine) have a mean instead of a sum."""
 
 _STANDARD = {name: standard for table in (COUNTERS, GAUGES) for standard, names in table.items() for name in names}
 _STANDARD |= {
@@ -103,7 +104,7 @@ def read_metrics(text: str, model: str) -> dict[str, float]:
         own = [sample for sample in samples if sample[1].get("model_name") == model] or samples
         newest = min((name for name, _, _ in own), key=list(_STANDARD).index)  # a server may have both names
         numbers = [value for name, _, value in own if name == newest]
-        values[standard] = sum(numbers) / (len(numbers) if standard in SHARES else 1)
+        values[standard] = sum(numbers) / (len(numbers) if standard in SERVER_SHARES else 1)
     return values
 
 
@@ -138,6 +139,7 @@ class MetricsReader:
         self._failed = 0
         self._readings: list[Reading] = []
         self._point: str | None = None
+        self._answers_before: float | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,7 +162,9 @@ class MetricsReader:
 
     def begin(self, point_id: str) -> None:
         """A point begins."""
-        self._at(point_id, "begin")
+        values = self._read_now()
+        self._answers_before = _answers(values)
+        self._note(point_id, "begin", values)
         self._point = point_id
 
     def end(self, point_id: str, requests: int) -> list[Reading]:
@@ -169,35 +173,21 @@ class MetricsReader:
         A server may note an answer a moment after its last byte, so it is asked again until it has noted all.
         """
         self._point = None
-        for attempt in range(4):
-            latest = self._at(point_id, "end")
-            first = self._value(point_id, "begin")
-            if latest is None or first is None or latest - first >= requests:
+        values = self._read_now()
+        for _ in range(RETRIES):
+            noted = _answers(values)
+            if noted is None or self._answers_before is None or noted - self._answers_before >= requests:
                 break
-            if attempt < 3:
-                time.sleep(0.2)
+            time.sleep(RETRY_SECONDS)
+            values = self._read_now() or values
+        self._note(point_id, "end", values)
         with self._lock:
             readings, self._readings = self._readings, []
-        ends = [reading.time_ns for reading in readings if reading.moment == "end"]
-        return [r for r in readings if r.moment != "end" or r.time_ns == max(ends)]
+        return readings
 
-    def _value(self, point_id: str, moment: str) -> float | None:
-        with self._lock:
-            values = [
-                r.value
-                for r in self._readings
-                if (r.point_id, r.moment, r.metric) == (point_id, moment, "latency_s_count")
-            ]
-        return sum(values) if values else None
-
-    def _at(self, point_id: str, moment: str) -> float | None:
-        """Read at a boundary; the number of answers that the servers have noted, if they say."""
-        if self._thread is None or self.problem:
-            return None
-        values = self._read_all()
-        self._note(point_id, moment, values)
-        counts = [metrics["latency_s_count"] for metrics in values.values() if "latency_s_count" in metrics]
-        return sum(counts) if counts else None
+    def _read_now(self) -> dict[int, dict[str, float]]:
+        """The metrics at a boundary; none where they are not read, or no more."""
+        return {} if self._thread is None or self.problem else self._read_all()
 
     def _run(self) -> None:
         while not self._over.wait(INTERVAL_SECONDS) and not self.problem:
@@ -241,6 +231,12 @@ class MetricsReader:
             if self._thread is None or self._failed >= GIVE_UP:
                 self.problem = problem
         return metrics
+
+
+def _answers(values: dict[int, dict[str, float]]) -> float | None:
+    """The answers that the servers have noted, if they say."""
+    counts = [metrics["latency_s_count"] for metrics in values.values() if "latency_s_count" in metrics]
+    return sum(counts) if counts else None
 
 
 def as_columns(readings: list[Reading], run_id: str, session: int) -> dict[str, list[Any]]:

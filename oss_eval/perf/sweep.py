@@ -91,7 +91,7 @@ class _Sweep:
             name: ClientStats(**stats) for name, stats in self.writer.manifest.get("client", {}).items()
         }
         self.clock = ClockWatch()
-        self.metrics = MetricsReader((), server.model)
+        self.metrics = MetricsReader(metrics_endpoints(server.endpoints, task.server_metrics), server.model)
 
     @property
     def measured(self) -> bool:
@@ -153,9 +153,7 @@ class _Sweep:
                 **described(task, self.options, self.server, self.remaining, self.lengths, self.seed, self.writer),
             )
             self.writer.write_manifest(network=self._network())
-            setting = task.server_metrics
-            self.metrics = MetricsReader(metrics_endpoints(self.server.endpoints, setting), self.server.model)
-            if not self.metrics.start() and setting not in ("auto", "off"):
+            if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
                 self.progress.say(f"no server metrics: {self.metrics.problem}")
             try:
                 with self.progress:

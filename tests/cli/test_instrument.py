@@ -20,6 +20,7 @@ from oss_eval.results.reader import read_requests
 from tests.helpers.commands import ROOT, Command, launched, until, worker_of
 from tests.helpers.scripted_server import (
     DONE,
+    GOOD,
     LAST_CHUNK,
     SSE_HEAD,
     STOP,
@@ -27,10 +28,7 @@ from tests.helpers.scripted_server import (
     answering,
     chunk,
     delta,
-    usage,
 )
-
-GOOD = SSE_HEAD + chunk(delta("Hi") + delta("!") + STOP + usage(5, 2) + DONE) + LAST_CHUNK
 
 
 def test_calibrate(oss_eval: Command, tmp_path: Path) -> None:

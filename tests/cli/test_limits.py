@@ -15,25 +15,19 @@ import pytest
 
 from oss_eval.results.reader import read_requests
 from tests.helpers.commands import ROOT, Command, only_run
+from tests.helpers.own_network import in_own_network
 from tests.helpers.scripted_server import ScriptedServer, saying
 
 
-def in_own_network(folder: Path, ports: tuple[int, int], *words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a network of its own, which has so few local ports. Skips where that takes rights."""
+def with_few_ports(folder: Path, ports: tuple[int, int], *words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a network of its own, which has so few local ports."""
     few = f"echo '{ports[0]} {ports[1]}' > /proc/sys/net/ipv4/ip_local_port_range"
-    setup = f'ip link set lo up && {few} && exec "$@"'
-    if subprocess.run(["unshare", "-rn", "sh", "-c", "ip link set lo up"], capture_output=True).returncode:
-        pytest.skip("a network of one's own takes rights")
-    return subprocess.run(
-        ["unshare", "-rn", "sh", "-c", setup, "sh", sys.executable, "-m", "oss_eval", *words],
-        cwd=folder, env={**os.environ, "COLUMNS": "160", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=100,
-    )  # fmt: skip
+    return in_own_network(folder, f'{few} && exec "$@"', sys.executable, "-m", "oss_eval", *words)
 
 
 def test_ports_that_run_out_are_not_the_servers_failure(tmp_path: Path) -> None:
     """64 streams on 40 ports: those without one wait, and are called what they are."""
-    done = in_own_network(
+    done = with_few_ports(
         tmp_path, (40000, 40039), "perf", "--url", "sim://paced?rate=50&ttft=20", "--parallel", "64", "--number", "100",
         "--max-tokens", "20", "--connect-timeout", "1.5",
     )  # fmt: skip
@@ -50,7 +44,7 @@ def test_ports_that_run_out_are_not_the_servers_failure(tmp_path: Path) -> None:
 
 def test_ports_that_come_back_are_waited_for(tmp_path: Path) -> None:
     """48 slots on 34 ports, and a server that closes after every response: whoever waits gets one."""
-    done = in_own_network(
+    done = with_few_ports(
         tmp_path, (40000, 40033), "perf", "--url", "sim://paced?rate=100&ttft=10&fault=close-after", "--parallel", "48",
         "--number", "200", "--max-tokens", "10", "--connect-timeout", "20",
     )  # fmt: skip

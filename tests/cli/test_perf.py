@@ -25,6 +25,7 @@ from tests.helpers.interrupts_helpers import begun
 from tests.helpers.scripted_server import (
     CLOSE,
     DONE,
+    GOOD,
     LAST_CHUNK,
     MODELS,
     SSE_HEAD,
@@ -38,7 +39,6 @@ from tests.helpers.scripted_server import (
 )  # fmt: skip
 
 SIM = "sim://gpt-oss-20b-h20?speed=40"
-GOOD = SSE_HEAD + chunk(delta("Hi") + delta("!") + STOP + usage(5, 2) + DONE) + LAST_CHUNK
 
 
 def only_run(folder: Path) -> Path:

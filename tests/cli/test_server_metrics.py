@@ -15,19 +15,11 @@ from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.commands import Command
 from tests.helpers.scripted_server import (
-    DONE,
-    LAST_CHUNK,
+    GOOD,
     MODELS,
-    SSE_HEAD,
-    STOP,
     ScriptedServer,
     Step,
-    chunk,
-    delta,
-    usage,
 )
-
-GOOD = SSE_HEAD + chunk(delta("Hi") + delta("!") + STOP + usage(5, 2) + DONE) + LAST_CHUNK
 
 
 def text_reply(body: bytes, status: bytes = b"200 OK") -> bytes:

@@ -16,17 +16,11 @@ from oss_eval.simulator.process import running
 from oss_eval.simulator.truth_log import read_truth
 from tests.helpers.commands import Command
 from tests.helpers.scripted_server import (
-    DONE,
-    LAST_CHUNK,
-    SSE_HEAD,
-    STOP,
+    GOOD,
     ScriptedServer,
     body_of,
-    chunk,
-    delta,
     json_reply,
     talking,
-    usage,
 )
 
 SWEEP = ("--parallel", "8", "--number", "24", "--max-tokens", "64", "--prompt", "Hi")
@@ -114,7 +108,6 @@ def test_reasoning_and_answer_in_one_chunk(oss_eval: Command, tmp_path: Path) ->
     assert figures["reasoning_ms"]["n"] == len(rows)
 
 
-GOOD = SSE_HEAD + chunk(delta("Hi") + delta("!") + STOP + usage(5, 2) + DONE) + LAST_CHUNK
 REFUSALS = {
     "named": ("400 Bad Request", "Unknown parameter: 'stream_options.continuous_usage_stats'."),
     "another field": ("422 Unprocessable Entity", "Extra inputs are not permitted: stream_options"),

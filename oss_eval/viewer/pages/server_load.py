@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from oss_eval.analysis.server_view import by_time
 from oss_eval.viewer import figures
 from oss_eval.viewer.page import Cell, Figure, num, table, text
 from oss_eval.viewer.pages.common import Words
@@ -20,9 +21,7 @@ SHOWN = (
 def server_load(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
     """Requests in the server and its KV cache over time (`readings`: rows of server_metrics of one point and one
     session; `begin`: UTC ns of the time line's 0); nothing without readings."""
-    series: dict[str, dict[int, list[float]]] = {}
-    for row in readings.to_pylist():
-        series.setdefault(row["metric"], {}).setdefault(row["time_ns"], []).append(row["value"])
+    series = by_time(readings.to_pylist())
     found = []
     for name, title, unit, metrics in SHOWN:
         traces: list[Any] = []
@@ -32,8 +31,7 @@ def server_load(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
             if not at:
                 continue
             times = sorted(at)
-            # Of several servers the sum of requests, and the mean of shares.
-            values = [sum(at[when]) / (len(at[when]) if metric == "kv_usage" else 1) for when in times]
+            values = [at[when] for when in times]
             seconds = [round((when - begin) / 1e9, 6) for when in times]
             traces.append(figures.line(t(metric.replace("_", " ")), index, seconds, values))
             body.append([text(t(metric.replace("_", " "))), num(sum(values) / len(values)), num(max(values))])
