@@ -17,7 +17,7 @@ from oss_eval.errors import OssEvalError, StoreError
 from oss_eval.results.lock import LOCK
 from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.parquet import DAMAGE, ParquetFile
-from oss_eval.results.part_files import SCHEMAS, SERVER, parts_of, superseded
+from oss_eval.results.part_files import READINGS, SCHEMAS, parts_of, superseded
 from oss_eval.results.reader import (
     CLOSED,
     JOURNAL,
@@ -31,7 +31,7 @@ from oss_eval.results.reader import (
     read_summary,
     status_of,
 )
-from oss_eval.results.schema import REQUESTS, SAMPLES, SERVER_METRICS
+from oss_eval.results.schema import REQUESTS, SAMPLES
 from oss_eval.system.files import read_file
 
 BAD, NOTE = "bad", "note"
@@ -63,8 +63,7 @@ def examine(path: Path) -> list[Problem]:
     tables = {"requests": REQUESTS}
     if manifest.get("kind") == "bench":
         tables["samples"] = SAMPLES
-    elif (path / SERVER).is_dir():
-        tables[SERVER] = SERVER_METRICS
+    tables |= {name: schema for name, schema in READINGS.items() if (path / name).is_dir()}
     readable = True
     for name, schema in tables.items():
         wrong = list(_parts(path, name, schema, manifest["run_id"]))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis import stats
+from oss_eval.analysis.energy import gpu_figures
 from oss_eval.analysis.latency import durations, earliest_ttft, gaps, optional, reasoning_rate, token_gaps
 from oss_eval.analysis.request_rows import (
     NS_PER_MS,
@@ -21,6 +22,7 @@ from oss_eval.analysis.request_rows import (
     floats,
     measured_seconds,
     succeeded,
+    windows,
 )
 from oss_eval.analysis.server_view import server_figures
 from oss_eval.analysis.steady_state import SLICES, absolute_events, event_weights, plateau_span
@@ -95,12 +97,13 @@ def point_metrics(
     events: Iterable[pa.Table] | None = None,
     server: pa.Table | None = None,
     hourly_price: float | None = None,
+    gpu: pa.Table | None = None,
 ) -> PointMetrics:
     """All figures of one point's requests (rows of the stored schema, one point).
 
     `events` gives the same requests again with their `event_ns`, a bounded number at a time; without it
     `requests` itself holds them. `server`: the point's rows of the server's own metrics.
-    `hourly_price`: of all GPUs together.
+    `hourly_price`: of all GPUs together. `gpu`: the run's `gpu_telemetry`.
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     good = succeeded(measured)
@@ -126,6 +129,12 @@ def point_metrics(
         means = {name: float(values.mean()) for name, values in found.items() if len(values)}
         for (metric, stat), (value, n, unit) in server_figures(server, len(good), means).items():
             figures.put(metric, stat, value, n, unit)
+    if gpu is not None and gpu.num_rows:
+        tokens = figures.by_stat.get(("completion_tokens", "total"))
+        for (metric, stat), (estimate, n, unit) in gpu_figures(
+            gpu, windows(measured), tokens.value if tokens else 0.0
+        ).items():
+            figures.put(metric, stat, estimate, n, unit)
     return PointMetrics(figures.by_stat)
 
 

@@ -14,7 +14,7 @@ from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metri
 from oss_eval.analysis.steady_state import SlowStart, slow_start
 from oss_eval.errors import StoreError
 from oss_eval.results.manifest import read_begun_manifest
-from oss_eval.results.part_files import read_server_metrics
+from oss_eval.results.part_files import GPU, SERVER, read_readings
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
 _SCALARS = [
@@ -85,6 +85,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
+    telemetry = read_readings(path, GPU)
     for planned in manifest.get("points", []):
         point_id = planned["point_id"]
         rows = read_requests(path, point_id, _BRIEF if (point_id, None) in summary else _SCALARS, damaged)
@@ -102,8 +103,9 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 or point_metrics(
                     rows,
                     iter_requests(path, point_id, _EVENTS, damaged),
-                    read_server_metrics(path, point_id),
+                    read_readings(path, SERVER, point_id),
                     (manifest.get("task") or {}).get("gpu_price"),
+                    telemetry,
                 ),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)

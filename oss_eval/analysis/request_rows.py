@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +13,19 @@ Floats = NDArray[np.float64]
 
 
 NS_PER_MS = 1e6
+
+
+class Window(NamedTuple):
+    """The time in which a session measured a point, in UTC ns."""
+
+    session: int
+    start_ns: int
+    end_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return (self.end_ns - self.start_ns) / 1e9
 
 
 def succeeded(rows: pa.Table) -> pa.Table:
@@ -43,12 +58,20 @@ def sessions(measured: pa.Table) -> list[pa.Table]:
     return [measured.filter(pc.equal(session, one)) for one in sorted(pc.unique(session).to_pylist())]
 
 
-def measured_seconds(measured: pa.Table) -> float | None:
-    """Last end - first start of the measured requests, failed ones included; of several sessions their sum."""
-    total = 0.0
+def windows(measured: pa.Table) -> list[Window]:
+    """From the first start to the last end, failed requests included, of each session that measured the point."""
+    found = []
     for rows in sessions(measured):
         first, last = pc.min(rows["start_ns"]).as_py(), pc.max(rows["end_ns"]).as_py()
-        total += (last - first) / 1e9 if first is not None and last is not None else 0.0
+        if first is not None and last is not None:
+            session = rows["session"][0].as_py() if "session" in rows.column_names else 1
+            found.append(Window(session or 1, first, last))
+    return found
+
+
+def measured_seconds(measured: pa.Table) -> float | None:
+    """Last end - first start of the measured requests, failed ones included; of several sessions their sum."""
+    total = sum(window.seconds for window in windows(measured))
     return total if total > 0 else None
 
 

@@ -28,6 +28,8 @@ class PerfTask(Task):
     """processes that hold the connections; auto: by concurrency and cores"""
     server_metrics: Annotated[str, Flag(LOAD, "auto|off|URL")] = "auto"
     """the server's own metrics (Prometheus): auto: /metrics beside the API, if there"""
+    gpu_telemetry: Annotated[str, Flag(LOAD, "auto|off|dcgm:URL")] = "auto"
+    """power and load of the server's GPUs: auto: NVML, if the server is on this machine; or a DCGM exporter"""
     gpu_price: Annotated[HourlyPrice | None, Flag(LOAD, "PRICE/h", as_text=True)] = None
     """price an hour of all GPUs of the server together, e.g. 2.5/h: gives the price of a million output tokens"""
     warmup: Annotated[NotNegative, Flag(LOAD, "N", aliases=("--warmup-num",))] = 0
@@ -56,6 +58,13 @@ class PerfTask(Task):
             ("http://", "https://")
         ):
             raise ValueError(f"--server-metrics {self.server_metrics} is not auto, off or an http(s) URL")
+        if self.gpu_telemetry not in ("auto", "off") and not self.gpu_telemetry.startswith(
+            ("dcgm:http://", "dcgm:https://")
+        ):
+            raise ValueError(
+                f"--gpu-telemetry {self.gpu_telemetry} is not auto, off or dcgm: with an http(s) URL, "
+                "for example dcgm:http://gpu-host:9400/metrics"
+            )
         if self.number is not None and len(self.number) not in (1, len(self.parallel)):
             raise ValueError(
                 f"--parallel has {len(self.parallel)} values and --number has {len(self.number)}: "

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.analysis.checks import ClockWatch, check_point
+from oss_eval.analysis.energy import IDLE
 from oss_eval.config.perf_task import PerfTask
+from oss_eval.endpoint import gpu_telemetry, server_metrics
 from oss_eval.endpoint.capabilities import Capabilities
+from oss_eval.endpoint.gpu_telemetry import GpuReader
 from oss_eval.endpoint.network import is_remote, network_times
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
-from oss_eval.endpoint.server_metrics import MetricsReader, as_columns, metrics_endpoints
+from oss_eval.endpoint.server_metrics import MetricsReader, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.client_stats import ClientStats, merge
 from oss_eval.load.generation import generation
@@ -29,7 +32,7 @@ from oss_eval.perf.manifest import described
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.records import RequestRecord
-from oss_eval.results.part_files import write_server_metrics
+from oss_eval.results.part_files import GPU, SERVER, write_readings
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
 from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
@@ -91,6 +94,7 @@ class _Sweep:
             name: ClientStats(**stats) for name, stats in self.writer.manifest.get("client", {}).items()
         }
         self.clock = ClockWatch()
+        self.gpu = GpuReader(server, task.gpu_telemetry)
         self.metrics = MetricsReader(metrics_endpoints(server.endpoints, task.server_metrics), server.model)
 
     @property
@@ -139,6 +143,16 @@ class _Sweep:
         task, resumed = self.task, self.writer.session > 1
         stored = self.writer.manifest if resumed else {}
         self.lengths = tokenizer_lengths(task, stored, self.progress.say)
+        if not self.gpu.start(self._own(IDLE)) and task.gpu_telemetry not in ("auto", "off"):
+            self.progress.say(f"no GPU telemetry: {self.gpu.problem}")
+        try:
+            self._carry_out(stored)
+        finally:
+            self.metrics.stop()
+            self.gpu.stop()
+
+    def _carry_out(self, stored: dict[str, Any]) -> None:
+        task = self.task
         workers = max(point.workers for point in self.points)
         with WorkerPool(
             self.writer.run_id, self.server.targets(), limits(task, self.options.grace), self.interrupts, workers,
@@ -155,14 +169,11 @@ class _Sweep:
             self.writer.write_manifest(network=self._network())
             if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
                 self.progress.say(f"no server metrics: {self.metrics.problem}")
-            try:
-                with self.progress:
-                    self._warm_up(pool, prompts)
-                    for point in self.points:
-                        if point.point_id in self.remaining.todo:
-                            self._measure(pool, point, prompts)
-            finally:
-                self.metrics.stop()
+            with self.progress:
+                self._warm_up(pool, prompts)
+                for point in self.points:
+                    if point.point_id in self.remaining.todo:
+                        self._measure(pool, point, prompts)
 
     def _preflight(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
         def send_point(point: Point, bodies: Iterator[bytes]) -> tuple[list[RequestRecord], str | None]:
@@ -201,6 +212,7 @@ class _Sweep:
         ended = [name for name in ended if name != point.point_id]
         self.writer.write_manifest(begun=[*dict.fromkeys([*started, point.point_id])], ended=ended)
         self.metrics.begin(point.point_id)
+        self.gpu.begin(point.point_id)
         self.progress.start(self._title(point), len(numbers))
         outcome = pool.run_point(
             point, self.server.model, self._bodies(point, prompts(point)), self,
@@ -217,7 +229,11 @@ class _Sweep:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
         self.progress.end()
         stopped = bool(self.interrupts.count or outcome.broken)
-        self._store_server_metrics(point, 0 if stopped else len(self.remaining.todo[point.point_id]))
+        self._store_readings(
+            GPU, gpu_telemetry.as_columns(self.gpu.end(), self.writer.run_id, self.writer.session)
+        )
+        readings = self.metrics.end(point.point_id, 0 if stopped else len(self.remaining.todo[point.point_id]))
+        self._store_readings(SERVER, server_metrics.as_columns(readings, self.writer.run_id, self.writer.session))
         stats, before = outcome.client(point.parallel), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
         self.writer.flush()
@@ -238,16 +254,15 @@ class _Sweep:
             if (times := network_times(endpoint, self.task.connect_timeout)) is not None
         ]
 
-    def _store_server_metrics(self, point: Point, requests: int) -> None:
-        """Store the point's readings, after the server has noted so many requests. What is beside the measurement
-        can't end it: a part that can't be written is said."""
-        readings = self.metrics.end(point.point_id, requests)
-        if not readings:
+    def _store_readings(self, name: str, columns: dict[str, list[Any]]) -> None:
+        """Store a point's readings. What is beside the measurement can't end it: a part that can't be written is
+        said."""
+        if not columns["time_ns"]:
             return
         try:
-            write_server_metrics(self.writer.path, as_columns(readings, self.writer.run_id, self.writer.session))
+            write_readings(self.writer.path, name, columns)
         except OSError as error:
-            self.progress.say(f"the server's metrics can't be stored: {error.strerror}")
+            self.progress.say(f"{name} can't be stored: {error.strerror}")
 
     def _check(self, outcome: PointOutcome) -> None:
         if self.interrupts.count:
@@ -322,6 +337,7 @@ class _Sweep:
             finished=datetime.now(UTC).isoformat(),
             clock_source=sorted({source for point in report.points for source in point.clock_sources}),
             checks=checks,
+            **({"gpu_telemetry": self.gpu.as_manifest()} if self.gpu.gpus else {}),
             run_checks=[*known, *(asdict(finding) for finding in self.clock.findings())],
         )
         return result

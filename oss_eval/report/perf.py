@@ -14,6 +14,7 @@ from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
+from oss_eval.report.gpu import gpu_table
 from oss_eval.report.network import network_line
 from oss_eval.report.point_rows import coordinates, point_table
 from oss_eval.report.server_view import server_table
@@ -36,8 +37,8 @@ def print_report(report: RunReport, console: Console) -> None:
         _details(report, console.width, notes),
         _percentiles(report, console.width, notes),
     ]
-    server = server_table(report, notes)
-    for table in [*tables, *([server] if server is not None else [])]:
+    beside = [server_table(report, notes), gpu_table(report, notes)]
+    for table in [*tables, *(table for table in beside if table is not None)]:
         console.print()
         console.print(table)
     for note in dict.fromkeys(notes):

@@ -95,6 +95,22 @@ class _Session(TypedDict, total=False):
 
 
 @with_config(_CONFIG)
+class _Gpu(TypedDict, total=False):
+    gpu: Required[int]
+    name: str | None
+    uuid: str | None
+    memory_mb: float | None
+    power_limit_w: float | None
+
+
+@with_config(_CONFIG)
+class _GpuTelemetry(TypedDict, total=False):
+    source: str | None
+    gpus: Required[list[_Gpu]]
+    problem: str | None
+
+
+@with_config(_CONFIG)
 class _Manifest(TypedDict, total=False):
     schema_version: Required[int]
     run_id: Required[str]
@@ -126,6 +142,7 @@ class _Manifest(TypedDict, total=False):
     client: dict[str, _Client] | None
     checks: dict[str, list[_Check] | None] | None
     run_checks: list[_Check] | None
+    gpu_telemetry: _GpuTelemetry | None
     parallel: _Parallel | None
 
 

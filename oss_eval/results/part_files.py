@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from oss_eval.results.parquet import DAMAGE, ParquetFile
-from oss_eval.results.schema import REQUESTS, SAMPLES, SERVER_METRICS
+from oss_eval.results.schema import GPU_TELEMETRY, REQUESTS, SAMPLES, SERVER_METRICS
 
 SCHEMAS = {"requests": REQUESTS, "samples": SAMPLES}
-SERVER = "server_metrics"
-"""Folder of the server's own metrics: one part for each point that ended."""
+SERVER, GPU = "server_metrics", "gpu_telemetry"
+READINGS = {SERVER: SERVER_METRICS, GPU: GPU_TELEMETRY}
+"""Tables of what is read beside the requests, one part for each point that ended."""
 ROW_GROUP = 16384
 _PART = re.compile(r"part-(\d{1,9})(?:-(\d{1,9}))?\.parquet")
 
@@ -157,21 +158,21 @@ def repair(path: Path, name: str) -> list[str]:
     return found
 
 
-def write_server_metrics(path: Path, columns: dict[str, list[Any]]) -> None:
-    """Add a part with readings of the server's metrics. Raises OSError."""
-    folder = path / SERVER
+def write_readings(path: Path, name: str, columns: dict[str, list[Any]]) -> None:
+    """Add a part to a table of READINGS. Raises OSError."""
+    folder = path / name
     folder.mkdir(exist_ok=True)
     number = max((span(part)[1] for part in _listed(folder)), default=-1) + 1
-    table = pa.Table.from_pydict(columns, schema=SERVER_METRICS)
+    table = pa.Table.from_pydict(columns, schema=READINGS[name])
     write_part(table, folder / f"part-{number:06d}.parquet")
 
 
-def read_server_metrics(path: Path, point_id: str | None = None) -> pa.Table:
-    """The readings of the server's metrics, of one point or of all. Unreadable parts are left out: these rows are
-    beside the measurement."""
-    tables = [SERVER_METRICS.empty_table()]
-    for part in parts_of(path, SERVER):
+def read_readings(path: Path, name: str, point_id: str | None = None) -> pa.Table:
+    """A table of READINGS, of one point or of all. Unreadable parts are left out: these rows are beside the
+    measurement."""
+    tables = [READINGS[name].empty_table()]
+    for part in parts_of(path, name):
         with contextlib.suppress(*DAMAGE):
-            tables.append(read_part(part, SERVER_METRICS))
+            tables.append(read_part(part, READINGS[name]))
     table = pa.concat_tables(tables)
     return table if point_id is None else table.filter(pc.equal(table["point_id"].cast(pa.string()), point_id))

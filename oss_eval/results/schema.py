@@ -58,6 +58,17 @@ SERVER_METRICS = pa.schema(
 """The server's own metrics by standard name: one row a metric and reading. `moment`: begin or end of the point,
 null in between."""
 
+GPU_TELEMETRY = pa.schema(
+    [
+        ("run_id", _word), ("point_id", _word), ("session", pa.int16()), ("gpu", pa.int16()),
+        ("time_ns", pa.int64()), ("power_w", pa.float64()), ("energy_j", pa.float64()),
+        ("utilization", pa.float64()), ("memory_mb", pa.float64()), ("clock_mhz", pa.float64()),
+        ("temperature_c", pa.float64()), ("throttle_reasons", pa.int64()),
+    ],
+    metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},
+)  # fmt: skip
+"""The server's GPUs: one row a GPU and reading. `energy_j`: the GPU's counter."""
+
 SUMMARY = pa.schema(
     [
         ("run_id", _word), ("point_id", _word), ("kind", _word), ("task", _word), ("model", _word),

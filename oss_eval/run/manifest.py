@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oss_eval.config.task import Task
+from oss_eval.endpoint.gpu_telemetry import DCGM
 from oss_eval.endpoint.server import Server
 from oss_eval.probe.reads import reader_kind
 from oss_eval.run.options import RunOptions
@@ -21,6 +22,8 @@ def public_task(task: Task) -> dict[str, Any]:
     for key in ("judge_url", "server_metrics"):
         if values.get(key):
             values[key] = public_url(values[key])
+    if str(values.get("gpu_telemetry", "")).startswith(DCGM):
+        values["gpu_telemetry"] = DCGM + public_url(values["gpu_telemetry"].removeprefix(DCGM))
     return values
 
 

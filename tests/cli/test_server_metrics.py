@@ -19,11 +19,8 @@ from tests.helpers.scripted_server import (
     MODELS,
     ScriptedServer,
     Step,
+    text_reply,
 )
-
-
-def text_reply(body: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
 def test_the_server_and_the_client_agree(oss_eval: Command, tmp_path: Path) -> None:

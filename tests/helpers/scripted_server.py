@@ -51,6 +51,10 @@ def json_reply(body: bytes, status: str = "200 OK", extra: bytes = b"") -> bytes
     )
 
 
+def text_reply(body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
 MODELS = json_reply(b'{"object":"list","data":[{"id":"m"}]}')
 
 

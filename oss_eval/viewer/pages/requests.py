@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.results.part_files import read_server_metrics
+from oss_eval.results.part_files import GPU, SERVER, read_readings
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.page import Cell, Figure, Page, anchor, num, table, text
 from oss_eval.viewer.pages.common import PERF_KINDS, Words, latest, nothing, problems, run_header, unfit
-from oss_eval.viewer.pages.server_load import server_load
+from oss_eval.viewer.pages.server_load import gpu_power, server_load
 from oss_eval.viewer.pages.tokens import find_request, token_figure
 from oss_eval.viewer.query import Query
 from oss_eval.viewer.run_index import RunIndex, StoredRun
@@ -78,8 +78,11 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     events = closed_up(events, breaks)
     activity = _activity(rows, events, begin, t)
     one_session = len(breaks) < 2  # the server's readings do not know the time that is left out between sessions
-    readings = read_server_metrics(run.path, point_id or None)
-    page.draw(*activity, *(server_load(readings, begin, t) if one_session else ()))
+    readings = read_readings(run.path, SERVER, point_id or None)
+    if one_session:
+        power = gpu_power(read_readings(run.path, GPU, point_id or None), begin, t)
+        activity = (*activity, *server_load(readings, begin, t), *power)
+    page.draw(*activity)
     if all(figure.name != "token-rate" for figure in activity):
         page.say(t("These requests were not streamed: there are no token timestamps."))
     _extremes(page, rows, begin, query.to(runs=(run.key,), point=point_id), t)

@@ -1,10 +1,11 @@
-"""What the server says of its load, under the time line of a point's requests."""
+"""What the server and its GPUs say of their load, under the time line of a point's requests."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oss_eval.analysis.server_view import by_time
 from oss_eval.viewer import figures
@@ -40,3 +41,22 @@ def server_load(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
             layout["yaxis"] |= {"rangemode": "tozero"}
             found.append(Figure(name, t(title), traces, layout, table(["", t("mean"), t("max")], body)))
     return tuple(found)
+
+
+def gpu_power(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:
+    """Power of each GPU over time (`readings`: rows of gpu_telemetry of one point and one session)."""
+    traces: list[Any] = []
+    body: list[list[Cell]] = []
+    known = readings.filter(pc.is_valid(readings["power_w"])).sort_by("time_ns")
+    for index, gpu in enumerate(sorted(known["gpu"].unique().to_pylist())):
+        rows = known.filter(pc.equal(known["gpu"], gpu))
+        values = rows["power_w"].to_pylist()
+        seconds = [round((when - begin) / 1e9, 6) for when in rows["time_ns"].to_pylist()]
+        traces.append(figures.line(f"GPU {gpu}", index, seconds, values))
+        body.append([text(f"GPU {gpu}"), num(sum(values) / len(values), unit=" W"), num(max(values), unit=" W")])
+    if not traces:
+        return ()
+    layout = figures.layout(t("time since the first request (s)"), t("power (W)"), height=240)
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    inner = table(["", t("mean"), t("max")], body)
+    return (Figure("gpu-power", t("Power of the GPUs"), traces, layout, inner),)
