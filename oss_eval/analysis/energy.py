@@ -40,64 +40,68 @@ def gpu_figures(rows: pa.Table, windows: Sequence[Window], tokens: float) -> dic
         return {}
     readings = pa.concat_tables(inside)
     readings = readings.filter(pc.is_in(readings["gpu"], pa.array(busy, readings["gpu"].type)))
-    figures = _Figures(readings.num_rows)
-    figures.put("gpu_count", "value", float(len(busy)), "")
-    _describe_load(figures, readings)
-    seconds = sum(window.seconds for window in windows)
+    found = {("gpu_count", "value"): (_exact(len(busy)), "")} | _load(readings)
     gpus = [(_of(rows, window.session, gpu), window) for window in windows for gpu in busy]
+    found |= _energy_figures(gpus, sum(window.seconds for window in windows), tokens)
+    return {key: (estimate, readings.num_rows, unit) for key, (estimate, unit) in found.items()}
+
+
+_Figures = dict[Key, tuple[Estimate, str]]
+
+
+def _exact(value: float) -> Estimate:
+    return Estimate(float(value), None, None)
+
+
+def _within(value: float, error: float) -> Estimate:
+    """A value with the bounds of its error."""
+    return Estimate(value, value - error, value + error)
+
+
+def _energy_figures(gpus: Sequence[tuple[pa.Table, Window]], seconds: float, tokens: float) -> _Figures:
+    """Energy and what follows from it; nothing where it is not known of all (readings of one GPU, window)."""
     energies = [_energy(own, window) for own, window in gpus]
     known = [energy for energy in energies if energy is not None]
     if seconds <= 0 or len(known) < len(energies):
-        return figures.found
+        return {}
     energy = sum(value for value, _ in known)
     apart = sum(error for _, error in known)
     error = SENSOR * energy + apart
-    figures.put("gpu_energy_j", "value", energy, "J", error)
-    figures.put("gpu_power_w", "mean", energy / seconds, "W", error / seconds)
+    found: _Figures = {
+        ("gpu_energy_j", "value"): (_within(energy, error), "J"),
+        ("gpu_power_w", "mean"): (_within(energy / seconds, error / seconds), "W"),
+    }
     if tokens and energy > 0:
-        figures.put("energy_per_token_j", "value", energy / tokens, "J", error / tokens)
-        figures.put("tokens_per_joule", "value", tokens / energy, "tokens/J", error * tokens / energy**2)
+        found["energy_per_token_j", "value"] = _within(energy / tokens, error / tokens), "J"
+        found["tokens_per_joule", "value"] = _within(tokens / energy, error * tokens / energy**2), "tokens/J"
     resting = [(_idle_power(own), window.seconds) for own, window in gpus]
-    if all(power is not None for power, _ in resting):
-        base = sum((power or 0.0) * length for power, length in resting)
-        figures.put("gpu_idle_power_w", "value", base / seconds, "W")
+    idle = [power * length for power, length in resting if power is not None]
+    if len(idle) == len(resting):
+        found["gpu_idle_power_w", "value"] = _exact(sum(idle) / seconds), "W"
         if tokens:
             # A sensor's error is one of scale: the difference of two readings has the same share of it.
-            above = energy - base
-            figures.put(
-                "energy_per_token_above_idle_j", "value", above / tokens, "J",
-                (SENSOR * abs(above) + apart) / tokens,
-            )  # fmt: skip
-    return figures.found
+            above = energy - sum(idle)
+            estimate = _within(above / tokens, (SENSOR * abs(above) + apart) / tokens)
+            found["energy_per_token_above_idle_j", "value"] = estimate, "J"
+    return found
 
 
-class _Figures:
-    """Figures of a point, while they are computed."""
-
-    def __init__(self, n: int) -> None:
-        self.found: dict[Key, Figure] = {}
-        self._n = n
-
-    def put(self, metric: str, stat: str, value: float, unit: str, error: float | None = None) -> None:
-        """Add a figure, with the bound of its error."""
-        low, high = (None, None) if error is None else (value - error, value + error)
-        self.found[metric, stat] = Estimate(value, low, high), self._n, unit
-
-
-def _describe_load(figures: _Figures, readings: pa.Table) -> None:
+def _load(readings: pa.Table) -> _Figures:
     """Means and maxima of the readings; of several GPUs, memory and power are added up."""
+    found: _Figures = {}
     for column, metric, unit in (("utilization", "gpu_utilization", ""), ("clock_mhz", "gpu_clock_mhz", "MHz")):
         if len(values := floats(readings[column])):
-            figures.put(metric, "mean", float(values.mean()), unit)
+            found[metric, "mean"] = _exact(values.mean()), unit
     if len(values := floats(readings["temperature_c"])):
-        figures.put("gpu_temperature_c", "max", float(values.max()), "°C")
+        found["gpu_temperature_c", "max"] = _exact(values.max()), "°C"
     for column, metric, unit in (("memory_mb", "gpu_memory_mb", "MiB"), ("power_w", "gpu_power_w", "W")):
         if readings[column].null_count < readings.num_rows:
             together = readings.group_by(["session", "time_ns"]).aggregate([(column, "sum")])
-            figures.put(metric, "max", float(floats(together[f"{column}_sum"]).max()), unit)
+            found[metric, "max"] = _exact(floats(together[f"{column}_sum"]).max()), unit
     reasons = readings["throttle_reasons"].drop_null().to_numpy()
     if len(reasons):
-        figures.put("gpu_throttled", "value", float(((reasons & THROTTLED) != 0).mean()), "")
+        found["gpu_throttled", "value"] = _exact(((reasons & THROTTLED) != 0).mean()), ""
+    return found
 
 
 def _of(rows: pa.Table, session: int, gpu: int) -> pa.Table:
@@ -140,7 +144,7 @@ def _energy(rows: pa.Table, window: Window) -> tuple[float, float] | None:
         error += swing * overtime
     if rows["energy_j"].null_count:
         power = np.asarray(rows["power_w"].to_numpy(), dtype=np.float64)[first : last + 1]
-        every_other = float(np.sum(np.diff(near[::2]) / 1e9 * (power[::2][1:] + power[::2][:-1]) / 2))
+        every_other = float(_trapezoids(near[::2], power[::2]).sum())
         error += abs(every_other - float(sums[::2][-1] - sums[0]))
     ends = np.interp([window.start_ns, window.end_ns], near, sums)
     return float(ends[1] - ends[0]), error
@@ -154,8 +158,7 @@ def _knots(rows: pa.Table) -> tuple[NDArray[np.int64], Floats, float]:
         if rows["power_w"].null_count:
             return nothing
         power = np.asarray(rows["power_w"].to_numpy(), dtype=np.float64)
-        steps = np.diff(times) / 1e9
-        return times, np.concatenate([[0.0], np.cumsum(steps * (power[1:] + power[:-1]) / 2)]), 0.0
+        return times, np.concatenate([[0.0], np.cumsum(_trapezoids(times, power))]), 0.0
     counter = np.asarray(rows["energy_j"].to_numpy(), dtype=np.float64)
     if (np.diff(counter) < 0).any():
         return nothing  # the driver was loaded anew
@@ -168,6 +171,11 @@ def _knots(rows: pa.Table) -> tuple[NDArray[np.int64], Floats, float]:
         return at, sums, 0.0
     more = (sums[-1] - sums[-2]) / step * late
     return np.append(at, times[-1]), np.append(sums, sums[-1] + more), late / 1e9
+
+
+def _trapezoids(times: NDArray[np.int64], power: Floats) -> Floats:
+    """Energy in J between one reading and the next, by the trapezoidal rule."""
+    return np.diff(times) / 1e9 * (power[1:] + power[:-1]) / 2
 
 
 def _idle_power(rows: pa.Table) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
-    telemetry = read_readings(path, GPU)
+    telemetry = cache(lambda: read_readings(path, GPU))  # not read where the stored figures are taken
     for planned in manifest.get("points", []):
         point_id = planned["point_id"]
         rows = read_requests(path, point_id, _BRIEF if (point_id, None) in summary else _SCALARS, damaged)
@@ -105,7 +106,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                     iter_requests(path, point_id, _EVENTS, damaged),
                     read_readings(path, SERVER, point_id),
                     (manifest.get("task") or {}).get("gpu_price"),
-                    telemetry,
+                    telemetry(),
                 ),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)

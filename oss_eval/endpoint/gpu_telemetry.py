@@ -7,7 +7,6 @@ https://docs.nvidia.com/datacenter/dcgm/latest/reference/dcgm-exporter-metrics.h
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oss_eval.endpoint.auth import Auth
+from oss_eval.endpoint.background_reader import TIMEOUT_SECONDS, BackgroundReader
 from oss_eval.endpoint.http import get
 from oss_eval.endpoint.network import is_remote
 from oss_eval.endpoint.server import Server
@@ -26,9 +26,6 @@ NVML_SECONDS, DCGM_SECONDS = 0.5, 1.0
 exporter updates its values at an interval of its own, 30 s unless told otherwise."""
 IDLE_SECONDS = 2.0
 """The GPUs are read for so long before the first request."""
-TIMEOUT_SECONDS = 1.0
-GIVE_UP = 3
-"""Failures in a row after which the GPUs are not read again."""
 BLANK = 9.2e18
 """DCGM writes values from here on for what a GPU does not have."""
 
@@ -67,27 +64,23 @@ class TelemetryRow:
     reading: GpuReading
 
 
-class GpuReader:
-    """Reads the GPUs in a thread of its own. Whatever fails changes nothing in the run.
+class GpuReader(BackgroundReader):
+    """Reads the GPUs.
 
     `setting`: `auto` (NVML, where the server is on this machine and is no simulator), `off`, or `dcgm:URL`.
     """
 
+    name = "gpu-telemetry"
+
     def __init__(self, server: Server, setting: str) -> None:
+        super().__init__()
         self._server, self._setting = server, setting
         self._read: Source | None = None
         self._interval = NVML_SECONDS
-        self._failed = 0
         self._rows: list[TelemetryRow] = []
-        self._point: str | None = None
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
         self.source = ""
         """`nvml`, or the URL of the exporter."""
         self.gpus: Gpus = []
-        self.problem: str | None = None
-        """Why there are no readings, or no more."""
 
     def start(self, idle: str) -> bool:
         """Find the GPUs and read them as the point `idle` for IDLE_SECONDS; whether there are any."""
@@ -97,22 +90,15 @@ class GpuReader:
             self._open()
             found = self._read() if self._read else {}
         except Exception as error:  # noqa: BLE001 (no driver, no exporter, no such field: all the same to the run)
-            self.problem = self._told(error)
+            self._note_failure(self._told(error))
             return False
         if not found:
             return False
-        self._thread = threading.Thread(target=self._run, name="gpu-telemetry", daemon=True)
-        self._thread.start()
+        self._start(self._interval)
         self.begin(idle)
         time.sleep(IDLE_SECONDS)
         self._point = None
         return True
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(2 * TIMEOUT_SECONDS)
 
     def begin(self, point_id: str) -> None:
         """A point begins: read now, and from now on for this point."""
@@ -141,23 +127,20 @@ class GpuReader:
             self._read, self.gpus = _open_nvml()
             self._interval = NVML_SECONDS * max(1, len(self.gpus))
 
-    def _run(self) -> None:
-        while not self._over.wait(self._interval) and not self.problem:
-            self._note(self._point)
+    def _read_next(self) -> None:
+        self._note(self._point)
 
     def _note(self, point_id: str | None) -> None:
-        if self._thread is None or self._read is None or self.problem:
+        if self._read is None or not self._reading:
             return
         try:
             before = time.time_ns()
             found = self._read()
             now = (before + time.time_ns()) // 2
         except Exception as error:  # noqa: BLE001
-            self._failed += 1
-            if self._failed >= GIVE_UP:
-                self.problem = self._told(error)
+            self._note_failure(self._told(error))
             return
-        self._failed = 0
+        self._note_success()
         with self._lock:
             self._rows += [TelemetryRow(point_id, gpu, now, reading) for gpu, reading in found.items()]
 

@@ -9,7 +9,6 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (--metr
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +16,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oss_eval.endpoint.auth import Auth
+from oss_eval.endpoint.background_reader import TIMEOUT_SECONDS, BackgroundReader
 from oss_eval.endpoint.endpoint import Endpoint
 from oss_eval.endpoint.http import get
 from oss_eval.records import SERVER_SHARES
 from oss_eval.system.redact import public_url
 
 INTERVAL_SECONDS = 1.0
-TIMEOUT_SECONDS = 1.0
 RETRIES, RETRY_SECONDS = 3, 0.2
 """At the end of a point, while the server has not noted all answers."""
-GIVE_UP = 3
-"""Failures in a row after which the server is not asked again."""
 
 HISTOGRAMS = {
     "ttft_s": ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds"),
@@ -131,34 +128,23 @@ def metrics_endpoints(endpoints: Sequence[Endpoint], setting: str) -> list[Endpo
     return [replace(first, base=place) if own else replace(first, base=place, auth=Auth(), headers=())]
 
 
-class MetricsReader:
+class MetricsReader(BackgroundReader):
     """Reads the metrics in a thread of its own. A server without them, or whose metrics fail, changes nothing."""
 
+    name = "server-metrics"
+
     def __init__(self, endpoints: Sequence[Endpoint], model: str) -> None:
+        super().__init__()
         self._endpoints, self._model = endpoints, model
-        self._failed = 0
         self._readings: list[Reading] = []
-        self._point: str | None = None
         self._answers_before: float | None = None
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.problem: str | None = None
-        """Why there are no metrics, or no more."""
 
     def start(self) -> bool:
         """Read once; whether there are any metrics. If so, they are read every second from now on."""
         if not self._endpoints or not self._read_all():
             return False
-        self._thread = threading.Thread(target=self._run, name="server-metrics", daemon=True)
-        self._thread.start()
+        self._start(INTERVAL_SECONDS)
         return True
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(2 * TIMEOUT_SECONDS)
 
     def begin(self, point_id: str) -> None:
         """A point begins."""
@@ -187,15 +173,14 @@ class MetricsReader:
 
     def _read_now(self) -> dict[int, dict[str, float]]:
         """The metrics at a boundary; none where they are not read, or no more."""
-        return {} if self._thread is None or self.problem else self._read_all()
+        return self._read_all() if self._reading else {}
 
-    def _run(self) -> None:
-        while not self._over.wait(INTERVAL_SECONDS) and not self.problem:
-            point_id = self._point
-            if point_id is not None:
-                values = self._read_all()
-                if point_id == self._point:  # it may have ended meanwhile
-                    self._note(point_id, None, values)
+    def _read_next(self) -> None:
+        point_id = self._point
+        if point_id is not None:
+            values = self._read_all()
+            if point_id == self._point:  # it may have ended meanwhile
+                self._note(point_id, None, values)
 
     def _note(self, point_id: str, moment: str | None, values: dict[int, dict[str, float]]) -> None:
         now = time.time_ns()
@@ -225,11 +210,9 @@ class MetricsReader:
         except Exception as error:  # noqa: BLE001 (whatever happens to the metrics, the run goes on)
             metrics, problem = {}, endpoint.redact(f"{url}: {type(error).__name__}: {error}"[:300])
         if problem is None:
-            self._failed = 0
+            self._note_success()
         else:
-            self._failed += 1
-            if self._thread is None or self._failed >= GIVE_UP:
-                self.problem = problem
+            self._note_failure(problem)
         return metrics
 
 

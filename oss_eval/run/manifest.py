@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from oss_eval.config.task import Task
-from oss_eval.endpoint.gpu_telemetry import DCGM
 from oss_eval.endpoint.server import Server
 from oss_eval.probe.reads import reader_kind
 from oss_eval.run.options import RunOptions
@@ -19,11 +18,9 @@ def public_task(task: Task) -> dict[str, Any]:
     for key, public in (("extra_args", public_args), ("dataset_args", public_values)):
         if key in values:
             values[key] = public(values[key])
-    for key in ("judge_url", "server_metrics"):
+    for key in ("judge_url", "server_metrics", "gpu_telemetry"):
         if values.get(key):
             values[key] = public_url(values[key])
-    if str(values.get("gpu_telemetry", "")).startswith(DCGM):
-        values["gpu_telemetry"] = DCGM + public_url(values["gpu_telemetry"].removeprefix(DCGM))
     return values
 
 
