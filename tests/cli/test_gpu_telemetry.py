@@ -14,6 +14,9 @@ import pytest
 
 from oss_eval.results.reader import find_run
 from oss_eval.simulator.process import running
+from oss_eval.viewer.pages import perf
+from oss_eval.viewer.query import Query
+from oss_eval.viewer.run_index import RunIndex
 from tests.helpers.commands import ROOT, Command
 from tests.helpers.scripted_server import GOOD, MODELS, ScriptedServer, Step, text_reply
 
@@ -100,6 +103,34 @@ def test_energy_is_that_of_the_law(oss_eval: Command, tmp_path: Path, kind: str)
     for text in ("GPUs: 2 × NVIDIA H100", "1 of 2 GPUs had work", "± bounds of the error"):
         assert text in done.stderr
     assert oss_eval("fsck", "last").returncode == 0, oss_eval("fsck", "last").stdout
+    page = load_page(tmp_path / "results", run.name)
+    for text in ("<h2>Server metrics</h2>", "<h2>GPUs: 2 × NVIDIA H100</h2>", "1 of 2 GPUs had work"):
+        assert text in page
+    assert f">{figures['server_ttft_ms']['mean']:.2f}<" in page
+    assert f">{figures['gpu_power_w']['mean']:.1f}<" in page
+
+
+def load_page(results: Path, run: str, **options: str) -> str:
+    """The viewer's Load page of a run."""
+    query = Query("perf", (run,), options)
+    return str(perf.draw(RunIndex([results]), query, lambda words: words).value(query)["html"])
+
+
+def test_price_within_the_limits(oss_eval: Command, tmp_path: Path) -> None:
+    done = oss_eval(
+        "perf", "--url", "sim://paced?rate=400&ttft=20", "--parallel", "4", "16", "--number", "120", "--prompt", "Hi",
+        "--max-tokens", "8", "--gpu-price", "2.5/h", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = find_run("last", tmp_path / "results").name
+    price, level = min(
+        (p["metrics"]["price_per_mtok"]["value"], p["parallel"]) for p in json.loads(done.stdout)["points"]
+    )
+    words = f"lowest price within the limits {price:.4g} for 1M output tokens, at concurrency {level}"
+    assert words in load_page(tmp_path / "results", run, ttft="2000")
+    missed = load_page(tmp_path / "results", run, ttft="1")
+    assert "lowest price" not in missed
+    assert "Price of 1M out" in missed
 
 
 @pytest.mark.parametrize("kind", ["stalls", "500", "html", "stops"])

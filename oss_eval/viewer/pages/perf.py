@@ -27,6 +27,7 @@ from oss_eval.viewer.pages.common import (
     run_header,
     unfit,
 )
+from oss_eval.viewer.pages.server_load import server_tables
 from oss_eval.viewer.pages.slo import service
 from oss_eval.viewer.query import Query
 from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun
@@ -96,6 +97,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     rows = {(view.run.key, view.point_id): table for run in shown for view, table in _by_point(run)}
     page.draw(_pareto(series, t), _distribution(series, rows, query.get("spread") or "ttft", limits, t))
     service(page, series, rows, limits, t)
+    server_tables(page, shown, t)
     problems(page, shown, t)
     return page
 

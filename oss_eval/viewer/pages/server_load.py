@@ -1,22 +1,49 @@
-"""What the server and its GPUs say of their load, under the time line of a point's requests."""
+"""What the server and its GPUs say of their load: tables by point, and curves under the time line of a point."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis.server_view import by_time
+from oss_eval.report.gpu import gpu_table
+from oss_eval.report.server_view import server_table
 from oss_eval.viewer import figures
-from oss_eval.viewer.page import Cell, Figure, num, table, text
+from oss_eval.viewer.page import Cell, Figure, Page, esc, num, table, text
 from oss_eval.viewer.pages.common import Words
+from oss_eval.viewer.run_index import StoredRun
 
 SHOWN = (
     ("server-load", "In the server", "requests", ("running", "waiting")),
     ("kv-usage", "KV cache in use", "share of the KV cache", ("kv_usage",)),
 )
 """Name, title, unit, and the metrics that are drawn."""
+
+
+def server_tables(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
+    """The terminal's tables of the server's metrics and of its GPUs, of each run that has them."""
+    for run in shown:
+        if run.report is None:
+            continue
+        for printed in (server_table, gpu_table):
+            notes: list[str] = []
+            found = printed(run.report, notes)
+            if found is None:
+                continue
+            letter = f"{run.label}: " if len(shown) > 1 else ""
+            head = [str(column.header).replace("\n", " ") for column in found.columns]
+            rows = zip(*(column.cells for column in found.columns), strict=True)
+            title, _, names = str(found.title).partition(":")
+            page.heading(letter + t(title) + (f":{names}" if names else ""))
+            page.table(
+                head,
+                [[Cell(esc(str(cell)), str(cell), index > 0) for index, cell in enumerate(row)] for row in rows],
+            )
+            for note in dict.fromkeys(notes):
+                page.say(note)
 
 
 def server_load(readings: pa.Table, begin: int, t: Words) -> tuple[Figure, ...]:

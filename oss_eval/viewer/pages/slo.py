@@ -38,16 +38,19 @@ def service(
         name: [(view, goodput(rows[view.run.key, view.point_id], limits)) for view in views]
         for name, views in series.items()
     }
-    lines = [
-        _line(name, view, point, t)
-        for name, points in measured.items()
-        for view, point in points
-        if point is not None
+    known = [
+        (name, view, point) for name, points in measured.items() for view, point in points if point is not None
     ]
+    shown = [view for _, view, _ in known]
+    lines = [_line(name, view, point, t) for name, view, point in known]
     _summary(page, measured, limits, t)
     if any("≈" in cell.html for line in lines for cell in line):
         page.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
-    inner = table([t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"], lines)
+    head = [t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"]
+    if any(_price(view) is not None for views in series.values() for view in views):
+        head.append(t("Price of 1M out"))
+        lines = [[*line, num(_price(view))] for line, view in zip(lines, shown, strict=True)]
+    inner = table(head, lines)
     layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
@@ -102,3 +105,20 @@ def _summary(page: Page, measured: dict[str, Measured], limits: dict[str, float]
         held = " ".join(str(view.parallel) for view, point in points if point is not None and point.meets)
         if held:
             page.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=held))
+        priced = [
+            (price, view.parallel)
+            for view, point in points
+            if point is not None and point.meets and (price := _price(view)) is not None
+        ]
+        if priced:
+            price, level = min(priced)
+            page.say(
+                t(
+                    "{series}: lowest price within the limits {price} for 1M output tokens, at concurrency {level}"
+                ).format(series=name, price=f"{price:.4g}", level=level)
+            )
+
+
+def _price(view: PointView) -> float | None:
+    """Price of a million output tokens, where the sweep has `--gpu-price`."""
+    return view.metrics.get("price_per_mtok")
