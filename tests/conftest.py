@@ -20,11 +20,13 @@ FOLDERS = ("unit", "server", "cli", "browser", "engine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder: `-m unit`, `-m "server or cli"`."""
+    """Mark each test by its folder: `-m unit`, `-m "server or cli"`. Those with servers in the process run alone."""
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
+        if folder == "server":
+            item.add_marker("alone")
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ from oss_eval.simulator.faults import FAULTS
 from oss_eval.simulator.process import running
 from tests.helpers.commands import ROOT, Command
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_table_tells(tmp_path: Path, oss_eval: Command) -> None:
     url = "sim://paced?rate=300&ttft=10&fault=reset:0.2,503:0.2,bad-json:0.2"

@@ -16,6 +16,8 @@ from oss_eval.results.reader import find_run, read_requests
 from tests.helpers.commands import launched, worker_of
 from tests.helpers.scripted_server import MODELS, SSE_HEAD, chunk, saying
 
+pytestmark = pytest.mark.alone
+
 FLOODS = {"events": b"data: {}\n\n" * 100, "comments": b": x\n\n" * 200, "tokens": b""}
 TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n' * 50
 

@@ -30,6 +30,8 @@ from tests.helpers.scripted_server import (
     delta,
 )
 
+pytestmark = pytest.mark.alone
+
 
 def test_calibrate(oss_eval: Command, tmp_path: Path) -> None:
     done = oss_eval("calibrate", "--parallel", "2", "32", "--token-rate", "200", "--json")

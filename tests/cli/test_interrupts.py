@@ -21,6 +21,8 @@ from tests.helpers.commands import ROOT, Command, bad, ended, launched, only_run
 from tests.helpers.interrupts_helpers import begun
 from tests.helpers.scripted_server import deaf_server
 
+pytestmark = pytest.mark.alone
+
 SWEEP = ("perf", "--parallel", "4", "--number", "4000", "--max-tokens", "40")
 
 

@@ -18,6 +18,8 @@ from tests.helpers.commands import ROOT, Command, only_run
 from tests.helpers.own_network import in_own_network
 from tests.helpers.scripted_server import ScriptedServer, saying
 
+pytestmark = pytest.mark.alone
+
 
 def with_few_ports(folder: Path, ports: tuple[int, int], *words: str) -> subprocess.CompletedProcess[str]:
     """The command in a network of its own, which has so few local ports."""

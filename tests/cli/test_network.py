@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import find_run
 from tests.helpers.commands import Command
 from tests.helpers.own_network import in_own_network
+
+pytestmark = pytest.mark.alone
 
 ADDRESS = "192.0.2.1"  # TEST-NET-1 (RFC 5737)
 SCRIPT = f"""ip addr add {ADDRESS}/32 dev lo

@@ -38,6 +38,8 @@ from tests.helpers.scripted_server import (
     usage,
 )  # fmt: skip
 
+pytestmark = pytest.mark.alone
+
 SIM = "sim://gpt-oss-20b-h20?speed=40"
 
 

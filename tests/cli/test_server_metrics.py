@@ -22,6 +22,8 @@ from tests.helpers.scripted_server import (
     text_reply,
 )
 
+pytestmark = pytest.mark.alone
+
 
 def test_the_server_and_the_client_agree(oss_eval: Command, tmp_path: Path) -> None:
     log = tmp_path / "truth.jsonl"

@@ -23,6 +23,8 @@ from tests.helpers.scripted_server import (
     talking,
 )
 
+pytestmark = pytest.mark.alone
+
 SWEEP = ("--parallel", "8", "--number", "24", "--max-tokens", "64", "--prompt", "Hi")
 PLAIN_USAGE = ("--extra-args", '{"ignore_eos": true, "stream_options": {"include_usage": true}}')
 

@@ -1,0 +1,159 @@
+"""Scores of problems that were answered one or several times, each with its intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from oss_eval.analysis.score_interval import score_intervals
+from oss_eval.analysis.stats import Z, student, wilson
+
+
+class ScoreEstimate(NamedTuple):
+    """A mean score over problems with its clustered standard error and two 95% intervals."""
+
+    value: float
+    se: float | None
+    low: float | None
+    high: float | None
+    """`low` to `high`: on problems like these."""
+    problems: int
+    these_low: float | None = None
+    these_high: float | None = None
+    """On these problems, if each were answered infinitely often."""
+
+
+def mean_score(scores: Sequence[Sequence[float]]) -> ScoreEstimate:
+    """Mean over problems of each problem's mean score, from the scores of each problem's answers (at least one).
+
+    Of right and wrong answers (1 and 0) both intervals come from one model, see `score_intervals`. Other scores:
+    on problems like these, see `clustered`; on these problems, Student's t with the variance of a problem's
+    answers pooled over problems, None without a problem of several answers or without any variance. One problem
+    alone says nothing about others.
+    """
+    right = np.array([sum(values) for values in scores], dtype=np.float64)
+    answers = np.array([len(values) for values in scores])
+    whole = clustered(right / answers, int(answers.sum()))
+    if all(value in (0, 1) for values in scores for value in values):
+        like, these = (ends[0].tolist() for ends in score_intervals(right, answers))
+        low, high = like if whole.problems > 1 else (None, None)
+        return whole._replace(low=low, high=high, these_low=these[0], these_high=these[1])
+    freedom = int((answers - 1).sum())
+    if not freedom:
+        return whole
+    pooled = sum(float(np.var(values)) * len(values) for values in scores) / freedom
+    half = student(freedom) * float(np.sqrt(pooled * np.sum(1 / answers))) / len(scores)
+    if half <= 1e-12:
+        return whole
+    low, high = whole.value - half, whole.value + half
+    if min(map(min, scores)) >= 0 and max(map(max, scores)) <= 1:
+        low, high = max(0.0, low), min(1.0, high)
+    return whole._replace(these_low=low, these_high=high)
+
+
+def clustered(means: ArrayLike, answers: int | None = None) -> ScoreEstimate:
+    """Mean over problems of each problem's mean score, with a standard error clustered by problem. `answers` is
+    how many there are in all (default: one a problem).
+
+    Epochs of one problem are not independent, so problems are what is counted: SE = sd(problem means) / sqrt(G)
+    with G - 1 in the standard deviation. With equal epochs that is the cluster-robust error with the G / (G - 1)
+    correction (Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640, section 2.2).
+
+    The interval of scores within [0, 1] is Wilson's with the effective number of answers p (1 - p) / SE^2, at most
+    as many as there are, the degrees of freedom accounted for as Korn and Graubard do (1998, Survey Methodology
+    24, 193-201). It stays within [0, 1], and where all is right, or all wrong, it counts each problem once. Other
+    scores get Student's t with G - 1 degrees of freedom. Needs at least one problem; one alone has no error.
+    """
+    values = np.asarray(means, dtype=np.float64)
+    groups = len(values)
+    value = float(values.mean())
+    if groups < 2:
+        return ScoreEstimate(value, None, None, None, groups)
+    se = float(values.std(ddof=1) / np.sqrt(groups))
+    quantile = student(groups - 1)
+    if values.min() < 0 or values.max() > 1:
+        return ScoreEstimate(value, se, value - quantile * se, value + quantile * se, groups)
+    spread, total = value * (1 - value), max(groups, answers or 0)
+    effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
+    low, high = wilson(value, effective * (Z / quantile) ** 2)
+    return ScoreEstimate(value, se, low, high, groups)
+
+
+def pass_at_k(right: int, answers: int, k: int) -> float | None:
+    """Chance that one of k answers drawn without replacement is right: 1 - C(n-c, k) / C(n, k).
+
+    The unbiased estimator of Chen et al. 2021, Evaluating Large Language Models Trained on Code,
+    arXiv:2107.03374, section 2.1. None when there are fewer than k answers.
+    """
+    if answers < k:
+        return None
+    return 1.0 - comb(answers - right, k) / comb(answers, k)
+
+
+def pass_hat_k(right: int, answers: int, k: int) -> float | None:
+    """Chance that all of k answers drawn without replacement are right: C(c, k) / C(n, k).
+
+    pass^k of Yao et al. 2024, tau-bench, arXiv:2406.12045, section 3. None when there are fewer than k answers.
+    """
+    return None if answers < k else comb(right, k) / comb(answers, k)
+
+
+Votes = Sequence[tuple[str | None, bool]]
+"""(answer, right) of each answer to one problem. Answers that hold none (None) do not vote."""
+MOST_VOTES = 200
+"""maj@j of more answers takes too long, and their binomial coefficients do not fit a float."""
+
+
+def majority(votes: Votes) -> float:
+    """maj@k of one problem: whether the most frequent answer is right; ties share. Without any vote the majority
+    is wrong. (Wang et al. 2023, Self-Consistency, arXiv:2203.11171.)"""
+    counts, verdicts = _counted(votes)
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    leaders = [answer for answer, count in counts.items() if count == most]
+    return sum(verdicts[answer] for answer in leaders) / len(leaders)
+
+
+def majority_at(votes: Votes) -> list[float]:
+    """maj@j of one problem for j = 1 up to the number of answers, at most MOST_VOTES: the mean of `majority` over
+    all j answers drawn without replacement.
+
+    Draws are counted, not tried: for each right answer and each number x of times that it is drawn, a generating
+    function counts the draws in which no other answer comes more often.
+    """
+    counts, verdicts = _counted(votes)
+    total, silent = len(votes), len(votes) - sum(counts.values())
+    draws = np.zeros(total + 1)
+    for answer in (answer for answer, right in verdicts.items() if right):
+        others = [count for name, count in counts.items() if name != answer]
+        for x in range(1, counts[answer] + 1):
+            # ways[t][z]: draws of z answers from the others, t of which come x times as well.
+            free = silent + sum(count for count in others if count < x)
+            ways = np.array([[float(comb(free, z)) for z in range(free + 1)]])
+            for count in (count for count in others if count >= x):
+                below = np.array([float(comb(count, y)) for y in range(x)])
+                grown = np.zeros((len(ways) + 1, ways.shape[1] + x))
+                for tied, row in enumerate(ways):
+                    grown[tied, : len(row) + x - 1] += np.convolve(row, below)
+                    grown[tied + 1, x:] += row * float(comb(count, x))
+                ways = grown
+            shared = (ways / np.arange(1, len(ways) + 1)[:, None]).sum(axis=0)
+            end = min(total + 1 - x, len(shared))
+            draws[x : x + end] += shared[:end] * float(comb(counts[answer], x))
+    return [float(draws[j] / comb(total, j)) for j in range(1, total + 1)]
+
+
+def _counted(votes: Votes) -> tuple[dict[str, int], dict[str, bool]]:
+    """How often each answer was given, and whether it is right."""
+    counts: dict[str, int] = {}
+    verdicts: dict[str, bool] = {}
+    for answer, right in votes:
+        if answer is not None:
+            counts[answer] = counts.get(answer, 0) + 1
+            verdicts[answer] = verdicts.get(answer, False) or right
+    return counts, verdicts

@@ -1,0 +1,94 @@
+"""The difference of two scores on the same problems: estimate, interval and p-value from one test."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from oss_eval.analysis.stats import Z
+
+Floats = NDArray[np.float64]
+
+
+class Strata(NamedTuple):
+    """Right answers and answers of each problem to A and to B, each of shape (problems,), answers at least 1."""
+
+    right_a: Floats
+    answers_a: Floats
+    right_b: Floats
+    answers_b: Floats
+
+    @property
+    def difference(self) -> float:
+        """Mean over problems of B's share of right answers minus A's."""
+        return float(np.mean(self.right_b / self.answers_b - self.right_a / self.answers_a))
+
+
+def strata(right_a: ArrayLike, answers_a: ArrayLike, right_b: ArrayLike, answers_b: ArrayLike) -> Strata:
+    """Arrays of the same shape out of counts."""
+    counts = np.broadcast_arrays(right_a, answers_a, right_b, answers_b)
+    return Strata(*(np.asarray(count, dtype=np.float64) for count in counts))
+
+
+def score_statistic(data: Strata, difference: float) -> float:
+    """How many standard errors the observed difference lies above `difference`, if that were B minus A at each
+    problem.
+
+    The score statistic of a risk difference stratified by problem, each problem with the same weight (Miettinen
+    and Nurminen 1985, Statistics in Medicine 4, 213-226, sections 3 and 4): the variance of each problem is that
+    of the most likely probabilities which differ by `difference`, with their factor N / (N - 1). At 0 its square
+    is that of Cochran, Mantel and Haenszel where problems have equally many answers; with one answer each,
+    McNemar's.
+    """
+    p_a, p_b = _restricted(data, difference)
+    total = data.answers_a + data.answers_b
+    variance = (p_a * (1 - p_a) / data.answers_a + p_b * (1 - p_b) / data.answers_b) * total / (total - 1)
+    error = float(np.sqrt(np.sum(np.maximum(variance, 0.0)))) / len(total)
+    above = data.difference - difference
+    if abs(above) < 1e-12:
+        return 0.0
+    return above / error if error > 0 else float(np.copysign(np.inf, above))
+
+
+def _restricted(data: Strata, difference: float) -> tuple[Floats, Floats]:
+    """The most likely (p_a, p_b) of each problem with p_b = p_a + difference: a root of the likelihood equation, a
+    cubic (Miettinen and Nurminen 1985, appendix 1, whose group 1 is B)."""
+    total, right = data.answers_a + data.answers_b, data.right_a + data.right_b
+    l2 = (data.answers_b + 2 * data.answers_a) * difference - total - right
+    l1 = (data.answers_a * difference - total - 2 * data.right_a) * difference + right
+    l0 = data.right_a * difference * (1 - difference)
+    third = l2 / (3 * total)
+    q = third**3 - l1 * l2 / (6 * total**2) + l0 / (2 * total)
+    size = np.sqrt(np.maximum(third**2 - l1 / (3 * total), 0.0))
+    p = np.where(q < 0, -size, size)
+    cosine = np.divide(q, p**3, out=np.ones_like(q), where=np.abs(p) > 1e-9)
+    root = 2 * p * np.cos((np.pi + np.arccos(np.clip(cosine, -1, 1))) / 3) - third
+    p_a = np.clip(root, max(0.0, -difference), min(1.0, 1 - difference))
+    return p_a, p_a + difference
+
+
+def p_value(data: Strata, difference: float = 0.0) -> float:
+    """Two-sided p-value of `difference` (normal)."""
+    return float(2 * special.ndtr(-abs(score_statistic(data, difference))))
+
+
+def interval(data: Strata, z: float = Z) -> tuple[float, float]:
+    """The differences within `z` standard errors: 0 lies in the 95% interval exactly where p >= 0.05. It has a
+    width also where no problem differs: A and B being right at every problem does not show that they are equal."""
+    return _bound(data, -1.0, z), _bound(data, 1.0, z)
+
+
+def _bound(data: Strata, end: float, z: float) -> float:
+    inside, outside = data.difference, end
+    if abs(score_statistic(data, outside)) <= z:
+        return outside
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        if abs(score_statistic(data, middle)) <= z:
+            inside = middle
+        else:
+            outside = middle
+    return (inside + outside) / 2
