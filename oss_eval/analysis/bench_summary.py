@@ -1,23 +1,25 @@
 """From stored samples to scores: one formula a figure, all from unrounded per-sample scores.
 
 A problem is a sample of a subset; its epochs are answers to it. Scores are means over problems of each problem's
-mean, errors are clustered by problem (see `stats.clustered`). Samples that failed or could not be graded have no
+mean, with two intervals (see `scores.mean_score`). Samples that failed or could not be graded have no
 score: they are counted, and `of_all` shows the score with each of them as wrong.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
-from oss_eval.analysis import stats
+from oss_eval.analysis import scores, stats
 from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind
-from oss_eval.analysis.stats import Estimate, ScoreEstimate
+from oss_eval.analysis.scores import ScoreEstimate
+from oss_eval.analysis.stats import Estimate
+from oss_eval.analysis.stratified import score_difference
 
 Row = dict[str, Any]
 OVERALL = "OVERALL"
@@ -52,8 +54,12 @@ class Group:
     """The same with every failed or unscored sample as 0."""
     pass_at: dict[int, ScoreEstimate]
     """pass@k for every k, over the problems that have k scored answers."""
+    pass_hat: dict[int, ScoreEstimate]
+    """pass^k, all of k answers right, for every k above 1."""
     majority: ScoreEstimate | None
     """maj@k over all of a problem's answers."""
+    majority_at: dict[int, ScoreEstimate]
+    """maj@j for every j from 2 up to k - 1, over the problems that have j scored answers."""
     truncated: Estimate | None
     """Share of the answered samples that reached --max-tokens."""
     disagreements: int
@@ -94,10 +100,17 @@ class Group:
             figures[metric, stat] = Metric(metric, stat, float(number), low, high, n, unit)
 
         put("score", f"avg@{self.epochs}", self.score, self.scored)
+        if self.score and self.score.these_low is not None:
+            on_these = Estimate(self.score.value, self.score.these_low, self.score.these_high)
+            put("score", "on_these", on_these, self.scored)
         put("score", "se", self.score and self.score.se, self.problems)
         put("score", "of_all", self.of_all, self.samples)
         for k, estimate in self.pass_at.items():
             put("score", f"pass@{k}", estimate, estimate.problems)
+        for k, estimate in self.pass_hat.items():
+            put("score", f"pass^{k}", estimate, estimate.problems)
+        for k, estimate in self.majority_at.items():
+            put("score", f"maj@{k}", estimate, estimate.problems)
         put("score", f"maj@{self.epochs}", self.majority, self.majority.problems if self.majority else 0)
         answered = self.samples - self.failed
         put("truncated", "value", self.truncated, answered)
@@ -135,36 +148,36 @@ def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
 
 @dataclass(frozen=True, slots=True)
 class EffortComparison:
-    """Two efforts of one task, paired by problem: the second one's score minus the first one's."""
+    """Two efforts of one task on the same problems: the second one's score minus the first one's."""
 
     less: Group
     more: Group
     difference: stats.Difference
+    p: float | None
+    """Corrected for the number of comparisons (Holm)."""
 
 
 def comparisons(samples: pa.Table, found: list[Group]) -> list[EffortComparison]:
-    """Each effort of a task against the one before it, over the problems that both have scores of."""
+    """Each effort of a task against each one before it, over the problems that both have scores of."""
     means: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in samples.select(["point_id", "subset", "sample_id", "score"]).to_pylist():
         if row["score"] is not None:
             means[row["point_id"]][row["subset"], row["sample_id"]].append(row["score"])
     whole = [group for group in found if group.subset == OVERALL]
-    pairs = [(a, b) for a, b in pairwise(whole) if a.task == b.task]
-    compared: list[EffortComparison] = []
+    pairs = [(a, b) for a, b in combinations(whole, 2) if a.task == b.task]
+    compared: list[tuple[Group, Group, stats.Difference]] = []
     for less, more in pairs:
         before, after = means[less.point_id], means[more.point_id]
-        differences = [_average(after[key]) - _average(before[key]) for key in before if key in after]
-        if differences:
-            shares = all(
-                0 <= value <= 1 for side in (before, after) for values in side.values() for value in values
-            )
-            difference = stats.paired(differences, 1.0 if shares else float("inf"))
-            compared.append(EffortComparison(less, more, difference))
-    return compared
-
-
-def _average(values: list[float]) -> float:
-    return sum(values) / len(values)
+        common = [key for key in before if key in after]
+        if common:
+            difference = score_difference([before[key] for key in common], [after[key] for key in common])
+            compared.append((less, more, difference))
+    known = [difference.p for _, _, difference in compared if difference.p is not None]
+    adjusted = iter(stats.holm(known))
+    return [
+        EffortComparison(less, more, difference, None if difference.p is None else next(adjusted))
+        for less, more, difference in compared
+    ]
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -179,13 +192,13 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     answered = [row for row in rows if row["status"] == "ok"]
     scored = [row for row in rows if row["score"] is not None]
     epochs = max(len(answers) for answers in problems.values())
-    scores = [[r["score"] for r in answers if r["score"] is not None] for answers in problems.values()]
-    means = [_average(values) for values in scores if values]
-    all_means = [sum(r["score"] or 0.0 for r in answers) / len(answers) for answers in problems.values()]
+    known = [[r["score"] for r in answers if r["score"] is not None] for answers in problems.values()]
+    known = [values for values in known if values]
+    with_all = [[r["score"] or 0.0 for r in answers] for answers in problems.values()]
     binary = all(row["correct"] is not None for row in scored)
     voting = binary and any(row["answer"] is not None for row in scored)
     votes = [
-        stats.majority((r["answer"], r["correct"]) for r in answers if r["score"] is not None)
+        [(r["answer"], r["correct"]) for r in answers if r["score"] is not None]
         for answers in problems.values()
         if voting and any(r["score"] is not None for r in answers)
     ]
@@ -193,6 +206,11 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     cut = sum(bool(row["truncated"]) for row in answered)
     wall = busy_seconds((r["start_ns"], r["end_ns"]) for r in rows)
     tokens = [row["completion_tokens"] for row in answered if row["completion_tokens"] is not None]
+
+    def mean_of(figure: Callable[[Row], float | None]) -> Estimate | None:
+        by_problem = [[figure(row) for row in rows if row["status"] == "ok"] for rows in problems.values()]
+        return scores.mean_of_answers([[v for v in values if v is not None] for values in by_problem])
+
     return Group(
         point_id=first["point_id"],
         task=first["task"],
@@ -204,25 +222,27 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
         scored=len(scored),
         failed=len(rows) - len(answered),
         unscored=len(answered) - len(scored),
-        score=stats.clustered(means, len(scored)) if means else None,
-        of_all=stats.clustered(all_means, len(rows)),
-        pass_at=_pass_at(scores, epochs) if binary else {},
-        majority=stats.clustered(votes) if votes else None,
+        score=scores.mean_score(known) if known else None,
+        of_all=scores.mean_score(with_all),
+        pass_at=_of_k(scores.pass_at_k, known, range(1, epochs + 1)) if binary else {},
+        pass_hat=_of_k(scores.pass_hat_k, known, range(2, epochs + 1), len(scored)) if binary else {},
+        majority=scores.clustered([scores.majority(v) for v in votes]) if votes else None,
+        majority_at=_majority_at(votes),
         truncated=stats.proportion(cut, len(answered)) if answered else None,
         disagreements=sum((row["second_score"] >= 0.5) != (row["score"] >= 0.5) for row in looked),
         second_looked=len(looked),
         leaked=sum(bool(row["leaked"]) for row in answered),
         retried=sum((row["attempts"] or 0) > 1 for row in rows),
         token_sources=tuple(sorted({row["token_source"] for row in answered if row["token_source"]})),
-        prompt_tokens=_mean([r["prompt_tokens"] for r in answered]),
-        tokens=_mean(tokens),
-        reasoning_tokens=_mean([r["reasoning_tokens"] for r in answered]),
-        answer_tokens=_mean([_minus(r["completion_tokens"], r["reasoning_tokens"]) for r in answered]),
-        ttft_ms=_mean([r["ttft_ms"] for r in answered]),
-        ttfa_ms=_mean([r["ttfa_ms"] for r in answered]),
-        tpot_ms=_mean([r["tpot_ms"] for r in answered]),
-        latency_ms=_mean([r["latency_ms"] for r in answered]),
-        cost=_mean([_cost(r, prices) for r in answered]) if prices else None,
+        prompt_tokens=mean_of(lambda r: r["prompt_tokens"]),
+        tokens=mean_of(lambda r: r["completion_tokens"]),
+        reasoning_tokens=mean_of(lambda r: r["reasoning_tokens"]),
+        answer_tokens=mean_of(lambda r: _minus(r["completion_tokens"], r["reasoning_tokens"])),
+        ttft_ms=mean_of(lambda r: r["ttft_ms"]),
+        ttfa_ms=mean_of(lambda r: r["ttfa_ms"]),
+        tpot_ms=mean_of(lambda r: r["tpot_ms"]),
+        latency_ms=mean_of(lambda r: r["latency_ms"]),
+        cost=mean_of(lambda r: _cost(r, prices)) if prices else None,
         wall_seconds=wall,
         output_tps=sum(tokens) / wall if wall and tokens else None,
         failures=by_kind((r["error_kind"], r["error_message"]) for r in rows if r["status"] != "ok"),
@@ -230,19 +250,29 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     )
 
 
-def _pass_at(scores: list[list[float]], epochs: int) -> dict[int, ScoreEstimate]:
+def _of_k(
+    chance: Callable[[int, int, int], float | None],
+    known: list[list[float]],
+    sizes: range,
+    answers: int | None = None,
+) -> dict[int, ScoreEstimate]:
+    """pass@k or pass^k by k. `answers`: see `scores.clustered`; without it, which is careful, a problem counts
+    once."""
     found: dict[int, ScoreEstimate] = {}
-    for k in range(1, epochs + 1):
-        chances = [stats.pass_at_k(sum(v >= 1.0 for v in values), len(values), k) for values in scores]
-        present = [chance for chance in chances if chance is not None]
+    for k in sizes:
+        chances = [chance(sum(v >= 1.0 for v in values), len(values), k) for values in known]
+        present = [value for value in chances if value is not None]
         if present:
-            found[k] = stats.clustered(present, sum(map(len, scores)))
+            found[k] = scores.clustered(present, answers)
     return found
 
 
-def _mean(values: list[float | None]) -> Estimate | None:
-    present = [value for value in values if value is not None]
-    return stats.mean(present) if present else None
+def _majority_at(votes: list[list[tuple[str | None, bool]]]) -> dict[int, ScoreEstimate]:
+    most = max(map(len, votes), default=0)
+    if not 2 < most <= scores.MOST_VOTES:
+        return {}
+    chances = [scores.majority_at(answers) for answers in votes]
+    return {j: scores.clustered([of[j - 1] for of in chances if len(of) >= j]) for j in range(2, most)}
 
 
 def _cost(row: Row, prices: Prices) -> float | None:

@@ -1,17 +1,18 @@
-"""Comparison of two runs: differences with intervals and p-values, and conditions that differ."""
+"""Differences between two runs, with intervals and p-values."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from oss_eval.analysis import stats
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.stats import Difference, Estimate
+from oss_eval.analysis.stratified import score_difference
 
 LOWER, HIGHER = "lower", "higher"
 PERF_METRICS = (
@@ -54,32 +55,89 @@ class MetricDifference:
     better: str
     """`higher`, `lower`, or empty for a metric that is neither good nor bad."""
     paired: bool
+    """Whether the same problems were compared."""
     unit: str = ""
+    ratio: Difference | None = None
+    """B / A - 1, from which `difference` follows, for figures of load."""
+    p_adjusted: float | None = None
+    """Corrected for the number of scores compared (Holm); None for other figures."""
+
+    @property
+    def p(self) -> float | None:
+        """The p-value that counts."""
+        return self.difference.p if self.p_adjusted is None else self.p_adjusted
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, `different` or `can't tell`, for B, at the 5% level; `no interval` without one."""
-        if self.difference.p is None:
-            return "no interval"
-        if self.difference.p >= 1 - stats.CONFIDENCE or self.difference.value == 0:
+        if self.p is None:
+            return "can't tell" if self.paired else "no interval"
+        if self.p >= 1 - stats.CONFIDENCE or self.difference.value == 0:
             return "can't tell"
         if not self.better:
             return "different"
         return "better" if (self.difference.value > 0) == (self.better == HIGHER) else "worse"
 
 
-def sweeps(where: str, a: PointMetrics, b: PointMetrics) -> list[MetricDifference]:
-    """Figures of one point of two load sweeps, as independent samples (see `stats.between`)."""
+def adjusted(found: Sequence[MetricDifference]) -> list[MetricDifference]:
+    """The same with Holm's correction over all scores among them."""
+    family = [c for c in found if c.metric == "score" and c.difference.p is not None]
+    corrected = dict(zip(map(id, family), stats.holm([c.difference.p or 0.0 for c in family]), strict=True))
+    return [replace(c, p_adjusted=corrected.get(id(c))) for c in found]
+
+
+def sweeps(where: str, a: Sequence[PointMetrics], b: Sequence[PointMetrics]) -> list[MetricDifference]:
+    """Figures of a point of two load sweeps, each given once or, measured several times, by its repeats.
+
+    Of repeats: Welch's t over the logarithms of their figures. Of one run each: from the two intervals within the
+    run (`stats.ratio`), which hold as far as docs/statistics.md says. The success rate, which is a share of all
+    requests, by Newcombe's interval (`stats.between`).
+    """
     found = []
     for metric, stat, better in PERF_METRICS:
-        one, two = a.metric(metric, stat), b.metric(metric, stat)
-        if one is None or two is None or (stat == "p99" and (a.tail(metric)[1] or b.tail(metric)[1])):
+        ones, twos = ([m for p in side if (m := _told(p, metric, stat)) is not None] for side in (a, b))
+        if not ones or not twos:
             continue
-        difference = stats.between(_estimate(one), _estimate(two)) or _bare(one.value, two.value)
+        mean_a, mean_b = (sum(m.value for m in side) / len(side) for side in (ones, twos))
+        difference, relative = _bare(mean_a, mean_b), None
+        if metric == "success_rate":
+            difference = stats.between(_pooled(ones), _pooled(twos)) or difference
+        else:
+            relative = _relative([m.value for m in ones], [m.value for m in twos])
+            if relative is None and len(ones) == len(twos) == 1:
+                relative = stats.ratio(_estimate(ones[0]), _estimate(twos[0]))
+        if relative is not None and relative.low is not None and relative.high is not None:
+            ends = (relative.value * mean_a, relative.low * mean_a, relative.high * mean_a)
+            difference = Difference(*ends, relative.p, relative.pairs)
         found.append(
-            MetricDifference(where, metric, stat, one.value, two.value, difference, better, False, one.unit)
+            MetricDifference(
+                where, metric, stat, mean_a, mean_b, difference, better, False, ones[0].unit, relative
+            )
         )
     return found
+
+
+def _told(metrics: PointMetrics, metric: str, stat: str) -> Metric | None:
+    """A figure; None for a 99th percentile of too few values."""
+    return None if stat == "p99" and metrics.tail(metric)[1] else metrics.metric(metric, stat)
+
+
+def _relative(a: list[float], b: list[float]) -> Difference | None:
+    """B / A - 1 of geometric means, from repeats; None with fewer than two of each."""
+    if min(*a, *b) <= 0:
+        return None
+    found = stats.welch(np.log(a), np.log(b))
+    if found is None or found.low is None or found.high is None:
+        return None
+    value, low, high = (float(np.expm1(end)) for end in (found.value, found.low, found.high))
+    return Difference(value, low, high, found.p, 0)
+
+
+def _pooled(shares: list[Metric]) -> Estimate:
+    """The share of all requests of all repeats."""
+    if len(shares) == 1:
+        return _estimate(shares[0])
+    return stats.proportion(round(sum(m.value * m.n for m in shares)), sum(m.n for m in shares))
 
 
 def _estimate(metric: Metric) -> Estimate:
@@ -90,110 +148,68 @@ def _bare(a: float, b: float) -> Difference:
     return Difference(b - a, None, None, None, 0)
 
 
-def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> list[MetricDifference]:
-    """Figures of one task and effort in two benchmark runs, paired by problem (see `stats.paired`).
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A problem that one side mostly solves and the other does not: right answers and answers of both."""
+
+    subset: str
+    problem: str
+    """Its place in the benchmark, or its prompt."""
+    right_a: float
+    answers_a: int
+    right_b: float
+    answers_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkDifference:
+    """Two sides of one task and effort, over the problems that both have."""
+
+    differences: list[MetricDifference]
+    wins: int
+    """Problems on which B's mean score is higher."""
+    losses: int
+    ties: int
+    flips: list[Flip]
+
+
+def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> BenchmarkDifference:
+    """Figures of one task and effort in two benchmark runs, over the problems that both have.
 
     Tables of samples of one point each, with the columns of PAIRED. Problems are told by their place in the
-    benchmark; where that is not the same in both (not `same_order`), by their prompts.
+    benchmark; where that is not the same in both (not `same_order`), by their prompts. Scores: see
+    `score_difference`; other figures: Student's t over the problems' differences.
     """
-    found = []
+    found, wins, losses, flips = [], 0, 0, []
+    ties = 0
     for column, better in PAIRED:
         one, two = _by_problem(a, column, same_order), _by_problem(b, column, same_order)
         common = [key for key in one if key in two]
         if not common:
             continue
         before, after = [one[key] for key in common], [two[key] for key in common]
-        shares = column == "truncated" or (
-            column == "score" and 0 <= min(*before, *after, 0) <= max(*before, *after) <= 1
-        )
-        difference = stats.paired(
-            [y - x for x, y in zip(before, after, strict=True)], 1.0 if shares else float("inf")
-        )
+        means = [(sum(x) / len(x), sum(y) / len(y)) for x, y in zip(before, after, strict=True)]
+        if column == "score":
+            difference = score_difference(before, after)
+            wins, losses = sum(y > x for x, y in means), sum(y < x for x, y in means)
+            ties = len(means) - wins - losses
+            flips = [
+                Flip(*key, sum(one[key]), len(one[key]), sum(two[key]), len(two[key]))
+                for key, (x, y) in zip(common, means, strict=True)
+                if (x >= 0.5) != (y >= 0.5)
+            ]
+        else:
+            difference = stats.paired([y - x for x, y in means], 1.0 if column == "truncated" else float("inf"))
         unit = "ms" if column.endswith("_ms") else "tokens" if column.endswith("tokens") else ""
-        mean_a, mean_b = sum(before) / len(before), sum(after) / len(after)
+        mean_a, mean_b = (sum(side) / len(means) for side in zip(*means, strict=True))
         found.append(MetricDifference(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
-    return found
+    return BenchmarkDifference(found, wins, losses, ties, flips)
 
 
-def _by_problem(samples: pa.Table, column: str, by_place: bool) -> dict[tuple[str, str], float]:
+def _by_problem(samples: pa.Table, column: str, by_place: bool) -> dict[tuple[str, str], list[float]]:
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     name = "sample_id" if by_place else "prompt"
     for row in samples.select(["subset", name, column]).to_pylist():
         if row[column] is not None:
             values[row["subset"], row[name]].append(float(row[column]))
-    return {key: sum(found) / len(found) for key, found in values.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A condition in which two runs differ."""
-
-    kind: str
-    """`host`, `workload` or `instrument`."""
-    name: str
-    a: str
-    b: str
-
-
-_HOST = ("host", "cpu", "cores", "system", "python")
-_WORKLOAD = (
-    "max_tokens",
-    "min_tokens",
-    "temperature",
-    "top_p",
-    "stream",
-    "dataset",
-    "prompt",
-    "min_prompt_length",
-    "max_prompt_length",
-    "prefix_length",
-    "extra_args",
-    "effort_style",
-    "split_think",
-)
-_BENCH = (
-    "samples_hash",
-    "repeats",
-    "limit",
-    "prompt",
-    "system_prompt",
-    "scorer",
-    "max_tokens",
-    "temperature",
-    "top_p",
-)
-
-
-def mismatches(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
-    """Conditions that differ between two manifests, apart from model and endpoint."""
-    found: list[Mismatch] = []
-
-    def look(kind: str, name: str, one: Any, two: Any) -> None:
-        if one != two:
-            found.append(Mismatch(kind, name, _said(one), _said(two)))
-
-    for name in _HOST:
-        look("host", name, *(m.get("environment", {}).get(name) for m in (a, b)))
-    packages = [m.get("environment", {}).get("packages", {}) for m in (a, b)]
-    look("instrument", "oss-eval", *(found.get("oss-eval") for found in packages))
-    look("instrument", "clock", *(m.get("clock_source") for m in (a, b)))
-    look("instrument", "workers", *(sorted({p.get("workers") or 0 for p in m.get("points", [])}) for m in (a, b)))
-    look("instrument", "simulated", *(bool((m.get("endpoint") or {}).get("simulated")) for m in (a, b)))
-    if "tasks" in a and "tasks" in b:
-        for task in [name for name in a["tasks"] if name in b["tasks"]]:
-            for name in _BENCH:
-                look("workload", f"{task} {name}", a["tasks"][task].get(name), b["tasks"][task].get(name))
-        look("workload", "in flight", *((m.get("parallel") or {}).get("asked") for m in (a, b)))
-    else:
-        tasks = [m.get("task") or {} for m in (a, b)]
-        for name in _WORKLOAD:
-            look("workload", name, *(task.get(name) for task in tasks))
-    return found
-
-
-def _said(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(map(str, value))
-    return str(value)[:80]
+    return values

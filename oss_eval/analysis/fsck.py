@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -42,6 +43,9 @@ OURS_ONLY = ("true_", "cpu_us_per_token", "missing")
 """Prefixes of metrics that a calibration adds to its summary from the server's log."""
 LATER_METRICS = {"reasoning_ms", "reasoning_tps", "chunk_gap_ms", "chunks_uncounted"}
 """Metrics that runs of older versions lack."""
+LATER_STATS = re.compile(r"on_these|pass\^\d+|maj@\d+")
+"""Statistics of scores that runs of 0.2 and before lack."""
+COLUMNS = ("", " ci_low", " ci_high", " n")
 LISTED = 5
 """Number of examples shown for one kind of problem."""
 
@@ -258,14 +262,19 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         return
     differing = []
     metrics = {key[2] for key in stored}
+    older = _by_older_formulas(manifest)
+    if older:
+        yield Problem(
+            NOTE, "summary.parquet", f"its intervals are by the formulas of {older}: they are not looked at"
+        )
     for key, values in again.items():
-        if key[2] in LATER_METRICS - metrics:
+        if key[2] in LATER_METRICS - metrics or (older and key not in stored and LATER_STATS.fullmatch(key[3])):
             continue
         if key not in stored:
             differing.append(f"{_named(key)} is missing (computed: {values[0]:.6g})")
             continue
-        for name, one, two in zip(("", " ci_low", " ci_high", " n"), stored[key], values, strict=True):
-            if not _same(one, two):
+        for name, one, two in zip(COLUMNS, stored[key], values, strict=True):
+            if not _same(one, two) and not (older and name in COLUMNS[1:3]):
                 differing.append(f"{_named(key)}{name} is {_text(one)}, computed {_text(two)}")
     differing += [
         f"{_named(key)} can't be computed from the rows"
@@ -276,6 +285,12 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(BAD, "summary.parquet", text)
     if len(differing) > 4 * LISTED:
         yield Problem(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
+
+
+def _by_older_formulas(manifest: dict[str, Any]) -> str | None:
+    """The version of a run whose intervals have older formulas: 0.2 and before."""
+    version = str(manifest.get("environment", {}).get("packages", {}).get("oss-eval", ""))
+    return version if re.match(r"0\.[012]\b", version) else None
 
 
 Key = tuple[str, str | None, str, str]

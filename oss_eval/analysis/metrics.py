@@ -18,15 +18,18 @@ from oss_eval.analysis.energy import gpu_figures
 from oss_eval.analysis.latency import durations, earliest_ttft, gaps, optional, reasoning_rate, token_gaps
 from oss_eval.analysis.request_rows import (
     NS_PER_MS,
+    Floats,
     asked_once,
     floats,
     measured_seconds,
     succeeded,
     windows,
 )
+from oss_eval.analysis.run_interval import enough_for_rate, mean_of_run, percentile_of_run, rate_of_run
 from oss_eval.analysis.server_view import server_figures
 from oss_eval.analysis.steady_state import SLICES, absolute_events, event_weights, plateau_span
 
+PERCENTILES = (50, 90, 95, 99)
 ROWS_AT_ONCE = 128
 """Requests whose events are in memory at the same time: arrays of this size are returned to the system when
 freed."""
@@ -106,8 +109,8 @@ def point_metrics(
     `hourly_price`: of all GPUs together. `gpu`: the run's `gpu_telemetry`.
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
-    good = succeeded(measured)
-    figures = _Figures()
+    good = succeeded(measured).sort_by("start_ns")
+    figures = _Figures(pc.max(measured["parallel"]).as_py() or 1)
     _count_requests(figures, measured, good)
     found, earliest = durations(good), earliest_ttft(good)
     if earliest is not None:
@@ -115,12 +118,10 @@ def point_metrics(
         bounded = len(good) - good["first_token_low_ns"].null_count
         figures.put("ttft_bounded", "value", float(bounded), len(earliest), "")
     for name, values in found.items():
-        distribution = stats.Distribution()
-        distribution.add(values)
-        figures.put_distribution(name + "_ms", distribution)
+        figures.put_requests(name + "_ms", values)
     rates = reasoning_rate(good)
     if len(rates):
-        figures.put("reasoning_tps", "mean", stats.mean(rates), len(rates), "tokens/s")
+        figures.put("reasoning_tps", "mean", mean_of_run(rates, figures.parallel), len(rates), "tokens/s")
     _count_tokens(figures, measured, good, hourly_price)
     _measure_events(figures, measured, good, events if events is not None else [requests])
     _describe_answers(figures, good)
@@ -141,7 +142,8 @@ def point_metrics(
 class _Figures:
     """Figures by (metric, stat), while they are computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, parallel: int) -> None:
+        self.parallel = parallel
         self.by_stat: dict[tuple[str, str], Metric] = {}
 
     def put(self, metric: str, stat: str, estimate: stats.Estimate | float | None, n: int, unit: str) -> None:
@@ -152,11 +154,20 @@ class _Figures:
             estimate = stats.Estimate(estimate, None, None)
         self.by_stat[metric, stat] = Metric(metric, stat, estimate.value, estimate.low, estimate.high, n, unit)
 
-    def put_distribution(self, metric: str, values: stats.Distribution, unit: str = "ms") -> None:
-        """Add mean, percentiles and maximum."""
+    def put_requests(self, metric: str, values: Floats) -> None:
+        """Add mean, percentiles and maximum of durations of requests in order of start, with intervals."""
+        if len(values):
+            self.put(metric, "mean", mean_of_run(values, self.parallel), len(values), "ms")
+            for q in PERCENTILES:
+                self.put(metric, f"p{q}", percentile_of_run(values, q, self.parallel), len(values), "ms")
+            self.put(metric, "max", float(values.max()), len(values), "ms")
+
+    def put_events(self, metric: str, values: stats.Distribution, unit: str = "ms") -> None:
+        """The same of events, without intervals: events of a request, and of requests in the same batch of the
+        server, are far from independent."""
         if values.n:
             self.put(metric, "mean", values.mean(), values.n, unit)
-            for q in (50, 90, 95, 99):
+            for q in PERCENTILES:
                 self.put(metric, f"p{q}", values.percentile(q), values.n, unit)
             self.put(metric, "max", values.max, values.n, unit)
 
@@ -178,12 +189,14 @@ def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table, hourly_
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"):
         values = floats(good[name])
         if len(values):
-            figures.put(name, "mean", stats.mean(values), len(values), "tokens")
+            figures.put(name, "mean", mean_of_run(values, figures.parallel), len(values), "tokens")
             figures.put(name, "total", float(values.sum()), len(values), "tokens")
     duration = measured_seconds(measured)
     if duration:
         figures.put("duration", "value", duration, measured.num_rows, "s")
-        figures.put("rps", "value", good.num_rows / duration, good.num_rows, "1/s")
+        rate = good.num_rows / duration
+        slices = _spread(measured, good) if enough_for_rate(good.num_rows, figures.parallel) else None
+        figures.put("rps", "value", _rate(rate, slices, duration), good.num_rows, "1/s")
         tokens = floats(good["completion_tokens"])
         if len(tokens):
             rate = float(tokens.sum()) / duration
@@ -203,7 +216,7 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
     )
     span = plateau_span(measured)
     pooled, between, sizes = stats.Distribution(), stats.Distribution(), stats.Distribution()
-    counts = np.zeros(SLICES)
+    counts, over_all = np.zeros(SLICES), np.zeros(SLICES)
     several = len(streamed) and per_event > 1
     for table in events:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
@@ -213,18 +226,24 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
             if several:
                 between.add(gaps(rows["event_ns"]))
                 sizes.add(pc.list_flatten(rows["event_tokens"]).to_numpy().astype(np.float64))
+            times, tokens = absolute_events(rows), event_weights(rows)
             if span:
-                times, tokens = absolute_events(rows), event_weights(rows)
                 counts += np.histogram(times, bins=SLICES, range=span, weights=tokens)[0]
-    figures.put_distribution("itl_ms", pooled)
+            if (slices := _sliced(measured, times, tokens)) is not None:
+                over_all += slices
+    figures.put_events("itl_ms", pooled)
     if sizes.n:
-        figures.put_distribution("chunk_gap_ms", between)
-        figures.put_distribution("tokens_per_chunk", sizes, "tokens")
+        figures.put_events("chunk_gap_ms", between)
+        figures.put_events("tokens_per_chunk", sizes, "tokens")
+    rate = figures.by_stat.get(("output_tps", "value"))
+    enough = enough_for_rate(good.num_rows, figures.parallel)
+    if rate is not None and over_all.any() and enough:
+        estimate = _rate(rate.value, over_all, measured_seconds(measured) or 0.0)
+        figures.put("output_tps", "value", estimate, rate.n, rate.unit)
     if span and per_event:
-        # Slices are nearly independent where single tokens are not (batch means: Law, Simulation Modeling and
-        # Analysis, section 9.5.3).
-        rates = counts / ((span[1] - span[0]) / 1e9 / SLICES)
-        figures.put("plateau_output_tps", "value", stats.mean(rates), good.num_rows, "tokens/s")
+        estimate = rate_of_run(counts, (span[1] - span[0]) / 1e9)
+        estimate = estimate if enough else stats.Estimate(estimate.value, None, None)
+        figures.put("plateau_output_tps", "value", estimate, good.num_rows, "tokens/s")
     n_events = int(pc.sum(good["n_events"]).as_py() or 0)
     if n_events:
         if per_event:
@@ -232,6 +251,35 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
             unknown = int(np.isnan(optional(streamed, "first_event_tokens")).sum())
             figures.put("chunks_uncounted", "value", unknown / len(streamed), len(streamed), "")
         figures.put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
+
+
+def _sliced(measured: pa.Table, times: Any, weights: Floats) -> Floats | None:
+    """Amounts in SLICES equal parts of the measured time; None of a point that several sessions measured."""
+    spans = windows(measured)
+    if len(spans) != 1:
+        return None
+    return np.histogram(times, bins=SLICES, range=(spans[0].start_ns, spans[0].end_ns), weights=weights)[0]
+
+
+def _spread(measured: pa.Table, good: pa.Table) -> Floats | None:
+    """Requests in these parts, each spread evenly from its start to its end."""
+    spans = windows(measured)
+    if len(spans) != 1:
+        return None
+    zero, end = spans[0].start_ns, spans[0].end_ns
+    starts, ends = ((good[name].to_numpy() - zero).astype(np.float64) for name in ("start_ns", "end_ns"))
+    edges = np.linspace(0, end - zero, SLICES + 1)
+    done = [np.clip((edge - starts) / np.maximum(ends - starts, 1), 0, 1).sum() for edge in edges]
+    return np.diff(done)
+
+
+def _rate(value: float, slices: Floats | None, seconds: float) -> stats.Estimate:
+    """A rate with the relative interval that slices of its amount have: they may count more exactly than it."""
+    if slices is None or not slices.any() or not seconds:
+        return stats.Estimate(value, None, None)
+    found = rate_of_run(slices, seconds)
+    low, high = ((end or 0.0) / found.value * value for end in (found.low, found.high))
+    return stats.Estimate(value, low, high)
 
 
 def _describe_answers(figures: _Figures, good: pa.Table) -> None:
@@ -249,8 +297,8 @@ def _measure_client(figures: _Figures, measured: pa.Table) -> None:
     lag = floats(measured["client_lag_max_ns"]) / NS_PER_MS
     if len(lag):
         median = floats(measured["client_lag_p50_ns"]) / NS_PER_MS
-        figures.put("client_lag_ms", "p50", stats.percentile(median, 50), len(lag), "ms")
-        figures.put("client_lag_ms", "p99", stats.percentile(lag, 99), len(lag), "ms")
+        figures.put("client_lag_ms", "p50", float(np.percentile(median, 50)), len(lag), "ms")
+        figures.put("client_lag_ms", "p99", float(np.percentile(lag, 99)), len(lag), "ms")
         figures.put("client_lag_ms", "max", float(lag.max()), len(lag), "ms")
 
 

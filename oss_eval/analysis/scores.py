@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oss_eval.analysis.score_interval import score_intervals
-from oss_eval.analysis.stats import Z, student, wilson
+from oss_eval.analysis.stats import Estimate, Z, student, wilson
 
 
 class ScoreEstimate(NamedTuple):
@@ -81,6 +81,24 @@ def clustered(means: ArrayLike, answers: int | None = None) -> ScoreEstimate:
     effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
     low, high = wilson(value, effective * (Z / quantile) ** 2)
     return ScoreEstimate(value, se, low, high, groups)
+
+
+def mean_of_answers(values: Sequence[Sequence[float]]) -> Estimate | None:
+    """Mean over all answers of a figure such as tokens, from those of each problem; None without any.
+
+    Student's t with a standard error clustered by problem (Miller 2024, section 2.2, with the G / (G - 1) of
+    `clustered`): sqrt(G / (G - 1) * sum over problems of (sum of its deviations from the mean)^2) / n.
+    """
+    some = [np.asarray(of, dtype=np.float64) for of in values if len(of)]
+    if not some:
+        return None
+    n, problems = sum(map(len, some)), len(some)
+    value = float(sum(of.sum() for of in some) / n)
+    if problems < 2:
+        return Estimate(value, None, None)
+    apart = sum(float((of - value).sum()) ** 2 for of in some)
+    half = student(problems - 1) * float(np.sqrt(problems / (problems - 1) * apart)) / n
+    return Estimate(value, value - half, value + half)
 
 
 def pass_at_k(right: int, answers: int, k: int) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from oss_eval.analysis.stats import Z
+from oss_eval.analysis.stats import Difference, Z, paired
 
 Floats = NDArray[np.float64]
 
@@ -92,3 +93,30 @@ def _bound(data: Strata, end: float, z: float) -> float:
         else:
             outside = middle
     return (inside + outside) / 2
+
+
+Scores = Sequence[Sequence[float]]
+"""Of each problem, the scores of its answers (at least one)."""
+
+
+def score_difference(a: Scores, b: Scores) -> Difference:
+    """B's score minus A's over the same problems (at least one), in the same order.
+
+    Right and wrong answers: the stratified score test, on these problems. On problems like these: Student's t over
+    the problems' differences, and never narrower than the first. Other scores have the latter for both.
+    """
+    means = [[sum(values) / len(values) for values in side] for side in (a, b)]
+    shares = all(0 <= value <= 1 for side in means for value in side)
+    apart = [round(two - one, 12) for one, two in zip(*means, strict=True)]  # 2/3 - 1/3 and 1/3 - 2/3 are equal
+    like = paired(apart, 1.0 if shares else float("inf"))
+    if any(value not in (0, 1) for side in (a, b) for values in side for value in values):
+        return like._replace(like_low=like.low, like_high=like.high)
+    data = strata(*(f for side in (a, b) for f in ([sum(v) for v in side], [len(v) for v in side])))
+    low, high = interval(data)
+    found = Difference(like.value, low, high, p_value(data), like.pairs)
+    if like.pairs < 2:
+        return found
+    return found._replace(
+        like_low=min(low, low if like.low is None else like.low),
+        like_high=max(high, high if like.high is None else like.high),
+    )

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from oss_eval.analysis.advice import advise_scores
 from oss_eval.analysis.bench_summary import OVERALL, Group, comparisons, groups
-from oss_eval.analysis.stats import Estimate, ScoreEstimate
+from oss_eval.analysis.scores import ScoreEstimate
+from oss_eval.analysis.stats import Estimate
 from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
@@ -370,7 +371,8 @@ def _document(group: Group) -> dict[str, Any]:
         original = getattr(group, name)
         if isinstance(original, ScoreEstimate | Estimate):
             values[name] = original._asdict()
-    values["pass_at"] = {str(k): score._asdict() for k, score in group.pass_at.items()}
+    for name in ("pass_at", "pass_hat", "majority_at"):
+        values[name] = {str(k): score._asdict() for k, score in getattr(group, name).items()}
     values["failures"] = {k: {"count": n, "example": text} for k, (n, text) in group.failures.items()}
     return values
 

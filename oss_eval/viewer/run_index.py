@@ -20,6 +20,7 @@ import pyarrow as pa
 from oss_eval.analysis import bench_summary
 from oss_eval.analysis import perf_summary as perf_runs
 from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.point_name import effort_rank, point_title
 from oss_eval.errors import OssEvalError, StoreError, UsageError
 from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.model_name import short_model_name
@@ -36,7 +37,6 @@ from oss_eval.system.text import as_utf8
 
 T = TypeVar("T")
 LOOK_AGAIN_SECONDS = 1.0
-RANKS = {None: -1, "none": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "xhigh": 5, "max": 6}
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,6 @@ class PointView:
 def mean_score(metrics: PointMetrics) -> Metric | None:
     """avg@k among a point's metrics, for any k."""
     return next((m for (n, stat), m in metrics.figures.items() if n == "score" and stat.startswith("avg@")), None)
-
-
-def point_title(task: str | None, effort: str | None, parallel: int | None, workers: int | None = None) -> str:
-    """The title of a point: a benchmark's by task and effort, a sweep's by effort and concurrency."""
-    if parallel is None:
-        return " ".join(filter(None, (task, effort)))
-    return " ".join(filter(None, (effort, f"w{workers}" if workers else None, f"c{parallel}")))
-
-
-def effort_rank(effort: str | None) -> tuple[int, str]:
-    """Position of an effort; unknown ones last."""
-    return RANKS.get(effort, 9), effort or ""
 
 
 def shown_name(path: Path, whole: bool = False) -> str:

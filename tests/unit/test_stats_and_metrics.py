@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
-from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from oss_eval.analysis import stats
@@ -28,40 +27,6 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200)
 MS = 1_000_000
 
 
-@given(VALUES)
-def test_mean_interval(values: list[float]) -> None:
-    found = stats.mean(values)
-    theirs = reference.ttest_1samp(values, 0).confidence_interval(0.95) if np.ptp(values) else (found.value,) * 2
-    assert found.value == pytest.approx(fmean(values), abs=1e-6)
-    assert (found.low, found.high) == pytest.approx(tuple(theirs), rel=1e-6, abs=1e-6)
-
-
-def test_a_single_value_has_no_interval() -> None:
-    assert stats.mean([3.0]) == (3.0, None, None)
-    assert stats.percentile([3.0], 50) == (3.0, None, None)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 400), st.sampled_from([50, 90, 95, 99]))
-def test_percentile_interval(n: int, q: int) -> None:
-    values = [random.Random(n).lognormvariate(0, 1) for _ in range(n)]
-    found = stats.percentile(values, q)
-    theirs = reference.quantile_test(values, q=0, p=q / 100).confidence_interval(0.95)
-    assert found.value == np.percentile(values, q)
-    assert found.low == (None if math.isnan(theirs.low) else theirs.low)
-    assert found.high == (None if math.isnan(theirs.high) else theirs.high)
-
-
-def test_percentile_interval_covers_the_truth() -> None:
-    rng = np.random.default_rng(7)
-    truth = reference.norm.ppf(0.9)
-    covered = 0
-    for _ in range(1000):
-        found = stats.percentile(rng.standard_normal(100), 90)
-        covered += found.low <= truth <= found.high
-    assert 0.95 <= covered / 1000 <= 0.99
-
-
 @given(st.integers(1, 300), st.data())
 def test_proportion(total: int, data: st.DataObject) -> None:
     good = data.draw(st.integers(0, total))
@@ -71,11 +36,41 @@ def test_proportion(total: int, data: st.DataObject) -> None:
     assert (found.low == 0, found.high == 1) == (good == 0, good == total)
 
 
-@given(st.integers(1, 10_000_000), st.sampled_from([0.5, 0.9, 0.95, 0.99]) | st.floats(0.001, 0.999))
-def test_quantiles(n: int, p: float) -> None:
+@given(st.integers(1, 10_000_000))
+def test_quantiles(n: int) -> None:
     assert stats.student(n) == pytest.approx(reference.t.ppf(0.975, n), rel=1e-9)
-    for q in (0.025, 0.975):
-        assert stats._binomial_quantile(q, n, p) == reference.binom.ppf(q, n, p)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm(p_values: list[float]) -> None:
+    assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_welch() -> None:
+    rng = np.random.default_rng(3)
+    for n, m in ((5, 5), (3, 8), (80, 120)):
+        a, b = rng.normal(10, 2, n), rng.normal(10.5, 3, m)
+        found = stats.welch(a, b)
+        theirs = reference.ttest_ind(b, a, equal_var=False)
+        interval = theirs.confidence_interval(0.95)
+        assert found is not None
+        assert (found.value, found.low, found.high, found.p) == pytest.approx(
+            (b.mean() - a.mean(), interval.low, interval.high, theirs.pvalue)
+        )
+    assert stats.welch([1.0], [2.0, 3.0]) is None
+    assert stats.welch([1.0, 1.0], [2.0, 2.0]) is None
+
+
+@settings(deadline=None)
+@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.01, 0.5), st.floats(0.01, 0.5))
+def test_a_ratio_is_the_same_from_both_sides(a: float, b: float, spread_a: float, spread_b: float) -> None:
+    one, two = (stats.Estimate(v, v * (1 - s), v * (1 + s)) for v, s in ((a, spread_a), (b, spread_b)))
+    found, turned = stats.ratio(one, two), stats.ratio(two, one)
+    assert found is not None
+    assert turned is not None
+    assert 1 + found.value == pytest.approx(b / a)
+    assert 1 + found.low == pytest.approx(1 / (1 + turned.high))
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
 def row(start: int, events: list[int], tokens: int | None = None, **changes: object) -> RequestRecord:
@@ -190,7 +185,7 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not binned._kept
     assert (binned.n, binned.max) == (exact.n, exact.max)
     assert binned.mean() == pytest.approx(exact.mean(), rel=1e-9)
-    assert binned.percentile(0.1).value == 0.0
+    assert binned.percentile(0.1) == 0.0
     for q in (1, 50, 90, 99, 99.9):
         assert binned.percentile(q) == pytest.approx(exact.percentile(q), rel=1e-4)
 
@@ -238,35 +233,10 @@ def test_a_difference_of_shares_has_newcombes_interval(a: int, n: int, b: int, m
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
 
 
-def test_a_difference_of_means_is_close_to_welchs() -> None:
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        a, b = rng.normal(10, 2, 80), rng.normal(10.5, 3, 120)
-        found = stats.between(stats.mean(a), stats.mean(b))
-        assert found is not None
-        theirs = reference.ttest_ind(b, a, equal_var=False)
-        interval = theirs.confidence_interval(0.95)
-        assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.03)
-        assert found.p == pytest.approx(theirs.pvalue, abs=0.02)
-        assert found.p is not None
-        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)  # type: ignore[operator]
-
-
-def test_a_difference_of_percentiles_covers_the_truth() -> None:
-    rng = np.random.default_rng(11)
-    covered = 0
-    for _ in range(1000):
-        a, b = rng.lognormal(0, 1, 200), rng.lognormal(0.2, 1, 200)
-        found = stats.between(stats.percentile(a, 50), stats.percentile(b, 50))
-        assert found is not None
-        covered += found.low <= math.exp(0.2) - 1 <= found.high  # type: ignore[operator]
-    assert 0.94 <= covered / 1000 <= 0.985
-
-
 def test_no_difference_without_intervals() -> None:
     assert stats.between(stats.Estimate(1, None, None), stats.Estimate(2, 1, 3)) is None
     same = stats.Estimate(2.0, 2.0, 2.0)
-    assert stats.between(same, same) == (0.0, 0.0, 0.0, 1.0, 0)
+    assert stats.between(same, same)[:5] == (0.0, 0.0, 0.0, 1.0, 0)  # type: ignore[index]
 
 
 def test_goodput_counts_what_met_every_limit_over_everything_asked() -> None:

@@ -20,9 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oss_eval.analysis.compare import benchmarks, mismatches, sweeps
-from oss_eval.analysis.fsck import LATER_METRICS
+from oss_eval.analysis.compare import benchmarks, sweeps
+from oss_eval.analysis.conditions import mismatches
+from oss_eval.analysis.fsck import LATER_METRICS, LATER_STATS
 from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.point_name import effort_rank
+from oss_eval.analysis.stratified import interval, p_value, strata
 from oss_eval.errors import UsageError
 from oss_eval.results.reader import LATER, read_samples
 from oss_eval.viewer import figures, markdown, timeline
@@ -33,7 +36,7 @@ from oss_eval.viewer.page import Cell, Figure, Page, esc, script_json, table
 from oss_eval.viewer.pages import about, compare, perf, problem_grid, requests, samples, scores, slo
 from oss_eval.viewer.published_scores import published
 from oss_eval.viewer.query import LONGEST, MOST_RUNS, PAGES, Query
-from oss_eval.viewer.run_index import RunIndex, StoredRun, effort_rank
+from oss_eval.viewer.run_index import RunIndex, StoredRun
 from oss_eval.viewer.updates import draw
 from tests.helpers.commands import ROOT
 from tests.helpers.viewer_helpers import EXAMPLES, named, t
@@ -150,7 +153,11 @@ def test_a_missing_summary_is_computed(folder: Path) -> None:
         computed = {key: value.figures for key, value in RunIndex([run]).runs()[0].summary.items()}
         assert computed.keys() == stored.keys()
         for key, figures_ in stored.items():
-            new = {name for name in computed[key].keys() - figures_.keys() if name[0] not in LATER_METRICS}
+            new = {
+                name
+                for name in computed[key].keys() - figures_.keys()
+                if name[0] not in LATER_METRICS and not LATER_STATS.fullmatch(name[1])
+            }
             assert figures_.keys() <= computed[key].keys()
             assert not new
             for name, metric in figures_.items():
@@ -238,8 +245,8 @@ def test_problems_in_another_order_are_paired_by_their_prompts(library: RunIndex
     ids = rows["sample_id"].to_pylist()
     turned = pa.array([str(13 - int(name)) for name in ids]).cast(rows.schema.field("sample_id").type)
     other = rows.set_column(columns.index("sample_id"), rows.schema.field("sample_id"), turned)
-    assert benchmarks("x", rows, other, same_order=True)[0].difference.low != 0
-    assert {c.difference.value for c in benchmarks("x", rows, other, same_order=False)} == {0.0}
+    assert benchmarks("x", rows, other, same_order=True).differences[0].difference.low != 0
+    assert {c.difference.value for c in benchmarks("x", rows, other, same_order=False).differences} == {0.0}
 
 
 def test_the_token_rate_adds_up_to_the_tokens(library: RunIndex) -> None:
@@ -561,8 +568,8 @@ def metrics(value: float, half: float | None, name: str = "latency_ms", stat: st
     ],
 )
 def test_verdicts(a: tuple[float, float], b: tuple[float, float], name: str, stat: str, verdict: str) -> None:
-    [found] = sweeps("c1", metrics(*a, name, stat), metrics(*b, name, stat))
-    assert (found.verdict, found.difference.value) == (verdict, b[0] - a[0])
+    [found] = sweeps("c1", [metrics(*a, name, stat)], [metrics(*b, name, stat)])
+    assert (found.verdict, found.difference.value) == (verdict, pytest.approx(b[0] - a[0]))
 
 
 def test_benchmarks_are_compared_problem_by_problem(library: RunIndex) -> None:
@@ -578,19 +585,24 @@ def test_benchmarks_are_compared_problem_by_problem(library: RunIndex) -> None:
     difference = (means[1] - means[0]).dropna()
     assert found.difference.value == pytest.approx(difference.mean())
     assert found.difference.pairs == len(difference)
-    half = 2.2009851600916384 * difference.std(ddof=1) / np.sqrt(len(difference))  # t of 11 degrees of freedom
     assert len(difference) == 12
-    assert (found.difference.low, found.difference.high) == pytest.approx(
-        (difference.mean() - half, difference.mean() + half)
-    )
+    right = [
+        frame[frame.reasoning_effort == "medium"].groupby("sample_id", observed=True).score.sum()
+        for frame in frames
+    ]
+    data = strata(*(side for r in right for side in ([r[str(p)] for p in range(1, 13)], 3)))
+    assert (found.difference.low, found.difference.high) == pytest.approx(interval(data))
+    assert found.difference.p == pytest.approx(p_value(data))
 
 
 def test_only_common_problems_are_compared(library: RunIndex) -> None:
     run = library.find(named("demo-a"))
     assert run is not None
     rows = run.samples(["subset", "sample_id", "score", "truncated", "completion_tokens", "ttft_ms", "latency_ms"])
-    assert benchmarks("x", rows, rows.slice(0, 0)) == []
-    same = benchmarks("x", rows, rows)
+    assert benchmarks("x", rows, rows.slice(0, 0)).differences == []
+    found = benchmarks("x", rows, rows)
+    assert (found.wins, found.losses, found.ties, found.flips) == (0, 0, 12, [])
+    same = found.differences
     assert {c.verdict for c in same} == {"can't tell"}
 
 

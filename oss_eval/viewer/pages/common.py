@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from oss_eval.analysis.point_name import effort_rank
 from oss_eval.viewer import figures
 from oss_eval.viewer.page import Page, anchor, badge, esc
 from oss_eval.viewer.query import Query
-from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun, effort_rank
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun
 
 Words = Callable[[str], str]
 """A text in the page's language."""

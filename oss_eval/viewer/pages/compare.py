@@ -7,7 +7,9 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.analysis.compare import PAIRED, MetricDifference, benchmarks, mismatches, sweeps
+from oss_eval.analysis.compare import PAIRED, MetricDifference, adjusted, benchmarks, sweeps
+from oss_eval.analysis.conditions import mismatches
+from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.stats import Difference
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter
@@ -73,6 +75,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
         )
         problems(page, chosen, t)
         return page
+    found = list(zip((run for run, _ in found), adjusted([c for _, c in found]), strict=True))
     _verdict(page, found, t)
     wanted = query.get("verdict")
     shown = [pair for pair in found if _wanted(pair[1], wanted)]
@@ -91,9 +94,10 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     page.table(head, [_row(run, c, len(others) > 1, t) for run, c in shown], name="compare")
     page.say(
         t(
-            "Difference: B − A with its 95% interval. Benchmarks are compared problem by problem (paired t "
-            "interval, sign-flip permutation test), load sweeps as independent samples (MOVER). p-values are not "
-            "corrected for their number: of 20 rows without any difference, one falls below 0.05."
+            "Difference: B − A with its 95% interval. Scores are compared on the same problems (stratified score "
+            "test; p-values corrected for their number, Holm), other figures of benchmarks by Student's t over "
+            "problems, load sweeps by the ratio of two figures, from their intervals within each run. p-values of "
+            "other figures than scores are not corrected: of 20 rows without any difference, one falls below 0.05."
         )
     )
     metrics = list(dict.fromkeys((c.metric, c.stat) for _, c in found if c.difference.low is not None))
@@ -120,12 +124,15 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
             if two is not None:
                 parts = [_of_point(rows, v) for rows, v in zip(tables, (one, two), strict=True)]
                 hashes = [run.manifest["tasks"].get(one.task, {}).get("samples_hash") for run in (a, b)]
-                found += benchmarks(one.title, parts[0], parts[1], same_order=hashes[0] == hashes[1])
+                same_order = hashes[0] == hashes[1]
+                found += benchmarks(one.title, parts[0], parts[1], same_order).differences
         return found
+    # Computed, as older runs have stored other intervals.
+    of_a, of_b = ({p.point_id: p.metrics for p in load_run(run.path, damaged=[]).points} for run in (a, b))
     for one in a.points:
         two = _counterpart(one, a, b)
-        if two is not None:
-            found += sweeps(one.title, one.metrics, two.metrics)
+        if two is not None and one.point_id in of_a and two.point_id in of_b:
+            found += sweeps(one.title, [of_a[one.point_id]], [of_b[two.point_id]])
     return found
 
 
@@ -202,7 +209,7 @@ def _name(metric: str, stat: str, t: Words) -> str:
 
 def _row(run: StoredRun, c: MetricDifference, several: bool, t: Words) -> list[Cell]:
     relative = 100 * c.difference.value / abs(c.a) if c.a else None
-    p = c.difference.p
+    p = c.p
     shown = Cell("–", None, True) if p is None else Cell("&lt; 0.001" if p < 0.001 else f"{p:.3f}", p, True)
     word = f"{SIGNS[c.verdict]} {t(c.verdict)}"
     return [

@@ -9,6 +9,7 @@ from typing import Any
 from oss_eval.analysis.advice import advise_scores
 from oss_eval.analysis.bench_summary import OVERALL, comparisons
 from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.point_name import effort_rank
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.page import Cell, Figure, Page, esc, estimate, link, num, share, table, text
@@ -25,7 +26,7 @@ from oss_eval.viewer.pages.common import (
 from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, grids
 from oss_eval.viewer.published_scores import PublishedScore, published
 from oss_eval.viewer.query import Query
-from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun, effort_rank, mean_score
+from oss_eval.viewer.run_index import PointView, RunIndex, StoredRun, mean_score
 
 CONTROLS = (
     Filter("task", "Task", "choice"),
