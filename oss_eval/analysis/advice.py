@@ -156,9 +156,9 @@ def _compared(pair: EffortComparison) -> str:
     """Two efforts of one task side by side."""
     less, more, gain = pair.less, pair.more, pair.difference
     text = f"{less.task}: {more.effort} scores {gain.value:+.3f} over {less.effort}"
-    if gain.low is not None and gain.high is not None and gain.p is not None:
-        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f}, paired by problem, p {_p(gain.p)})"
-        if gain.low <= 0 <= gain.high:
+    if gain.low is not None and gain.high is not None and pair.p is not None:
+        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f} on these problems, p {_p(pair.p)})"
+        if pair.p >= 0.05:
             text += ", which may be chance,"
     if less.tokens and more.tokens and less.tokens.value:
         text += f" for {more.tokens.value / less.tokens.value:.1f} times the tokens"

@@ -263,10 +263,6 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     differing = []
     metrics = {key[2] for key in stored}
     older = _by_older_formulas(manifest)
-    if older:
-        yield Problem(
-            NOTE, "summary.parquet", f"its intervals are by the formulas of {older}: they are not looked at"
-        )
     for key, values in again.items():
         if key[2] in LATER_METRICS - metrics or (older and key not in stored and LATER_STATS.fullmatch(key[3])):
             continue
@@ -287,10 +283,10 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
 
 
-def _by_older_formulas(manifest: dict[str, Any]) -> str | None:
-    """The version of a run whose intervals have older formulas: 0.2 and before."""
+def _by_older_formulas(manifest: dict[str, Any]) -> bool:
+    """Whether the run's intervals have older formulas, so that they can't be computed again: 0.2 and before."""
     version = str(manifest.get("environment", {}).get("packages", {}).get("oss-eval", ""))
-    return version if re.match(r"0\.[012]\b", version) else None
+    return re.match(r"0\.[012]\b", version) is not None
 
 
 Key = tuple[str, str | None, str, str]

@@ -19,6 +19,18 @@ NAMES = {
     "success": "success_rate", "tps": "output_tps", "price": "price_per_mtok", "tokens": "completion_tokens",
 }  # fmt: skip
 """Short names of metrics."""
+FIGURES = {
+    "perf": (
+        "ttft_ms", "ttfa_ms", "tpot_ms", "itl_ms", "latency_ms", "reasoning_ms", "rps", "output_tps",
+        "plateau_output_tps", "success_rate", "failures", "truncated", "completion_tokens", "prompt_tokens",
+        "reasoning_tokens", "price_per_mtok", "energy_per_token_j",
+    ),
+    "bench": (
+        "score", "truncated", "failed", "unscored", "tokens", "reasoning_tokens", "answer_tokens", "cost",
+        "ttft_ms", "ttfa_ms", "tpot_ms", "latency_ms", "output_tps",
+    ),
+}  # fmt: skip
+"""Metrics that `--assert` knows."""
 SHARES = ("score", "success_rate", "truncated")
 """Here % means percentage points."""
 
@@ -63,6 +75,16 @@ def parse(text: str, flag: str) -> Condition:
             f"{flag} {text!r} is no condition",
             f"METRIC < VALUE or METRIC > VALUE, for example: {flag} 'ttft_p99 < 2s'",
         ) from None
+
+
+def known(condition: Condition, kind: str) -> Condition:
+    """The condition, if a run of this kind (`perf` or `bench`) can have such a figure. Raises UsageError."""
+    if not any(_is(condition, metric) for metric in FIGURES[kind]):
+        listed = ", ".join(_short(metric) for metric in FIGURES[kind])
+        raise UsageError(
+            f"--assert {condition.text!r}: there is no figure {condition.metric!r}", f"there are: {listed}"
+        )
+    return condition
 
 
 def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) -> list[Outcome]:
@@ -147,9 +169,13 @@ def _short(metric: str) -> str:
     return metric.removesuffix("_ms")
 
 
+def _is(condition: Condition, metric: str) -> bool:
+    """Whether the condition's name is this metric's, its short one, or without `_ms`."""
+    return condition.metric in (metric, _short(metric)) or NAMES.get(condition.metric) == metric
+
+
 def _named(condition: Condition, metric: str, stat: str, plain: tuple[str, ...]) -> bool:
-    name = NAMES.get(condition.metric, condition.metric)
-    if name not in (metric, _short(metric)):
+    if not _is(condition, metric):
         return False
     if condition.stat is None:
         return stat in ("mean", "value") or metric in plain

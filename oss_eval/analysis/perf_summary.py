@@ -47,6 +47,10 @@ class PointReport:
     """Findings of the checks: (kind, level, message) each; empty: clean, None: not checked."""
     slow_start: SlowStart | None = None
     """Whether the first requests were slow; not looked at where the figures are the stored ones."""
+    repeat: int = 1
+    """Which repeat of the point it is."""
+    repeats: int = 1
+    """How many repeats are put together here."""
 
     @property
     def whole(self) -> bool:
@@ -117,6 +121,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 clock_sources=_distinct(rows["clock_source"]),
                 checks=_tuple(manifest.get("checks", {}).get(point_id)),
                 slow_start=None if (point_id, None) in summary else slow_start(rows),
+                repeat=planned.get("repeat", 1),
             )
         )
     return RunReport(path, manifest, points)
@@ -163,15 +168,6 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
 def as_json(report: RunReport) -> dict[str, Any]:
     """One document for programs: a point's metrics by name, each with its statistics, n and unit."""
     manifest = report.manifest
-    points = [
-        {
-            "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
-            "reasoning_effort": point.reasoning_effort, "metrics": point.metrics.as_json(),
-            "checks": None if point.checks is None else list(point.checks),
-            "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
-        }
-        for point in report.points
-    ]  # fmt: skip
     return {
         "run_id": manifest["run_id"],
         "path": str(report.path),
@@ -179,5 +175,15 @@ def as_json(report: RunReport) -> dict[str, Any]:
         "simulated": report.simulated,
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],
-        "points": points,
+        "points": [point_as_json(point) for point in report.points],
     }
+
+
+def point_as_json(point: PointReport) -> dict[str, Any]:
+    """A point of the document."""
+    return {
+        "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
+        "reasoning_effort": point.reasoning_effort, "repeat": point.repeat, "metrics": point.metrics.as_json(),
+        "checks": None if point.checks is None else list(point.checks),
+        "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
+    }  # fmt: skip

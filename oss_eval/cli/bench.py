@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, task_settings
+from oss_eval.cli.options import EndpointSettings, RunSettings, add_assert, add_flags, task_settings
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.errors import UsageError
 
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tasks by name, YAML files, or any of EvalScope's benchmarks; flags override them",
     )  # fmt: skip
     add_flags(parser, BenchTask, EndpointSettings, RunSettings, choices={"api": APIS})
+    add_assert(parser, "'score>=0.9'")
     parser.add_argument("--grid", action="store_true", help="print the grid of problems and epochs")
     parser.add_argument(
         "--resume", metavar="RUN",
@@ -44,17 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.bench import remaining
     from oss_eval.bench import run as bench
     from oss_eval.bench.select import plans
-    from oss_eval.cli.output import finish
+    from oss_eval.cli.output import assertions, finish
     from oss_eval.cli.shared import run_options
     from oss_eval.results.manifest import read_manifest
     from oss_eval.results.reader import find_run
 
+    conditions = assertions(arguments)
     options, named = run_options(arguments)
     settings = {**named, **task_settings(BenchTask, arguments)}
     tasks, resumed = vars(arguments).get("tasks", []), vars(arguments).get("resume")
     if resumed is None:
-        return finish(bench.run(plans(tasks, settings), options), arguments)
+        return finish(bench.run(plans(tasks, settings), options), arguments, conditions)
     if tasks:
         raise UsageError("--resume takes the tasks of the stored run", "leave the task names out")
     stored = find_run(resumed, options.out)
-    return finish(bench.run(remaining.plans(read_manifest(stored), settings), options, stored), arguments)
+    result = bench.run(remaining.plans(read_manifest(stored), settings), options, stored)
+    return finish(result, arguments, conditions)

@@ -160,3 +160,11 @@ def number_or_auto(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
+def add_assert(parser: argparse.ArgumentParser, example: str) -> None:
+    """`--assert CONDITION ...`."""
+    parser.add_argument(
+        "--assert", dest="assertions", nargs="+", action="extend", metavar="CONDITION",
+        help=f"exit 1 if a figure is certain not to be so at some point, 3 if undecided; e.g. {example}",
+    )  # fmt: skip

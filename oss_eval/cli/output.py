@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,55 @@ from oss_eval.system.terminal import json_text, open_console, print_error
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from oss_eval.analysis.gate import Condition
+    from oss_eval.analysis.perf_summary import RunReport
+
 EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": INTERRUPTED}
 
 
-def finish(result: RunResult, arguments: argparse.Namespace) -> int:
-    """Print a run that has just ended; returns its exit code, whatever becomes of the output."""
+def finish(result: RunResult, arguments: argparse.Namespace, conditions: Sequence[Condition] = ()) -> int:
+    """Print a run that has just ended, and what became of its `--assert` conditions; returns its exit code,
+    whatever becomes of the output."""
     print_result(result, arguments)
     if result.status != "finished":
         # A sweep without any success lacks nothing: resuming it would change nothing.
         reason = result.reason or "every request failed"
         with Interrupts() as interrupts, interrupts.deferred():
             print_error(reason, resume_hint(result.path) if result.reason else "")
+    if conditions and result.status == "finished":
+        return _judged(result.path, conditions)
     return EXIT_CODES[result.status]
+
+
+def assertions(arguments: argparse.Namespace) -> list[Condition]:
+    """The conditions of `--assert`. Raises UsageError."""
+    given = vars(arguments).get("assertions", [])
+    if not given:
+        return []
+    from oss_eval.analysis import gate
+
+    return [gate.known(gate.parse(text, "--assert"), arguments.command) for text in given]
+
+
+def _judged(path: Path, conditions: Sequence[Condition]) -> int:
+    """Print what became of the conditions at each point of a finished run; returns the exit code."""
+    from oss_eval.analysis import gate
+    from oss_eval.analysis.point_name import point_title
+    from oss_eval.report.compare import print_outcomes
+
+    if read_manifest(path)["kind"] == "bench":
+        from oss_eval.report.bench import task_groups
+
+        points = [(point_title(g.task, g.effort, None), g.metrics()) for g in task_groups(path)]
+    else:
+        from oss_eval.analysis.perf_summary import load_run
+        from oss_eval.analysis.repeats import pooled
+
+        report = pooled(load_run(path))
+        points = [(point_title(None, p.reasoning_effort, p.parallel), p.metrics) for p in report.points]
+    outcomes = [outcome for condition in conditions for outcome in gate.on_points(condition, points)]
+    print_outcomes([("--assert", outcome) for outcome in outcomes], open_console(stderr=True))
+    return gate.exit_code([], outcomes)
 
 
 def print_result(result: RunResult, arguments: argparse.Namespace) -> None:
@@ -76,4 +113,16 @@ def _outputs(path: Path, grid: bool) -> tuple[Callable[[], Any], Callable[[Conso
         from oss_eval.diagnose.calibrate import as_rows, compare, print_calibration
 
         return lambda: {**as_json(report), "calibration": as_rows(compare(path))}, partial(print_calibration, path)
-    return partial(as_json, report), partial(print_report, report)
+    return partial(_sweep_document, report), partial(print_report, report)
+
+
+def _sweep_document(report: RunReport) -> dict[str, Any]:
+    """The JSON of a sweep; `repeats` has repeats of a point put together."""
+    from oss_eval.analysis.perf_summary import as_json, point_as_json
+    from oss_eval.analysis.repeats import pooled
+
+    together = pooled(report)
+    document = as_json(report)
+    if together is not report:
+        document["repeats"] = [{**point_as_json(p), "repeat": None, "repeats": p.repeats} for p in together.points]
+    return document

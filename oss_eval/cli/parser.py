@@ -21,6 +21,7 @@ COMMANDS = {
     "show": "print a stored run's tables again",
     "fsck": "check whether a stored run is complete",
     "view": "show results in a browser",
+    "plan": "how many answers it takes to find a difference, or to know a score",
     "compare": "is B better than A: differences with intervals, and conditions for CI",
     "report": "a run as one HTML file",
     "calibrate": "how far this machine's numbers can be trusted",

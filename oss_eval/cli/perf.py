@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, task_settings
+from oss_eval.cli.options import EndpointSettings, RunSettings, add_assert, add_flags, task_settings
 from oss_eval.config.perf_task import PerfTask
 
 EPILOG = """examples:
@@ -26,18 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a task by name or a YAML file (default: sweep); flags override it",
     )  # fmt: skip
     add_flags(parser, PerfTask, EndpointSettings, RunSettings)
+    add_assert(parser, "'ttft_p99<2s' 'success>99%%'")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sweep and print it."""
+    from oss_eval.cli.output import assertions, finish
     from oss_eval.cli.shared import run_options
     from oss_eval.config.task import validated
     from oss_eval.config.task_files import DEFAULT, overridden
     from oss_eval.perf import sweep
 
+    conditions = assertions(arguments)
     options, named = run_options(arguments)
     values = overridden(vars(arguments).get("task", DEFAULT), {**named, **task_settings(PerfTask, arguments)})
     result = sweep.run(validated(PerfTask, values, "oss-eval perf"), options)
-    from oss_eval.cli.output import finish
-
-    return finish(result, arguments)
+    return finish(result, arguments, conditions)

@@ -24,6 +24,8 @@ class PerfTask(Task):
     """requests in flight, one point each"""
     number: Annotated[Ints | None, Flag(LOAD, "N", aliases=("-n",))] = None
     """requests a point: one for each --parallel, or one for all (default: 4 for each in flight, at least 10)"""
+    repeat: Annotated[Positive, Flag(LOAD, "N")] = 1
+    """measure every point N times, in shuffled order and with other prompts: intervals then hold over repeats"""
     workers: Annotated[Literal["auto"] | Positive, Flag(LOAD, "auto|N")] = "auto"
     """processes that hold the connections; auto: by concurrency and cores"""
     server_metrics: Annotated[str, Flag(LOAD, "auto|off|URL")] = "auto"

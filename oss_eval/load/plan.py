@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,7 @@ class Point(BaseModel):
     reasoning_effort: str | None = None
     warmup: bool = False
     workers: int = 1
+    repeat: int = 1
 
 
 STREAMS_A_WORKER = 128
@@ -34,16 +36,21 @@ def auto_workers(parallel: int, cores: int) -> int:
 
 
 def grid(task: PerfTask, cores: int) -> list[Point]:
-    """Points of a sweep in the order they run: all levels of the first effort, then the next.
+    """Points of a sweep in the order they run: all levels of the first effort, then the next. Repeats follow, each
+    in a shuffled order that is the same for the same task: what drifts does not look like an effect of the level.
 
     `cores` is how many this machine has for `workers: auto`.
     """
     points: list[Point] = []
-    for effort in task.reasoning_effort or (None,):
-        for parallel, number in task.levels():
+    cells = [(effort, *level) for effort in task.reasoning_effort or (None,) for level in task.levels()]
+    for repeat in range(1, task.repeat + 1):
+        order = list(cells)
+        if task.repeat > 1:
+            random.Random(f"{task.seed}/{repeat}").shuffle(order)
+        for effort, parallel, number in order:
             index = len(points)
             name = re.sub(r"[^A-Za-z0-9._]+", "_", effort) + "-" if effort else ""
-            point_id = f"{index:02d}-{name}c{parallel}"
+            point_id = f"{index:02d}-{name}c{parallel}" + (f"-x{repeat}" if task.repeat > 1 else "")
             workers = auto_workers(parallel, cores) if task.workers == "auto" else min(task.workers, parallel)
             points.append(
                 Point(
@@ -53,6 +60,7 @@ def grid(task: PerfTask, cores: int) -> list[Point]:
                     number=number,
                     reasoning_effort=effort,
                     workers=workers,
+                    repeat=repeat,
                 )
             )
     return points

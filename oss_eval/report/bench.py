@@ -105,6 +105,13 @@ def _interval(score: ScoreEstimate | None) -> str:
     return f"{score.low:.3f}–{score.high:.3f}"
 
 
+def _on_these(score: ScoreEstimate | None) -> str:
+    """The interval on these problems."""
+    if score is None or score.these_low is None or score.these_high is None:
+        return NOTHING
+    return f"{score.these_low:.3f}–{score.these_high:.3f}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """The columns of the score table that depend on the run and the terminal."""
@@ -112,6 +119,7 @@ class _Columns:
     model: bool
     effort: bool
     subset: bool
+    these: bool
     repeated: bool
     errors: bool
 
@@ -123,6 +131,8 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
         model=wide,
         effort=any(group.effort for group in rows),
         subset=any(group.subset != OVERALL for group in rows),
+        these=(wide or all(group.subset == OVERALL for group in rows))
+        and any(_on_these(group.score) != NOTHING for group in rows),
         repeated=any(group.epochs > 1 for group in rows),
         errors=wide,
     )
@@ -134,7 +144,8 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
     ):  # fmt: skip
         if shown:
             table.add_column(name, no_wrap=True)
-    numbers = ["Num", "Score", "95% interval", *(["pass@k", "maj@k"] if columns.repeated else [])]
+    numbers = ["Num", "Score", "95% interval", *(["On these"] if columns.these else [])]
+    numbers += ["pass@k", "maj@k"] if columns.repeated else []
     for name in [*numbers, *(["SE", "of all"] if columns.errors else [])]:
         table.add_column(name, justify="right", no_wrap=True)
     last: tuple[str, str | None] | None = None
@@ -145,7 +156,9 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
         last = section
         style = "bold" if group.subset == OVERALL and columns.subset else ""
         table.add_row(*_score_row(group, short_model_name(manifest["model"]), columns, notes), style=style)
-    notes.insert(0, "avg@k: mean over problems of k answers each; the interval is clustered by problem")
+    if columns.these:
+        notes.insert(0, "On these: the interval on these problems, to compare deployments and published scores")
+    notes.insert(0, "avg@k: mean over problems of k answers each; 95% interval on problems like these")
     return table
 
 
@@ -156,6 +169,7 @@ def _score_row(group: Group, model: str, columns: _Columns, notes: list[str]) ->
     row += [escape(group.subset)] if columns.subset else []
     incomplete = "*" if group.failed or group.unscored else ""
     row += [f"avg@{group.epochs}", str(group.scored) + incomplete, _share(group.score), _interval(group.score)]
+    row += [_on_these(group.score)] if columns.these else []
     if columns.repeated:
         row += [_share(group.pass_at.get(group.epochs)), _share(group.majority)]
     if columns.errors:
@@ -336,6 +350,12 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
             )
         if group.retried:
             say(f"{where}: {group.retried} samples took more than one attempt", "bright_black")
+
+
+def task_groups(path: Path) -> list[Group]:
+    """Each task and effort of a run, all subsets together."""
+    found = groups(read_samples(path), _manifest(path)["endpoint"].get("prices"))
+    return [group for group in found if group.subset == OVERALL]
 
 
 def as_json(path: Path) -> dict[str, Any]:

@@ -189,8 +189,13 @@ def print_text(compared: Sequence[Comparison], unlike: Unlike, outcomes: Outcome
         for line in sentences(comparison):
             console.print(line, highlight=False, markup=False)
         console.print()
+    print_outcomes(outcomes, console)
+
+
+def print_outcomes(outcomes: Outcomes, console: Console) -> None:
+    """A line for each condition and point."""
     for flag, outcome in outcomes:
-        style = "red" if outcome.state != UNDECIDED and _fails(flag, outcome) else ""
+        style = "red" if _fails(flag, outcome) else ""
         console.print(outcome_line(flag, outcome), style=style, highlight=False, markup=False)
 
 

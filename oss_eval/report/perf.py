@@ -12,6 +12,7 @@ from rich.text import Text
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
+from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
 from oss_eval.report.gpu import gpu_table
@@ -23,7 +24,8 @@ from oss_eval.results.reader import status_of
 
 
 def print_report(report: RunReport, console: Console) -> None:
-    """Print the sections of EvalScope's summary, with effort, intervals and marks."""
+    """Print the sections of EvalScope's summary, with effort, intervals and marks; repeats of a point as one."""
+    report = pooled(report)
     mark = "  SIMULATED: no model was run" if report.simulated else ""
     model = short_model_name(report.manifest["model"])
     title = Text(f"Load sweep of {model}{mark}")  # Text: a name may hold [brackets]
@@ -158,6 +160,10 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         if priced:
             table.add_column("Price of\n1M out", justify="right")
         notes.append("± half the width of the mean's 95% interval")
+    repeated = {point.repeats for point in report.points} - {1}
+    if repeated:
+        count = "–".join(str(n) for n in sorted({min(repeated), max(repeated)}))
+        notes.append(f"each point is the mean of {count} repeats, its interval that over repeats")
     for point in report.points:
         if _starts_group(report, point):
             table.add_section()
@@ -251,7 +257,7 @@ def _print_checks(report: RunReport, console: Console) -> None:
         console.print("Instrument: [green]clean[/] at every point", highlight=False)
     print_run_checks(report.manifest, console)
     for (level, message), places in lines.items():
-        _print_check(", ".join(places), {"level": level, "message": message}, console)
+        _print_check(", ".join(dict.fromkeys(places)), {"level": level, "message": message}, console)
 
 
 def print_run_checks(manifest: dict[str, Any], console: Console) -> None:

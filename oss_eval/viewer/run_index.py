@@ -9,7 +9,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from oss_eval.analysis import bench_summary
 from oss_eval.analysis import perf_summary as perf_runs
 from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.point_name import effort_rank, point_title
+from oss_eval.analysis.repeats import merged
 from oss_eval.errors import OssEvalError, StoreError, UsageError
 from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.model_name import short_model_name
@@ -52,6 +53,8 @@ class PointView:
     metrics: PointMetrics
     workers: int | None = None
     """Worker processes, for runs whose points differ in nothing else (calibrations)."""
+    members: tuple[str, ...] = ()
+    """Of repeats of a point that are put together: all their ids, the first one's included."""
 
     def score(self) -> Metric | None:
         """avg@k."""
@@ -204,6 +207,26 @@ class StoredRun:
                     )
                 )
         return found
+
+    @cached_property
+    def pooled(self) -> list[PointView]:
+        """The same with repeats of a point (`perf --repeat`) put together."""
+        if not (self.manifest.get("task") or {}).get("repeat"):
+            return self.points
+        groups: dict[tuple[str | None, int | None], list[PointView]] = {}
+        for view in self.points:
+            groups.setdefault((view.effort, view.parallel), []).append(view)
+        return [
+            some[0]
+            if len(some) == 1
+            else replace(
+                some[0],
+                number=sum(view.number for view in some),
+                metrics=merged([view.metrics for view in some]),
+                members=tuple(view.point_id for view in some),
+            )
+            for some in groups.values()
+        ]
 
     @property
     def planned(self) -> list[tuple[str, str]]:

@@ -673,7 +673,7 @@ def test_an_unfinished_benchmark_is_marked(folder: Path) -> None:
 
 def test_scores_say_what_follows_from_them(library: RunIndex) -> None:
     html = "".join(scores.draw(library, Query("scores", (named("demo-a"),)), t).parts)
-    assert "paired by problem" in html
+    assert "on these problems" in html
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -71,7 +71,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
         words = t("There is no load sweep among these runs. One to begin with:")
         return nothing(page, words, "oss-eval perf --url sim://gpt-oss-20b-h20 --parallel 1 10 50", t)
     run_header(page, shown, query, t)
-    views = [view for run in shown for view in run.points]
+    views = [view for run in shown for view in run.pooled]
     if not views:
         page.say(t("No request is finished yet."))
         return page
@@ -106,7 +106,10 @@ def _by_point(run: StoredRun) -> list[tuple[PointView, pa.Table]]:
     """The requests of each point; the files are read once."""
     found = run.requests([*SCALARS, "point_id"])
     of = found["point_id"].cast(pa.string())
-    return [(view, found.filter(pc.equal(of, view.point_id))) for view in run.points]
+    return [
+        (view, found.filter(pc.is_in(of, pa.array(view.members or (view.point_id,), pa.string()))))
+        for view in run.pooled
+    ]
 
 
 def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
