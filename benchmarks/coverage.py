@@ -132,10 +132,13 @@ def power(arguments: tuple[Cell, float]) -> tuple[Cell, float, list[float]]:
         cmh = StratifiedTable(tables).test_null_odds(correction=False).pvalue if tables else 1.0
         apart = (b - a) / n
         t = stats.ttest_1samp(apart, 0).pvalue if apart.std() else 1.0
-        low, high = interval(data) if place < 500 else (-1.0, 1.0)
-        seen.append([p_value(data) < 0.05, cmh < 0.05, t < 0.05, low - 1e-9 <= true <= high + 1e-9])
+        held = np.nan
+        if place < 500:  # it takes longer
+            low, high = interval(data)
+            held = low - 1e-9 <= true <= high + 1e-9
+        seen.append([p_value(data) < 0.05, cmh < 0.05, t < 0.05, held])
         drops.append(true)
-    return cell, float(np.mean(drops)), [float(np.mean(column)) for column in zip(*seen, strict=True)]
+    return cell, float(np.mean(drops)), [float(np.nanmean(column)) for column in zip(*seen, strict=True)]
 
 
 def marked(value: float) -> str:

@@ -19,7 +19,7 @@ from oss_eval.analysis import scores, stats
 from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind
 from oss_eval.analysis.scores import ScoreEstimate
 from oss_eval.analysis.stats import Estimate
-from oss_eval.analysis.stratified import score_difference
+from oss_eval.analysis.stratified import adaptive_difference, score_difference
 
 Row = dict[str, Any]
 OVERALL = "OVERALL"
@@ -48,6 +48,8 @@ class Group:
     scored: int
     failed: int
     unscored: int
+    adaptive: bool
+    """Whether answers were asked for until the score was known: `score` is then the model's estimate."""
     score: ScoreEstimate | None
     """avg@k over the scored samples; None when there are none."""
     of_all: ScoreEstimate | None
@@ -130,8 +132,11 @@ Prices = dict[str, float]
 """Price of a million tokens: `input` and `output`."""
 
 
-def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
-    """Every task and effort with its subsets, OVERALL last; a single subset is OVERALL alone."""
+def groups(samples: pa.Table, manifest: dict[str, Any] | None = None) -> list[Group]:
+    """Every task and effort with its subsets, OVERALL last; a single subset is OVERALL alone. The run's manifest
+    has the prices, and which points were asked until their score was known."""
+    prices = ((manifest or {}).get("endpoint") or {}).get("prices")
+    adaptive = {p["point_id"] for p in (manifest or {}).get("points") or () if (p.get("until") or {}).get("error")}
     by_point: dict[str, list[Row]] = defaultdict(list)
     for row in samples.select(COLUMNS).to_pylist():
         by_point[row["point_id"]].append(row)
@@ -141,8 +146,8 @@ def groups(samples: pa.Table, prices: Prices | None = None) -> list[Group]:
         subsets = sorted({row["subset"] for row in rows}, key=_natural)
         if len(subsets) > 1:
             parts = {subset: [row for row in rows if row["subset"] == subset] for subset in subsets}
-            found += [_group(subset, part, prices) for subset, part in parts.items()]
-        found.append(_group(OVERALL, rows, prices))
+            found += [_group(subset, part, prices, point_id in adaptive) for subset, part in parts.items()]
+        found.append(_group(OVERALL, rows, prices, point_id in adaptive))
     return found
 
 
@@ -170,7 +175,9 @@ def comparisons(samples: pa.Table, found: list[Group]) -> list[EffortComparison]
         before, after = means[less.point_id], means[more.point_id]
         common = [key for key in before if key in after]
         if common:
-            difference = score_difference([before[key] for key in common], [after[key] for key in common])
+            sides = [before[key] for key in common], [after[key] for key in common]
+            flags = less.adaptive, more.adaptive
+            difference = adaptive_difference(*sides, flags) if any(flags) else score_difference(*sides)
             compared.append((less, more, difference))
     known = [difference.p for _, _, difference in compared if difference.p is not None]
     adjusted = iter(stats.holm(known))
@@ -184,7 +191,7 @@ def _natural(name: str) -> tuple[int, str]:
     return len(name), name
 
 
-def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
+def _group(subset: str, rows: list[Row], prices: Prices | None, adaptive: bool) -> Group:
     first = rows[0]
     problems: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -195,6 +202,8 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
     known = [[r["score"] for r in answers if r["score"] is not None] for answers in problems.values()]
     known = [values for values in known if values]
     with_all = [[r["score"] or 0.0 for r in answers] for answers in problems.values()]
+    # Where problems have as many answers as it took, only what all of them have is comparable.
+    most = min(map(len, known), default=0) if adaptive else epochs
     binary = all(row["correct"] is not None for row in scored)
     voting = binary and any(row["answer"] is not None for row in scored)
     votes = [
@@ -222,12 +231,13 @@ def _group(subset: str, rows: list[Row], prices: Prices | None) -> Group:
         scored=len(scored),
         failed=len(rows) - len(answered),
         unscored=len(answered) - len(scored),
-        score=scores.mean_score(known) if known else None,
-        of_all=scores.mean_score(with_all),
-        pass_at=_of_k(scores.pass_at_k, known, range(1, epochs + 1)) if binary else {},
-        pass_hat=_of_k(scores.pass_hat_k, known, range(2, epochs + 1), len(scored)) if binary else {},
-        majority=scores.clustered([scores.majority(v) for v in votes]) if votes else None,
-        majority_at=_majority_at(votes),
+        adaptive=adaptive,
+        score=scores.mean_score(known, adaptive) if known else None,
+        of_all=scores.mean_score(with_all, adaptive),
+        pass_at=_of_k(scores.pass_at_k, known, range(1, most + 1)) if binary else {},
+        pass_hat=_of_k(scores.pass_hat_k, known, range(2, most + 1), len(scored)) if binary else {},
+        majority=scores.clustered([scores.majority(v) for v in votes]) if votes and not adaptive else None,
+        majority_at={} if adaptive else _majority_at(votes),
         truncated=stats.proportion(cut, len(answered)) if answered else None,
         disagreements=sum((row["second_score"] >= 0.5) != (row["score"] >= 0.5) for row in looked),
         second_looked=len(looked),

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from oss_eval.analysis import stats
 from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.scores import mean_score
 from oss_eval.analysis.stats import Difference, Estimate
-from oss_eval.analysis.stratified import score_difference
+from oss_eval.analysis.stratified import adaptive_difference, score_difference
 
 LOWER, HIGHER = "lower", "higher"
 PERF_METRICS = (
@@ -173,12 +174,15 @@ class BenchmarkDifference:
     flips: list[Flip]
 
 
-def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) -> BenchmarkDifference:
+def benchmarks(
+    where: str, a: pa.Table, b: pa.Table, same_order: bool = True, adaptive: tuple[bool, bool] = (False, False)
+) -> BenchmarkDifference:
     """Figures of one task and effort in two benchmark runs, over the problems that both have.
 
     Tables of samples of one point each, with the columns of PAIRED. Problems are told by their place in the
     benchmark; where that is not the same in both (not `same_order`), by their prompts. Scores: see
-    `score_difference`; other figures: Student's t over the problems' differences.
+    `score_difference`, and `adaptive_difference` for sides that `bench --until` made; other figures: Student's t
+    over the problems' differences.
     """
     found, wins, losses, flips = [], 0, 0, []
     ties = 0
@@ -190,7 +194,10 @@ def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) ->
         before, after = [one[key] for key in common], [two[key] for key in common]
         means = [(sum(x) / len(x), sum(y) / len(y)) for x, y in zip(before, after, strict=True)]
         if column == "score":
-            difference = score_difference(before, after)
+            different = any(adaptive)
+            difference = (
+                adaptive_difference(before, after, adaptive) if different else score_difference(before, after)
+            )
             wins, losses = sum(y > x for x, y in means), sum(y < x for x, y in means)
             ties = len(means) - wins - losses
             flips = [
@@ -202,6 +209,10 @@ def benchmarks(where: str, a: pa.Table, b: pa.Table, same_order: bool = True) ->
             difference = stats.paired([y - x for x, y in means], 1.0 if column == "truncated" else float("inf"))
         unit = "ms" if column.endswith("_ms") else "tokens" if column.endswith("tokens") else ""
         mean_a, mean_b = (sum(side) / len(means) for side in zip(*means, strict=True))
+        if column == "score" and any(adaptive):
+            mean_a, mean_b = (
+                mean_score(side, flag).value for side, flag in zip((before, after), adaptive, strict=True)
+            )
         found.append(MetricDifference(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
     return BenchmarkDifference(found, wins, losses, ties, flips)
 

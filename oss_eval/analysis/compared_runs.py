@@ -52,6 +52,12 @@ class StoredPoint:
         return point_title(self.task, self.effort, self.parallel)
 
     @property
+    def adaptive(self) -> bool:
+        """Whether its answers were asked for until its score was known."""
+        [point] = [p for p in self.manifest["points"] if p["point_id"] == self.point_id]
+        return bool((point.get("until") or {}).get("error"))
+
+    @property
     def model(self) -> str:
         """Its model."""
         return str(self.manifest.get("model", ""))
@@ -207,7 +213,8 @@ def _comparison(a: Side, b: Side, ones: list[StoredPoint], twos: list[StoredPoin
     if first.samples is not None and other.samples is not None:
         hashes = {p.manifest["tasks"].get(p.task, {}).get("samples_hash") for p in (*ones, *twos)}
         tables = [pa.concat_tables([p.samples for p in side]).unify_dictionaries() for side in (ones, twos)]
-        benchmark = benchmarks(title, tables[0], tables[1], len(hashes) == 1)
+        adaptive = (any(p.adaptive for p in ones), any(p.adaptive for p in twos))
+        benchmark = benchmarks(title, tables[0], tables[1], len(hashes) == 1, adaptive)
         differences = benchmark.differences
         if not any(d.metric == "score" for d in differences):
             raise UsageError(

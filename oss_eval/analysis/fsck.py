@@ -253,7 +253,7 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         return
     try:
         if manifest["kind"] == "bench":
-            groups = bench_summary.groups(read_samples(path), manifest["endpoint"].get("prices"))
+            groups = bench_summary.groups(read_samples(path), manifest)
             again = _figures(bench_summary.summary_rows(manifest, groups))
         else:
             again = _figures(perf_summary.summary_rows(perf_summary.load_run(path)))

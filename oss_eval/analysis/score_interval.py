@@ -25,9 +25,13 @@ class ScoreIntervals(NamedTuple):
     """Of the mean over all problems of the kind that these are a sample of: "on problems like these"."""
     these: Ends
     """Of the mean over these problems, if each were answered infinitely often: "on these problems"."""
+    estimate: Floats
+    """The model's estimate of that mean, shape (runs,). It does not depend on why problems have unequally many
+    answers, as the mean of their shares does: where those that were right twice get no third answer, that mean is
+    too high."""
 
 
-def score_intervals(right: ArrayLike, answers: ArrayLike) -> ScoreIntervals:
+def score_intervals(right: ArrayLike, answers: ArrayLike, adaptive: bool = False) -> ScoreIntervals:
     """Intervals of the mean over problems of each problem's share of right answers.
 
     `right`: right answers of each problem, shape (problems,) or (runs, problems); `answers`: how many answers it
@@ -38,8 +42,10 @@ def score_intervals(right: ArrayLike, answers: ArrayLike) -> ScoreIntervals:
     has Jeffreys' prior for a share; c has density c^-1.5 for `like`, which lets the problems be as different as
     the data allow, and is uniform for `these`, which lets answers be as random as the data allow: each the careful
     side. `like` takes m's quantiles; `these` those of the mean of the problems' probabilities, by a beta
-    distribution with its mean and variance, at 2.2% and 97.8%. Both contain the score itself. What they cover is
-    in docs/statistics.md; benchmarks/coverage.py measures it.
+    distribution with its mean and variance, at 2.2% and 97.8%. Both contain the score itself, or, where the
+    numbers of answers depend on earlier ones (`adaptive`), the estimate: a posterior is the same whatever stopped
+    the answers (Berger and Wolpert 1988, The Likelihood Principle, section 4.2). What they cover is in
+    docs/statistics.md; benchmarks/coverage.py measures it.
     """
     found = np.atleast_2d(np.asarray(right, dtype=np.int64))
     asked = np.broadcast_to(np.asarray(answers, dtype=np.int64), found.shape)
@@ -48,14 +54,36 @@ def score_intervals(right: ArrayLike, answers: ArrayLike) -> ScoreIntervals:
     np.add.at(counts, (np.repeat(np.arange(len(found)), found.shape[1]), of.ravel()), 1)
     values = (found / asked).mean(axis=1)
     blocks = [
-        _intervals(pairs, counts[i : i + ROWS], values[i : i + ROWS], found.shape[1])
+        _intervals(pairs, counts[i : i + ROWS], values[i : i + ROWS], found.shape[1], adaptive)
         for i in range(0, len(found), ROWS)
     ]
     return ScoreIntervals(*(np.concatenate(ends) for ends in zip(*blocks, strict=True)))
 
 
-def _intervals(pairs: NDArray[np.int64], counts: Floats, values: Floats, problems: int) -> tuple[Ends, Ends]:
-    """Of runs with `counts` problems (runs, pairs) for each pair of right answers and answers (2, pairs)."""
+def error_reduction(right: ArrayLike, answers: ArrayLike) -> Floats:
+    """By how much one more answer to each problem is expected to lower its variance in the model: (problems,)."""
+    found, asked = (np.asarray(side, dtype=np.int64) for side in (right, answers))
+    pairs, of, counts = np.unique(np.stack([found, asked]), axis=1, return_inverse=True, return_counts=True)
+    grid = _grid(pairs, counts[None].astype(np.float64), np.array([(found / asked).mean()]), len(found))
+    weights = _posterior(grid.likelihood + np.log(grid.c))[0]
+    n = pairs[1][:, None]
+    share = (grid.a + pairs[0][:, None]) / (grid.c + n)
+    # A beta variance of p (1 - p) / (c + n + 1) has n + 1 after one more answer.
+    lower = share * (1 - share) * (1 / (grid.c + n + 1) - 1 / (grid.c + n + 2))
+    return np.asarray((lower @ weights)[of.ravel()])
+
+
+class _Grid(NamedTuple):
+    """Points of the grid, flat, the edges of the means, and the log likelihood of each run (runs, points)."""
+
+    edges: Floats
+    c: Floats
+    a: Floats
+    b: Floats
+    likelihood: Floats
+
+
+def _grid(pairs: NDArray[np.int64], counts: Floats, values: Floats, problems: int) -> _Grid:
     # In u = 2/pi asin(sqrt(m)) Jeffreys' prior is uniform, and a score of n answers has the same error everywhere:
     # 1 / (pi sqrt(n)). Problems count at least once each, so 8 such errors hold all that matters.
     u, reach = 2 / np.pi * np.arcsin(np.sqrt(values)), 8 / (np.pi * np.sqrt(problems))
@@ -65,19 +93,30 @@ def _intervals(pairs: NDArray[np.int64], counts: Floats, values: Floats, problem
     a, b = m * c, (1 - m) * c
     right, answers = pairs
     likelihood = counts @ (_rising(a, right) + _rising(b, answers - right) - _rising(c, answers))
+    return _Grid(edges, c, a, b, likelihood)
 
-    like = _posterior(likelihood - 0.5 * np.log(c)).reshape(len(counts), MEANS, -1).sum(axis=2).cumsum(axis=1)
-    low_high = np.stack([np.interp([0.025, 0.975], np.append(0.0, row), edges) for row in like])
 
-    weights = _posterior(likelihood + np.log(c))
-    share = (a + right[:, None]) / (c + answers[:, None])
+def _intervals(
+    pairs: NDArray[np.int64], counts: Floats, values: Floats, problems: int, adaptive: bool
+) -> tuple[Ends, Ends, Floats]:
+    """Of runs with `counts` problems (runs, pairs) for each pair of right answers and answers (2, pairs)."""
+    grid = _grid(pairs, counts, values, problems)
+    like = _posterior(grid.likelihood - 0.5 * np.log(grid.c)).reshape(len(counts), MEANS, -1).sum(axis=2)
+    at_most = np.append(np.zeros((len(counts), 1)), like.cumsum(axis=1), axis=1)
+    low_high = np.stack([np.interp([0.025, 0.975], row, grid.edges) for row in at_most])
+
+    weights = _posterior(grid.likelihood + np.log(grid.c))
+    right, answers = pairs
+    share = (grid.a + right[:, None]) / (grid.c + answers[:, None])
     mean = counts @ share / problems
-    variance = counts @ (share * (1 - share) / (c + answers[:, None] + 1)) / problems**2
+    variance = counts @ (share * (1 - share) / (grid.c + answers[:, None] + 1)) / problems**2
     centre = (weights * mean).sum(axis=1)
     spread = np.maximum((weights * (variance + mean**2)).sum(axis=1) - centre**2, 1e-15)
     size = np.maximum(centre * (1 - centre) / spread - 1, 1e-6)
     alpha, beta = (centre * size)[:, None], ((1 - centre) * size)[:, None]
-    return _holding(values, low_high), _holding(values, special.betaincinv(alpha, beta, [[0.022, 0.978]]))
+    these = special.betaincinv(alpha, beta, [[0.022, 0.978]])
+    held = centre if adaptive else values
+    return _holding(held, low_high), _holding(held, these), centre
 
 
 def _rising(x: Floats, steps: NDArray[np.int64]) -> Floats:

@@ -27,21 +27,26 @@ class ScoreEstimate(NamedTuple):
     """On these problems, if each were answered infinitely often."""
 
 
-def mean_score(scores: Sequence[Sequence[float]]) -> ScoreEstimate:
+def mean_score(scores: Sequence[Sequence[float]], adaptive: bool = False) -> ScoreEstimate:
     """Mean over problems of each problem's mean score, from the scores of each problem's answers (at least one).
 
     Of right and wrong answers (1 and 0) both intervals come from one model, see `score_intervals`. Other scores:
     on problems like these, see `clustered`; on these problems, Student's t with the variance of a problem's
     answers pooled over problems, None without a problem of several answers or without any variance. One problem
     alone says nothing about others.
+
+    `adaptive`: where answers were asked for as earlier ones called for it (`bench --until`), the score is the
+    model's estimate, as the mean would be biased.
     """
     right = np.array([sum(values) for values in scores], dtype=np.float64)
     answers = np.array([len(values) for values in scores])
     whole = clustered(right / answers, int(answers.sum()))
     if all(value in (0, 1) for values in scores for value in values):
-        like, these = (ends[0].tolist() for ends in score_intervals(right, answers))
-        low, high = like if whole.problems > 1 else (None, None)
-        return whole._replace(low=low, high=high, these_low=these[0], these_high=these[1])
+        found = score_intervals(right, answers, adaptive)
+        value = float(found.estimate[0]) if adaptive else whole.value
+        low, high = found.like[0].tolist() if whole.problems > 1 else (None, None)
+        these = found.these[0].tolist()
+        return whole._replace(value=value, low=low, high=high, these_low=these[0], these_high=these[1])
     freedom = int((answers - 1).sum())
     if not freedom:
         return whole

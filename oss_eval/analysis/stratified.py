@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from oss_eval.analysis.stats import Difference, Z, paired
+from oss_eval.analysis.scores import mean_score
+from oss_eval.analysis.stats import Difference, Estimate, Z, between, paired
 
 Floats = NDArray[np.float64]
 
@@ -97,6 +98,15 @@ def _bound(data: Strata, end: float, z: float) -> float:
 
 Scores = Sequence[Sequence[float]]
 """Of each problem, the scores of its answers (at least one)."""
+
+
+def adaptive_difference(a: Scores, b: Scores, adaptive: tuple[bool, bool]) -> Difference:
+    """The same where a side's answers were asked for as earlier ones called for it: from the two scores' own
+    intervals on these problems (`stats.between`), as a test that pairs answers would be biased."""
+    one, two = (mean_score(side, flag) for side, flag in zip((a, b), adaptive, strict=True))
+    ends = (Estimate(score.value, score.these_low, score.these_high) for score in (one, two))
+    found = between(*ends)
+    return (found or Difference(two.value - one.value, None, None, None, 0))._replace(pairs=len(a))
 
 
 def score_difference(a: Scores, b: Scores) -> Difference:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from oss_eval.analysis.checks import ClockWatch
+from oss_eval.bench.allocation import Allocation, Budget
 from oss_eval.bench.client import BenchContext, SampleClient, SampleStopped
 from oss_eval.bench.concurrency import ConcurrencyLimit, ConcurrencyTuner
 from oss_eval.bench.liveness import RunMonitor
@@ -59,6 +60,8 @@ class Executor:
         self._threads = (ConcurrencyTuner.MOST if auto else self._concurrency.limit) + SPARE_THREADS
         self._tuner: ConcurrencyTuner | None = None
         self._tokens_before = 0
+        self._allocation: Allocation | None = None
+        """Of the point in progress."""
         self._results: queue.Queue[SampleRecord | RequestRecord | BaseException] = queue.Queue()
 
     def concurrency_reached(self) -> dict[str, Any]:
@@ -69,12 +72,20 @@ class Executor:
             "levels": self._tuner.levels if self._tuner else None,
         }
 
-    def run(self, points: list[BenchPoint], todo: list[SampleJob]) -> RunResult:
-        """Ask and score all samples; returns how that ended. Finished samples are stored when this returns.
+    def run(
+        self,
+        points: list[BenchPoint],
+        todo: list[SampleJob],
+        allocations: dict[str, Allocation],
+        budget: Budget | None,
+    ) -> RunResult:
+        """Ask and score all samples, or, of the points in `allocations`, as many as these call for; returns how
+        that ended. Finished samples are stored when this returns.
 
         Raises OssEvalError when nothing was answered, and KeyboardInterrupt when no sample has ended.
         """
         task, server = self._task, self._server
+        self._allocations, self._budget = allocations, budget
         adapter = RequestAdapter(
             request_capabilities(server, task),
             lambda note: self._progress.say(f"the server refuses a field: {note}"),
@@ -137,11 +148,45 @@ class Executor:
             self._progress.note = ""
             title = " ".join(filter(None, (point.task, point.reasoning_effort)))
             self._progress.start(title, len(jobs))
-            threads.start(jobs)
-            missing = len(jobs)
-            while missing and not self._ends:
-                missing -= self._step(client)
+            self._allocation = self._allocations.get(point.point_id)
+            if self._allocation is not None:
+                left = sum(any(job.point_id == p.point_id for job in todo) for p in points[points.index(point) :])
+                self._ask_as_needed(point, self._allocation, left, threads, client)
+            else:
+                threads.start(jobs)
+                missing = len(jobs)
+                while missing and not self._ends:
+                    missing -= self._step(client)
+            self._allocation = None
             self._progress.end()
+
+    def _ask_as_needed(
+        self,
+        point: BenchPoint,
+        allocation: Allocation,
+        points_left: int,
+        threads: ThreadPool[SampleJob],
+        client: RequestClient,
+    ) -> None:
+        """Keep the slots busy with the answers that the allocation calls for, until it calls for no more."""
+        budget, in_flight, short = self._budget, 0, False
+        if budget is not None:
+            budget.begin(points_left)
+        while not self._ends:
+            limit = self._concurrency.limit
+            ahead = limit + limit // 2 + 1 - in_flight
+            # Not after every answer: what is best to ask next hardly changes, and takes time to compute.
+            if not short and (in_flight == 0 or ahead > limit // 2 + limit // 4):
+                room = ahead if budget is None else min(ahead, budget.room(in_flight))
+                short = room == 0 and in_flight == 0
+                jobs = allocation.next(room) if room else []
+                threads.start(jobs)
+                in_flight += len(jobs)
+            if not in_flight:
+                break
+            in_flight -= self._step(client)
+        reached = allocation.reached or ("the budget is spent" if short else None)
+        point.until = {**(point.until or {}), "reached": reached, "half": allocation.half}
 
     @property
     def _ends(self) -> bool:
@@ -189,11 +234,17 @@ class Executor:
         if isinstance(item, RequestRecord):
             item.text = item.reasoning_text = None  # the sample holds them
             self._writer.add(item)
+            if self._budget is not None:
+                self._budget.add(item)
             self.monitor.request(item)
         elif isinstance(item, SampleRecord):
             self._writer.add_sample(item)
             self.monitor.sample(item)
             self._progress.note = self.monitor.note
+            if self._allocation is not None:
+                self._allocation.add(item)
+                if self._allocation.half is not None:
+                    self._progress.note = f"score known to ±{self._allocation.half:.3f}"
             self._progress.done(item.status)
         elif isinstance(item, OssEvalError):
             self.monitor.fatal = self.monitor.fatal or item

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from oss_eval.bench.types import Benchmark, Sample
 from oss_eval.config.bench_task import BenchTask
@@ -41,11 +42,13 @@ class BenchPoint:
     reasoning_effort: str | None
     samples: int
     repeats: int
+    until: dict[str, Any] | None = None
+    """What the point was asked for, and how that ended: `error`, `against`, `budget`, `reached`, `answers`."""
 
     @property
     def number(self) -> int:
-        """Number of answers."""
-        return self.samples * self.repeats
+        """Number of answers; of a point that was stopped early, those that there are."""
+        return (self.until or {}).get("answers") or self.samples * self.repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def points(loaded_tasks: list[LoadedTask], stored: list[BenchPoint]) -> list[Ben
                 name = f"{len(found):02d}-{task.name}" + (f"-{effort}" if effort else "")
                 point = BenchPoint(name, len(found), task.name, effort, 0, 0)
                 found.append(point)
-            point.samples, point.repeats = len(loaded.samples), task.repeats
+            point.samples, point.repeats = len(loaded.samples), task.most_repeats
     return found
 
 
@@ -82,7 +85,7 @@ def jobs(loaded_tasks: list[LoadedTask], found: list[BenchPoint]) -> list[Sample
         for loaded in loaded_tasks
         for task in [loaded.plan.task]
         for effort in task.reasoning_effort or (None,)
-        for epoch in range(1, task.repeats + 1)
+        for epoch in range(1, task.most_repeats + 1)
         for sample in loaded.samples
     ]
 

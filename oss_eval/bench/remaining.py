@@ -12,7 +12,8 @@ from oss_eval.errors import StoreError, UsageError
 from oss_eval.run import resume
 
 MAY_CHANGE = resume.FREE_SETTINGS | frozenset(
-    "repeats limit reasoning_effort parallel retries max_failures data hub judge_url folder".split()
+    "repeats limit until against budget_tokens budget_usd reasoning_effort parallel retries max_failures data hub "
+    "judge_url folder".split()
 )
 """Settings that do not change the answers: how many there are, the server, the timeouts."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from oss_eval.bench import answer_key, remaining
+from oss_eval.bench.allocation import Allocation, Budget
 from oss_eval.bench.executor import Executor
+from oss_eval.bench.goals import allocations, budget
 from oss_eval.bench.manifest import described
 from oss_eval.bench.plan import BenchPoint, LoadedTask, Plan, SampleJob, jobs, points
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
@@ -17,6 +20,7 @@ from oss_eval.bench.sources.custom import CustomBenchmark
 from oss_eval.bench.types import Benchmark
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
+from oss_eval.results.reader import find_run
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts
 from oss_eval.run.options import RunOptions
 from oss_eval.run.progress import Progress
@@ -29,6 +33,7 @@ def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> 
     Raises OssEvalError for a usage error or a server that does not answer, before anything is asked. Ctrl-C ends
     the run early: finished samples are stored, or KeyboardInterrupt is raised when there are none.
     """
+    plans = [_with_reference(plan, options.out) for plan in plans]
     task = plans[0].task
     server = recognised(find_server(task, options.auth), task.connect_timeout)
     with open_run("bench", server.model, options, resumed) as run:
@@ -47,7 +52,9 @@ def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> 
         if server.started:
             answer_key.write(answers, [sample for task in loaded for sample in task.samples])
         server = run.enter(running_server(server, task.api, run.writer.path / "truth.jsonl", answers))
-        run.work = bench = _Bench(loaded, planned, server, options, scorers, run)
+        asked = allocations(loaded, planned, todo, run.writer.path, options.out)
+        limit = budget(task, options.prices, loaded, len(planned))
+        run.work = bench = _Bench(loaded, planned, server, options, scorers, run, asked, limit)
         changes = described(loaded, planned, server, options, run.writer.manifest, run.writer.session)
         if not todo:  # no request is sent, so the manifest keeps the server of before
             changes = {key: changes[key] for key in ("tasks", "points")}
@@ -55,6 +62,13 @@ def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> 
         if todo:
             run.result = bench.run(todo)
     return run.result
+
+
+def _with_reference(plan: Plan, out: Path) -> Plan:
+    """The plan with the folder of `--against`: `last` is the last run before this one. Raises StoreError."""
+    if plan.task.against is None:
+        return plan
+    return replace(plan, task=plan.task.model_copy(update={"against": str(find_run(plan.task.against, out))}))
 
 
 def _load(plans: Sequence[Plan], model: str, scorers: ScorerProcess, auth: Auth, run: OpenRun) -> list[LoadedTask]:
@@ -89,7 +103,10 @@ class _Bench:
         options: RunOptions,
         scorers: ScorerProcess,
         run: OpenRun,
+        asked: dict[str, Allocation],
+        limit: Budget | None,
     ) -> None:
+        self.allocations, self.budget = asked, limit
         self.loaded, self.points, self.server, self.writer = loaded, planned, server, run.writer
         self.task = loaded[0].plan.task
         self.progress = Progress(options.log_every)
@@ -112,7 +129,7 @@ class _Bench:
         self._announce(todo)
         for line in quarantined_parts(self.writer):
             self.progress.say(line)
-        return self.executor.run(self.points, todo)
+        return self.executor.run(self.points, todo, self.allocations, self.budget)
 
     def _announce(self, todo: list[SampleJob]) -> None:
         for point in self.points:
@@ -120,8 +137,22 @@ class _Bench:
             epochs = f" x {point.repeats}" if point.repeats > 1 else ""
             missing = sum(job.point_id == point.point_id for job in todo)
             rest = f", {missing} still to ask" if missing != point.number else ""
+            if point.point_id in self.allocations:
+                epochs, rest = "", f", at most {missing} answers"
             samples = "sample" if point.samples == 1 else "samples"
             self.progress.say(f"{point.task}{effort}: {point.samples} {samples}{epochs}{rest}")
+
+    def _note_answers(self) -> None:
+        """How many answers the points have that were not simply all asked: their number."""
+        from oss_eval.results.reader import read_samples
+
+        if not self.allocations:
+            return
+        counts = Counter(read_samples(self.writer.path)["point_id"].to_pylist())
+        for point in self.points:
+            if point.point_id in self.allocations and (point.until or {}).get("reached"):
+                point.until = {**(point.until or {}), "answers": counts[point.point_id]}
+        self.writer.write_manifest(points=[{**asdict(point), "number": point.number} for point in self.points])
 
     def store(self, result: RunResult) -> RunResult:
         """Close the run's files and write its summary; returns how the run ended. Raises StoreError."""
@@ -131,7 +162,8 @@ class _Bench:
 
         status, reason = result.status, result.reason
         self.writer.seal()
-        rows = groups(read_samples(self.writer.path), self.writer.manifest["endpoint"].get("prices"))
+        self._note_answers()
+        rows = groups(read_samples(self.writer.path), self.writer.manifest)
         max_failures = {task.plan.task.name: task.plan.task.max_failures for task in self.loaded}
         overall = [group for group in rows if group.subset == OVERALL]
         bad = any(group.failed > group.samples * max_failures.get(group.task, 100) / 100 for group in overall)

@@ -55,7 +55,7 @@ def _judged(path: Path, conditions: Sequence[Condition]) -> int:
     from oss_eval.report.compare import print_outcomes
 
     if read_manifest(path)["kind"] == "bench":
-        from oss_eval.report.bench import task_groups
+        from oss_eval.report.bench_json import task_groups
 
         points = [(point_title(g.task, g.effort, None), g.metrics()) for g in task_groups(path)]
     else:
@@ -102,9 +102,9 @@ def _outputs(path: Path, grid: bool) -> tuple[Callable[[], Any], Callable[[Conso
     manifest = read_manifest(path)
     kind = manifest["kind"]
     if kind == "bench":
-        from oss_eval.report import bench
+        from oss_eval.report import bench, bench_json
 
-        return partial(bench.as_json, path), partial(bench.print_scoreboard, path, grid=grid)
+        return partial(bench_json.as_json, path), partial(bench.print_scoreboard, path, grid=grid)
     from oss_eval.analysis.perf_summary import as_json, load_run
     from oss_eval.report.perf import print_report
 

@@ -11,6 +11,8 @@ from oss_eval.config.fields import DATA, LOAD, REQUESTS, Flag, Json, NotNegative
 from oss_eval.config.task import Task
 
 PROMPTS = ("evalscope", "openai")
+MOST_REPEATS = 64
+"""Most answers to a sample with `--until`."""
 Scorer = Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"]
 
 
@@ -41,7 +43,15 @@ class BenchTask(Task):
     """Names for ranges of samples, counted from 1: {"AIME2025-I": "1-15"}."""
 
     repeats: Annotated[Positive, Flag(LOAD, "K", show_default=False)] = 1
-    """answers to each sample (epochs)"""
+    """answers to each sample (epochs); with --until, as many as it takes, at most 64 or this number"""
+    until: Annotated[str | None, Flag(LOAD, "±E|decided")] = None
+    """stop when the score is known to ±E on these problems, or is told from that of --against RUN"""
+    against: Annotated[str | None, Flag(LOAD, "RUN")] = None
+    """for --until decided: the run with the reference's answers to the same problems"""
+    budget_tokens: Annotated[Positive | None, Flag(LOAD, "N")] = None
+    """most tokens of all answers together; needs --max-tokens"""
+    budget_usd: Annotated[Annotated[float, Field(gt=0)] | None, Flag(LOAD, "X")] = None
+    """most money for all answers together, by the prices of the named endpoint; needs --max-tokens"""
     limit: Annotated[Positive | None, Flag(LOAD, "N")] = None
     """only the first N samples of each subset"""
     parallel: Annotated[Literal["auto"] | Positive, Flag(LOAD, "N|auto")] = 16
@@ -70,6 +80,33 @@ class BenchTask(Task):
     """model that scores answers, where a model does"""
     judge_url: Annotated[str | None, Flag(DATA, "URL")] = None
     """server of the judge model (key from OSS_EVAL_JUDGE_KEY)"""
+
+    @property
+    def error(self) -> float | None:
+        """The E of `--until ±E`."""
+        return None if self.until in (None, "decided") else float(str(self.until).lstrip("±+-"))
+
+    @property
+    def most_repeats(self) -> int:
+        """Most answers to a sample."""
+        return self.repeats if self.until is None else max(self.repeats, MOST_REPEATS)
+
+    @model_validator(mode="after")
+    def _stops(self) -> BenchTask:
+        if self.until not in (None, "decided"):
+            try:
+                ok = 0 < (self.error or 0.0) < 1
+            except ValueError:
+                ok = False
+            if not ok:
+                raise ValueError(f"--until {self.until}: give an error like ±0.02, or decided")
+        if (self.until == "decided") != (self.against is not None):
+            raise ValueError("--until decided and --against RUN need each other")
+        if self.budget_tokens is not None and self.budget_usd is not None:
+            raise ValueError("give --budget-tokens or --budget-usd, not both")
+        if (self.budget_tokens or self.budget_usd) and self.max_tokens is None:
+            raise ValueError("a budget needs --max-tokens: else one answer could take all of it")
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> BenchTask:

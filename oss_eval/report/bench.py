@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ from oss_eval.results.reader import read_samples, status_of
 
 def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
     """Print scores with intervals, their cost, and notes."""
-    manifest, samples = _manifest(path), read_samples(path)
+    manifest, samples = begun_manifest(path), read_samples(path)
     simulated = manifest.get("endpoint", {}).get("simulated")
     mark = "  SIMULATED: no model was run" if simulated else ""
     title = Text(f"Benchmark of {short_model_name(manifest['model'])}{mark}")
     console.print(Panel.fit(title, border_style="yellow" if simulated else "default"))
-    found = groups(samples, manifest["endpoint"].get("prices"))
+    found = groups(samples, manifest)
     _print_basics(manifest, status_of(path, manifest), console)
     if not found:
         console.print("No sample was finished.")
@@ -59,7 +59,8 @@ def print_scoreboard(path: Path, console: Console, grid: bool = False) -> None:
             console.print(f"• {line}", highlight=False, markup=False)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def begun_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a benchmark run that has begun to ask. Raises StoreError."""
     manifest = read_begun_manifest(path)
     if "tasks" not in manifest or "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to ask", "look again in a moment")
@@ -133,7 +134,7 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
         subset=any(group.subset != OVERALL for group in rows),
         these=(wide or all(group.subset == OVERALL for group in rows))
         and any(_on_these(group.score) != NOTHING for group in rows),
-        repeated=any(group.epochs > 1 for group in rows),
+        repeated=any(group.epochs > 1 and not group.adaptive for group in rows),
         errors=wide,
     )
     simulated = " (simulated)" if manifest["endpoint"].get("simulated") else ""
@@ -168,7 +169,12 @@ def _score_row(group: Group, model: str, columns: _Columns, notes: list[str]) ->
     row += [escape(group.effort or NOTHING)] if columns.effort else []
     row += [escape(group.subset)] if columns.subset else []
     incomplete = "*" if group.failed or group.unscored else ""
-    row += [f"avg@{group.epochs}", str(group.scored) + incomplete, _share(group.score), _interval(group.score)]
+    metric = "estimate" if group.adaptive else f"avg@{group.epochs}"
+    if group.adaptive:
+        notes.append(
+            "estimate: answers were asked for where they tell most (--until); a plain mean would be biased"
+        )
+    row += [metric, str(group.scored) + incomplete, _share(group.score), _interval(group.score)]
     row += [_on_these(group.score)] if columns.these else []
     if columns.repeated:
         row += [_share(group.pass_at.get(group.epochs)), _share(group.majority)]
@@ -316,7 +322,13 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
     for group in (group for group in found if group.subset == OVERALL):
         where = _where(group)
         point = planned.get(group.point_id, {"number": 0, "repeats": 0})
-        if group.samples < point["number"]:
+        until = point.get("until") or {}
+        if until.get("reached"):
+            say(f"{where}: stopped after {group.samples:,} answers: {until['reached']}", "bright_black")
+        elif until.get("error") or until.get("against"):
+            half = f", known to ±{until['half']:.4f}" if until.get("half") else ""
+            say(f"{where}: not decided after {group.samples:,} answers{half}", "yellow")
+        elif group.samples < point["number"]:
             say(
                 f"{where}: {group.samples} of {point['number']} samples so far, the quick ones first: "
                 "not yet a score to quote",
@@ -350,51 +362,6 @@ def _print_troubles(found: list[Group], manifest: dict[str, Any], console: Conso
             )
         if group.retried:
             say(f"{where}: {group.retried} samples took more than one attempt", "bright_black")
-
-
-def task_groups(path: Path) -> list[Group]:
-    """Each task and effort of a run, all subsets together."""
-    found = groups(read_samples(path), _manifest(path)["endpoint"].get("prices"))
-    return [group for group in found if group.subset == OVERALL]
-
-
-def as_json(path: Path) -> dict[str, Any]:
-    """The run as one JSON document."""
-    manifest = _manifest(path)
-    rows = groups(read_samples(path), manifest["endpoint"].get("prices"))
-    return {
-        "run_id": manifest["run_id"],
-        "path": str(path),
-        "kind": "bench",
-        "status": status_of(path, manifest),
-        "simulated": bool(manifest["endpoint"].get("simulated")),
-        "model": manifest["model"],
-        "endpoint": manifest["endpoint"]["url"],
-        "points": [_point(group) for group in rows],
-        "groups": [_document(group) for group in rows],
-    }
-
-
-def _point(group: Group) -> dict[str, Any]:
-    """A task and effort in the shape of a load sweep's point."""
-    return {
-        "point_id": group.point_id, "task": group.task, "subset": group.subset, "number": group.samples,
-        "reasoning_effort": group.effort, "metrics": group.metrics().as_json(),
-        "failures": {kind: {"count": n, "example": text} for kind, (n, text) in group.failures.items()},
-    }  # fmt: skip
-
-
-def _document(group: Group) -> dict[str, Any]:
-    """The same under the keys of 0.2."""
-    values = asdict(group)
-    for name in list(values):
-        original = getattr(group, name)
-        if isinstance(original, ScoreEstimate | Estimate):
-            values[name] = original._asdict()
-    for name in ("pass_at", "pass_hat", "majority_at"):
-        values[name] = {str(k): score._asdict() for k, score in getattr(group, name).items()}
-    values["failures"] = {k: {"count": n, "example": text} for k, (n, text) in group.failures.items()}
-    return values
 
 
 RIGHT, WRONG, CUT, FAILED, UNSCORED, PART, PENDING = "●", "·", "✂", "✗", "?", "◐", " "

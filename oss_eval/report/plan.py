@@ -15,7 +15,7 @@ from rich.table import Table
 from oss_eval.analysis.bench_summary import Group
 from oss_eval.analysis.plan_answers import REPEATS, Alternative, Spread, alternative, needed, observed
 from oss_eval.errors import UsageError
-from oss_eval.report.bench import task_groups
+from oss_eval.report.bench_json import task_groups
 from oss_eval.report.format import NOTHING
 from oss_eval.results.reader import read_samples
 

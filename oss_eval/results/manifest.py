@@ -30,6 +30,8 @@ class _Point(TypedDict, total=False):
     requests: int | None
     samples: int | None
     repeats: int | None
+    repeat: int | None
+    until: dict[str, Any] | None
     warmup: bool | None
 
 

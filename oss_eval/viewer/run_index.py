@@ -56,6 +56,12 @@ class PointView:
     members: tuple[str, ...] = ()
     """Of repeats of a point that are put together: all their ids, the first one's included."""
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether its answers were asked for until its score was known."""
+        planned = next(p for p in self.run.manifest["points"] if p["point_id"] == self.point_id)
+        return bool((planned.get("until") or {}).get("error"))
+
     def score(self) -> Metric | None:
         """avg@k."""
         return mean_score(self.metrics)
@@ -185,7 +191,7 @@ class StoredRun:
     @cached_property
     def groups(self) -> list[bench_summary.Group]:
         """A benchmark's scores with all details; needs all samples."""
-        return bench_summary.groups(self.samples(bench_summary.COLUMNS), self.endpoint.get("prices"))
+        return bench_summary.groups(self.samples(bench_summary.COLUMNS), self.manifest)
 
     @cached_property
     def points(self) -> list[PointView]:

@@ -184,7 +184,7 @@ def test_an_interval_holds_its_score_and_stays_in_bounds(means: list[float]) -> 
 def test_the_price_of_an_answer() -> None:
     records = [sample(p, 1, 1.0, prompt_tokens=1000 * p, completion_tokens=100) for p in (1, 2, 3)]
     records.append(sample(4, 1, None, status="error", prompt_tokens=None, completion_tokens=None))
-    [group] = groups(samples_table(records), {"input": 0.5, "output": 2.0})
+    [group] = groups(samples_table(records), {"endpoint": {"prices": {"input": 0.5, "output": 2.0}}})
     assert group.cost is not None
     assert group.cost.value == pytest.approx((2000 * 0.5 + 100 * 2.0) / 1e6)
     assert group.cost.low < group.cost.value < group.cost.high  # type: ignore[operator]

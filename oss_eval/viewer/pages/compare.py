@@ -125,7 +125,8 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
                 parts = [_of_point(rows, v) for rows, v in zip(tables, (one, two), strict=True)]
                 hashes = [run.manifest["tasks"].get(one.task, {}).get("samples_hash") for run in (a, b)]
                 same_order = hashes[0] == hashes[1]
-                found += benchmarks(one.title, parts[0], parts[1], same_order).differences
+                flags = (one.adaptive, two.adaptive)
+                found += benchmarks(one.title, parts[0], parts[1], same_order, flags).differences
         return found
     # Computed, as older runs have stored other intervals.
     of_a, of_b = ({p.point_id: p.metrics for p in load_run(run.path, damaged=[]).points} for run in (a, b))
