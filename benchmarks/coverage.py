@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from oss_eval.analysis.score_interval import score_intervals
+from oss_eval.analysis.score_interval import clustered_ends, score_intervals
 from oss_eval.analysis.scores import clustered, pass_at_k, pass_hat_k
 from oss_eval.analysis.stratified import interval, p_value, strata
 
@@ -82,8 +82,7 @@ def coverage(cell: Cell) -> tuple[Cell, float, float, float, float, float]:
     p = chances(cell, rng, cell.runs)
     right = rng.binomial(cell.answers, p)
     found = score_intervals(right, cell.answers)
-    old = [clustered(row / cell.answers, row.size * cell.answers) for row in right[:500]]
-    before = np.array([(e.low, e.high) for e in old])
+    before = clustered_ends(right / cell.answers, np.full(cell.runs, right[0].size * cell.answers))
     like = held(*found.like.T, mean(cell))
     these = held(*found.these.T, p.mean(axis=1))
     widths = (float(np.diff(ends, axis=1).mean()) for ends in found)

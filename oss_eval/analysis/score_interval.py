@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from oss_eval.analysis.stats import Z, student
+
 Floats = NDArray[np.float64]
 Ends = NDArray[np.float64]
 """(runs, 2): low and high."""
@@ -41,8 +43,9 @@ def score_intervals(right: ArrayLike, answers: ArrayLike, adaptive: bool = False
     distribution with mean m and concentration c (Gelman et al., Bayesian Data Analysis, 3rd ed., section 5.3). m
     has Jeffreys' prior for a share; c has density c^-1.5 for `like`, which lets the problems be as different as
     the data allow, and is uniform for `these`, which lets answers be as random as the data allow: each the careful
-    side. `like` takes m's quantiles; `these` those of the mean of the problems' probabilities, by a beta
-    distribution with its mean and variance, at 2.2% and 97.8%. Both contain the score itself, or, where the
+    side. `like` takes m's quantiles, and reaches as far as `clustered_ends`, which does not know the shape: a few
+    problems that are never solved are not beta-distributed. `these` takes those of the mean of the problems'
+    probabilities, by a beta distribution with its mean and variance, at 2.2% and 97.8%. Both contain the score itself, or, where the
     numbers of answers depend on earlier ones (`adaptive`), the estimate: a posterior is the same whatever stopped
     the answers (Berger and Wolpert 1988, The Likelihood Principle, section 4.2). What they cover is in
     docs/statistics.md; benchmarks/coverage.py measures it.
@@ -57,7 +60,29 @@ def score_intervals(right: ArrayLike, answers: ArrayLike, adaptive: bool = False
         _intervals(pairs, counts[i : i + ROWS], values[i : i + ROWS], found.shape[1], adaptive)
         for i in range(0, len(found), ROWS)
     ]
-    return ScoreIntervals(*(np.concatenate(ends) for ends in zip(*blocks, strict=True)))
+    like, these, estimate = (np.concatenate(ends) for ends in zip(*blocks, strict=True))
+    if not adaptive and found.shape[1] > 1:
+        wider = clustered_ends(found / asked, asked.sum(axis=1))
+        like = np.stack([np.minimum(like[:, 0], wider[:, 0]), np.maximum(like[:, 1], wider[:, 1])], axis=1)
+    return ScoreIntervals(like, these, estimate)
+
+
+def clustered_ends(means: Floats, answers: NDArray[np.int64]) -> Ends:
+    """Wilson's interval of the mean of scores within [0, 1] of each run, from problem means (runs, problems), at
+    least two problems, and the number of answers of each run.
+
+    The effective number of answers is p (1 - p) / SE^2, SE clustered by problem, at most as many as there are, the
+    degrees of freedom accounted for as Korn and Graubard do (1998, Survey Methodology 24, 193-201). Where all is
+    right, or all wrong, it counts each problem once.
+    """
+    groups = means.shape[1]
+    value, error = means.mean(axis=1), means.std(axis=1, ddof=1) / np.sqrt(groups)
+    spread = value * (1 - value)
+    enough = np.minimum(np.maximum(answers, groups), spread / np.maximum(error, 1e-12) ** 2)
+    n = np.where(spread < 1e-12, float(groups), enough) * (Z / student(groups - 1)) ** 2
+    centre = (value + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * np.sqrt(spread.clip(0) / n + Z * Z / (4 * n * n))
+    return np.stack([(centre - half).clip(0), (centre + half).clip(max=1)], axis=1)
 
 
 def error_reduction(right: ArrayLike, answers: ArrayLike) -> Floats:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from oss_eval.analysis.score_interval import score_intervals
-from oss_eval.analysis.stats import Estimate, Z, student, wilson
+from oss_eval.analysis.score_interval import clustered_ends, score_intervals
+from oss_eval.analysis.stats import Estimate, student
 
 
 class ScoreEstimate(NamedTuple):
@@ -68,10 +68,8 @@ def clustered(means: ArrayLike, answers: int | None = None) -> ScoreEstimate:
     with G - 1 in the standard deviation. With equal epochs that is the cluster-robust error with the G / (G - 1)
     correction (Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640, section 2.2).
 
-    The interval of scores within [0, 1] is Wilson's with the effective number of answers p (1 - p) / SE^2, at most
-    as many as there are, the degrees of freedom accounted for as Korn and Graubard do (1998, Survey Methodology
-    24, 193-201). It stays within [0, 1], and where all is right, or all wrong, it counts each problem once. Other
-    scores get Student's t with G - 1 degrees of freedom. Needs at least one problem; one alone has no error.
+    The interval of scores within [0, 1] is that of `clustered_ends`; other scores get Student's t with G - 1
+    degrees of freedom. Needs at least one problem; one alone has no error.
     """
     values = np.asarray(means, dtype=np.float64)
     groups = len(values)
@@ -79,12 +77,10 @@ def clustered(means: ArrayLike, answers: int | None = None) -> ScoreEstimate:
     if groups < 2:
         return ScoreEstimate(value, None, None, None, groups)
     se = float(values.std(ddof=1) / np.sqrt(groups))
-    quantile = student(groups - 1)
     if values.min() < 0 or values.max() > 1:
-        return ScoreEstimate(value, se, value - quantile * se, value + quantile * se, groups)
-    spread, total = value * (1 - value), max(groups, answers or 0)
-    effective = float(groups) if spread < 1e-12 else min(float(total), spread / max(se, 1e-12) ** 2)
-    low, high = wilson(value, effective * (Z / quantile) ** 2)
+        half = student(groups - 1) * se
+        return ScoreEstimate(value, se, value - half, value + half, groups)
+    low, high = clustered_ends(values[None], np.array([answers or groups]))[0].tolist()
     return ScoreEstimate(value, se, low, high, groups)
 
 
