@@ -45,10 +45,11 @@ def score_intervals(right: ArrayLike, answers: ArrayLike, adaptive: bool = False
     the data allow, and is uniform for `these`, which lets answers be as random as the data allow: each the careful
     side. `like` takes m's quantiles, and reaches as far as `clustered_ends`, which does not know the shape: a few
     problems that are never solved are not beta-distributed. `these` takes those of the mean of the problems'
-    probabilities, by a beta distribution with its mean and variance, at 2.2% and 97.8%. Both contain the score itself, or, where the
-    numbers of answers depend on earlier ones (`adaptive`), the estimate: a posterior is the same whatever stopped
-    the answers (Berger and Wolpert 1988, The Likelihood Principle, section 4.2). What they cover is in
-    docs/statistics.md; benchmarks/coverage.py measures it.
+    probabilities, by a beta distribution with its mean and variance, at 2.2% and 97.8%.
+
+    Both contain the score itself, or, where the numbers of answers depend on earlier ones (`adaptive`), the
+    estimate: a posterior is the same whatever stopped the answers (Berger and Wolpert 1988, The Likelihood
+    Principle, section 4.2). What they cover is in docs/statistics.md; benchmarks/coverage.py measures it.
     """
     found = np.atleast_2d(np.asarray(right, dtype=np.int64))
     asked = np.broadcast_to(np.asarray(answers, dtype=np.int64), found.shape)
