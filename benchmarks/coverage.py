@@ -85,7 +85,7 @@ def coverage(cell: Cell) -> tuple[Cell, float, float, float, float, float]:
     before = clustered_ends(right / cell.answers, np.full(cell.runs, right[0].size * cell.answers))
     like = held(*found.like.T, mean(cell))
     these = held(*found.these.T, p.mean(axis=1))
-    widths = (float(np.diff(ends, axis=1).mean()) for ends in found)
+    widths = (float(np.diff(ends, axis=1).mean()) for ends in (found.like, found.these))
     return cell, like, these, held(*before.T, mean(cell)), *widths
 
 

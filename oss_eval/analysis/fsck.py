@@ -16,7 +16,7 @@ import pyarrow as pa
 from oss_eval.analysis import bench_summary, perf_summary
 from oss_eval.errors import OssEvalError, StoreError
 from oss_eval.results.lock import LOCK
-from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.manifest import has_older_intervals, read_begun_manifest
 from oss_eval.results.parquet import DAMAGE, ParquetFile
 from oss_eval.results.part_files import READINGS, SCHEMAS, parts_of, superseded
 from oss_eval.results.reader import (
@@ -262,7 +262,7 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         return
     differing = []
     metrics = {key[2] for key in stored}
-    older = _by_older_formulas(manifest)
+    older = has_older_intervals(manifest)
     for key, values in again.items():
         if key[2] in LATER_METRICS - metrics or (older and key not in stored and LATER_STATS.fullmatch(key[3])):
             continue
@@ -281,12 +281,6 @@ def _summary(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(BAD, "summary.parquet", text)
     if len(differing) > 4 * LISTED:
         yield Problem(BAD, "summary.parquet", f"{len(differing) - 4 * LISTED:,} more figures differ")
-
-
-def _by_older_formulas(manifest: dict[str, Any]) -> bool:
-    """Whether the run's intervals have older formulas, so that they can't be computed again: 0.2 and before."""
-    version = str(manifest.get("environment", {}).get("packages", {}).get("oss-eval", ""))
-    return re.match(r"0\.[012]\b", version) is not None
 
 
 Key = tuple[str, str | None, str, str]

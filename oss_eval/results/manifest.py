@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, Required
 
@@ -190,6 +191,12 @@ def read_begun_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise StoreError(f"{path / 'manifest.json'} is damaged: {', '.join(missing)}")
     return manifest
+
+
+def has_older_intervals(manifest: dict[str, Any]) -> bool:
+    """Whether the run's stored intervals have the formulas of 0.2 and before."""
+    version = str(((manifest.get("environment") or {}).get("packages") or {}).get("oss-eval", ""))
+    return re.match(r"0\.[012]\b", version) is not None
 
 
 def _missing(manifest: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.point_name import effort_rank, point_title
 from oss_eval.analysis.repeats import merged
 from oss_eval.errors import OssEvalError, StoreError, UsageError
-from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.manifest import has_older_intervals, read_begun_manifest
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import (
     CLOSED,
@@ -168,7 +168,10 @@ class StoredRun:
 
     @cached_property
     def stored_rows(self) -> list[dict[str, Any]]:
-        """Rows of its summary; none where it can't be trusted: a resumed run that broke off has that of before."""
+        """Rows of its summary; none where it can't be trusted: a resumed run that broke off has that of before,
+        and benchmarks of older versions have intervals that cover less often than they say."""
+        if self.kind == "bench" and has_older_intervals(self.manifest):
+            return []
         try:
             return read_summary(self.path) if self.status in CLOSED else []
         except StoreError as error:

@@ -68,8 +68,9 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     page.heading(
         t("Leaderboard"),
         t(
-            "avg@k: mean over problems of k answers each, with its 95% interval, clustered by problem. Of all: "
-            "with failed and ungraded answers as wrong."
+            "avg@k: mean over problems of k answers each, with its 95% interval on problems like these. On these: "
+            "on these problems, for other deployments and published scores. Of all: with failed and ungraded "
+            "answers as wrong."
         ),
     )
     _leaderboard(page, views, shown, query, t)
@@ -165,8 +166,9 @@ def _columns(
         ),
         (t("Task"), lambda v: text(v.task), True),
         (t("Effort"), lambda v: text(v.effort or "–"), True),
-        (t("Metric"), lambda v: text(m.stat if (m := v.score()) else "–"), True),
+        (t("Metric"), lambda v: text(t("estimate") if v.adaptive else m.stat if (m := v.score()) else "–"), True),
         (t("Score"), lambda v: estimate(v.score(), digits=3), True),
+        (t("On these"), _on_these, False),
         ("pass@k", of_k("pass"), False),
         ("maj@k", of_k("maj"), False),
         (t("Scored"), lambda v: _scored(v, t), True),
@@ -181,6 +183,14 @@ def _columns(
         (t("Price of 1,000"), figure("cost", "mean", None, 1e3), False),
         (t("Run"), lambda v: link(v.run.label, query.to("about", (v.run.key,)), v.run.name), True),
     ]
+
+
+def _on_these(view: PointView) -> Cell:
+    """The interval on these problems."""
+    found = view.metrics.metric("score", "on_these")
+    if found is None or found.low is None or found.high is None:
+        return text("–")
+    return Cell(f'<small class="ci">{found.low:.3f}–{found.high:.3f}</small>', found.low, True)
 
 
 def _scored(view: PointView, t: Words) -> Cell:
