@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.3.0"
-__all__ = ["__version__", "run_bench", "run_perf"]
+__all__ = ["__version__", "compare", "resume", "run_bench", "run_perf"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run_bench` and `run_perf`, imported when they are asked for: the command line answers at once without."""
-    if name in ("run_bench", "run_perf"):
+    """The functions of `oss_eval.api`, imported when they are asked for: the command line answers at once without."""
+    if name in __all__:
         return getattr(import_module("oss_eval.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -97,6 +97,18 @@ def run_bench(
     return _run(made, "bench")
 
 
+def compare(*runs: str | Path, by: str | None = None, out: str | Path = "results") -> pd.DataFrame:
+    """Differences between runs, one row a figure, as `oss-eval compare --json` has them; `by` groups all points,
+    for example by reasoning_effort. Raises OssEvalError."""
+    import pandas as pd
+
+    from oss_eval.analysis import compared_runs
+    from oss_eval.report.compare import as_json
+
+    found = compared_runs.sides([str(run) for run in runs], Path(out), by)
+    return pd.DataFrame(as_json(compared_runs.compare(found, all_pairs=by is not None), [], [])["comparisons"])
+
+
 def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results", **settings: Any) -> Run:
     """Resume a stored run, as `oss-eval resume` does. Raises OssEvalError."""
     from oss_eval.perf.remaining import sweep

@@ -35,8 +35,8 @@ def _run(argv: list[str] | None) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line. Exit codes: 0 done, 1 measured and failed, 2 usage error, 3 a condition is undecided, 130
-    interrupted."""
+    """Run a command line. Exit codes: 0 done, 1 measured and failed, 2 usage error, 3 a condition is undecided,
+    130 interrupted."""
     # SIGTERM, as a job manager sends it, keeps finished work just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reraise_lost_interrupts()

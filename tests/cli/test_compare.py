@@ -151,3 +151,13 @@ def test_what_cannot_be_compared(oss_eval: Command, tmp_path: Path) -> None:
         (("demo-a", "demo-b", "--format", "junit"), "no test without a condition"),
     ):
         assert text in problem(oss_eval("compare", *words, *EXAMPLES))
+
+
+def test_from_python() -> None:
+    import oss_eval as package
+
+    frame = package.compare("demo-a", "demo-b", out=EXAMPLES[1])
+    assert set(frame[frame.metric == "score"].verdict) == {"can't tell"}
+    efforts = package.compare("demo-a", by="reasoning_effort", out=EXAMPLES[1])
+    assert efforts[efforts.metric == "score"].side_b.tolist() == ["medium", "high", "high"]
+    assert callable(package.resume)
