@@ -8,7 +8,7 @@ __all__ = ["__version__", "compare", "resume", "run_bench", "run_perf"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `oss_eval.api`, imported when they are asked for: the command line answers at once without."""
+    """The functions of `oss_eval.api`, imported when asked for: the command line answers at once without."""
     if name in __all__:
         return getattr(import_module("oss_eval.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
