@@ -1,11 +1,13 @@
 """oss-eval, EvalScope's perf and vLLM's Rust client against the same truth server, on one core, one after the other.
 
-    python benchmarks/side_by_side.py [--streams 64 256 1024] [--requests-per-stream 2] [--tokens 256]
+    python benchmarks/side_by_side.py [--streams 64 256 1024] [--requests-per-stream 2] [--tokens 256] [--varying]
 
 The server (`oss-eval simulate --profile paced`) has the last core to itself and notes the instant before each
 write; all processes of a tool are held to the first core. Printed for each tool and load: reported and true
 percentiles, their error, CPU time a streamed token (whole command, less what the same command costs for one
 request of two tokens), peak resident memory summed over its processes, and wall time. Linux only.
+
+With `--varying` each event holds the usage so far, so that no two events are alike.
 
 vLLM's client takes part where VLLM_RS names it (scripts/vllm-rs downloads it). It asks for completions, as it takes the
 role of a chat's first event for a token.
@@ -25,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -34,6 +37,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from oss_eval.simulator.truth_log import TruthRow, read_truth
 from oss_eval.system.environment import environment
 
+BODY: dict[str, Any] = {"ignore_eos": True}
+"""Fields that every tool sends beside its own."""
+VARYING = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 METRICS = ("ttft", "latency", "tpot", "itl")
 Percentiles = dict[str, tuple[float, float]]
 """metric -> (p50, p99) in ms."""
@@ -98,7 +104,7 @@ def run_oss_eval(url: str, streams: int, number: int, tokens: int, folder: Path)
         "--workers",
         "1",
     ]
-    command += ["--extra-args", '{"ignore_eos": true}']
+    command += ["--extra-args", json.dumps(BODY)]
     cost = timed(command, folder / "oss-eval.log")
     shown = [sys.executable, "-m", "oss_eval", "show", "last", "--out", str(folder), "--json"]
     document = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
@@ -112,7 +118,7 @@ def run_evalscope(url: str, streams: int, number: int, tokens: int, folder: Path
     command = [str(Path(sys.executable).parent / "evalscope"), "perf", "--url", f"{url}/chat/completions"]
     command += ["--parallel", str(streams), "--number", str(number), "--model", "paced", "--api", "openai"]
     command += ["--dataset", "openqa", "--prompt", "Count.", "--max-tokens", str(tokens), "--stream"]
-    command += ["--extra-args", '{"ignore_eos": true}', "--no-test-connection", "--outputs-dir", str(folder)]
+    command += ["--extra-args", json.dumps(BODY), "--no-test-connection", "--outputs-dir", str(folder)]
     cost = timed(command, folder / "evalscope.log")
     [file] = folder.rglob("benchmark_percentile.json")
     rows = {row["Percentiles"]: row for row in json.loads(file.read_text())}
@@ -131,6 +137,7 @@ def run_vllm_rs(url: str, streams: int, number: int, tokens: int, folder: Path) 
     command += ["--dataset-name", "random", "--random-input-len", "2", "--random-output-len", str(tokens)]
     command += ["--num-prompts", str(number), "--max-concurrency", str(streams), "--ignore-eos", "--disable-tqdm"]
     command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99", "--no-steady-state"]
+    command += ["--extra-body", json.dumps(BODY)]
     command += ["--save-result", "--result-dir", str(folder), "--result-filename", "result.json"]
     cost = timed(command, folder / "vllm-rs.log")
     found = json.loads((folder / "result.json").read_text())
@@ -217,7 +224,10 @@ if __name__ == "__main__":
     parser.add_argument("--requests-per-stream", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--only", nargs="+", choices=list(TOOLS), default=list(TOOLS))
+    parser.add_argument("--varying", action="store_true", help="usage in every event")
     arguments = parser.parse_args()
+    if arguments.varying:
+        BODY.update(VARYING)
     if "vllm-rs" in arguments.only and "VLLM_RS" not in os.environ:
         print("vllm-rs is left out: VLLM_RS does not name it (scripts/vllm-rs downloads it)", flush=True)
         arguments.only.remove("vllm-rs")
