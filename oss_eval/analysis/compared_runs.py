@@ -29,7 +29,7 @@ from oss_eval.results.reader import find_run, read_samples
 
 GROUPED = ("reasoning_effort", "model")
 """What points can be grouped by, beside `label:KEY`."""
-COLUMNS = ["point_id", "subset", "sample_id", "prompt", *(name for name, _ in PAIRED)]
+COLUMNS = ["point_id", "subset", "sample_id", "prompt", "token_source", *(name for name, _ in PAIRED)]
 Key = tuple[Any, ...]
 
 
@@ -45,6 +45,14 @@ class StoredPoint:
     parallel: int | None
     samples: pa.Table | None = field(repr=False)
     metrics: PointMetrics | None = field(repr=False)
+    token_sources: tuple[str, ...]
+    """Where the token counts of its answers are from."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Kinds of the instrument's warnings at this point."""
+        found = (self.manifest.get("checks") or {}).get(self.point_id) or ()
+        return tuple(sorted({str(check.get("kind")) for check in found if check.get("level") == "warn"}))
 
     @property
     def title(self) -> str:
@@ -163,7 +171,8 @@ def _of_benchmark(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
     return [
         StoredPoint(
             path, manifest, p["point_id"], p["task"], p.get("reasoning_effort"), None,
-            rows.filter(pc.equal(ids, p["point_id"])), None,
+            of_point := rows.filter(pc.equal(ids, p["point_id"])), None,
+            tuple(sorted({s for s in of_point["token_source"].to_pylist() if s})),
         )
         for p in manifest["points"]
         if p["point_id"] in set(ids.to_pylist())
@@ -172,7 +181,9 @@ def _of_benchmark(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
 
 def _of_sweep(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
     return [
-        StoredPoint(path, manifest, p.point_id, None, p.reasoning_effort, p.parallel, None, p.metrics)
+        StoredPoint(
+            path, manifest, p.point_id, None, p.reasoning_effort, p.parallel, None, p.metrics, p.token_sources
+        )
         for p in load_run(path).points
     ]
 
@@ -231,8 +242,23 @@ def _comparison(a: Side, b: Side, ones: list[StoredPoint], twos: list[StoredPoin
 
 def unlike(found: Sequence[Side]) -> list[tuple[str, list[Mismatch]]]:
     """For each side after the first, the conditions in which its first run differs from the first side's."""
-    firsts = [next(iter(side.points.values()))[0] for side in found]
-    return [
-        (side.name, mismatches(firsts[0].manifest, first.manifest) if first.path != firsts[0].path else [])
-        for side, first in zip(found[1:], firsts[1:], strict=True)
-    ]
+    base = found[0]
+    return [(side.name, [*_of_manifests(base, side), *_of_points(base, side)]) for side in found[1:]]
+
+
+def _of_manifests(a: Side, b: Side) -> list[Mismatch]:
+    one, two = (next(iter(side.points.values()))[0] for side in (a, b))
+    return mismatches(one.manifest, two.manifest) if one.path != two.path else []
+
+
+def _of_points(a: Side, b: Side) -> list[Mismatch]:
+    """How tokens were counted, and what the instrument warns of."""
+    found = []
+    for name, of in (("token counts from", "token_sources"), ("warnings", "warnings")):
+        one, two = (
+            sorted({value for points in side.points.values() for p in points for value in getattr(p, of)})
+            for side in (a, b)
+        )
+        if one != two:
+            found.append(Mismatch("instrument", name, ", ".join(one) or "none", ", ".join(two) or "none"))
+    return found

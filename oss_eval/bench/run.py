@@ -143,15 +143,17 @@ class _Bench:
             self.progress.say(f"{point.task}{effort}: {point.samples} {samples}{epochs}{rest}")
 
     def _note_answers(self) -> None:
-        """How many answers the points have that were not simply all asked: their number."""
+        """Of points that were asked until known: how many answers they have, and the most to a problem."""
         from oss_eval.results.reader import read_samples
 
         if not self.allocations:
             return
-        counts = Counter(read_samples(self.writer.path)["point_id"].to_pylist())
+        rows = read_samples(self.writer.path).select(["point_id", "subset", "sample_id"]).to_pylist()
         for point in self.points:
             if point.point_id in self.allocations and (point.until or {}).get("reached"):
-                point.until = {**(point.until or {}), "answers": counts[point.point_id]}
+                asked = Counter((r["subset"], r["sample_id"]) for r in rows if r["point_id"] == point.point_id)
+                point.until = {**(point.until or {}), "answers": asked.total()}
+                point.repeats = max(asked.values(), default=0)
         self.writer.write_manifest(points=[{**asdict(point), "number": point.number} for point in self.points])
 
     def store(self, result: RunResult) -> RunResult:

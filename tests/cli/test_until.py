@@ -34,6 +34,7 @@ def test_until_the_score_is_known(oss_eval: Command, tmp_path: Path) -> None:
     answers = samples.groupby("sample_id", observed=True).size()
     assert answers.min() >= 2
     assert answers.max() > 2 * answers.min()
+    assert point["repeats"] == answers.max()
     [group] = json.loads(done.stdout)["groups"]
     score = group["score"]
     assert group["adaptive"] is True
