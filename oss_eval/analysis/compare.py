@@ -30,9 +30,13 @@ PERF_METRICS = (
     ("latency_ms", "p50", LOWER),
     ("latency_ms", "p99", LOWER),
     ("success_rate", "value", HIGHER),
+    ("attainment", "value", HIGHER),
+    ("goodput", "value", HIGHER),
     ("completion_tokens", "mean", ""),
 )
 """(metric, statistic, which is better)."""
+OF_ALL = ("success_rate", "attainment")
+"""Shares of all requests."""
 PAIRED = (
     ("score", HIGHER),
     ("truncated", LOWER),
@@ -91,8 +95,8 @@ def sweeps(where: str, a: Sequence[PointMetrics], b: Sequence[PointMetrics]) -> 
     """Figures of a point of two load sweeps, each given once or, measured several times, by its repeats.
 
     Of repeats: Welch's t over the logarithms of their figures. Of one run each: from the two intervals within the
-    run (`stats.ratio`), which hold as far as docs/statistics.md says. The success rate, which is a share of all
-    requests, by Newcombe's interval (`stats.between`).
+    run (`stats.ratio`), which hold as far as docs/statistics.md says. Shares of all requests by Newcombe's
+    interval (`stats.between`).
     """
     found = []
     for metric, stat, better in PERF_METRICS:
@@ -101,7 +105,7 @@ def sweeps(where: str, a: Sequence[PointMetrics], b: Sequence[PointMetrics]) -> 
             continue
         mean_a, mean_b = (sum(m.value for m in side) / len(side) for side in (ones, twos))
         difference, relative = _bare(mean_a, mean_b), None
-        if metric == "success_rate":
+        if metric in OF_ALL:
             difference = stats.between(_pooled(ones), _pooled(twos)) or difference
         else:
             relative = _relative([m.value for m in ones], [m.value for m in twos])

@@ -20,12 +20,13 @@ from oss_eval.analysis.compare import (
     sweeps,
 )
 from oss_eval.analysis.conditions import Mismatch, mismatches
-from oss_eval.analysis.metrics import PointMetrics
+from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.point_name import effort_rank, point_title
+from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput
 from oss_eval.errors import UsageError
 from oss_eval.results.manifest import read_begun_manifest
-from oss_eval.results.reader import find_run, read_samples
+from oss_eval.results.reader import find_run, read_requests, read_samples
 
 GROUPED = ("reasoning_effort", "model")
 """What points can be grouped by, beside `label:KEY`."""
@@ -97,10 +98,11 @@ class Comparison:
     """The first point of each side."""
 
 
-def sides(names: Sequence[str], out: Path, by: str | None) -> list[Side]:
+def sides(names: Sequence[str], out: Path, by: str | None, limits: dict[str, float] | None = None) -> list[Side]:
     """The sides that `oss-eval compare` names: runs, or points of runs (RUN:POINT); or the groups of all their
-    points by reasoning_effort, model, or label:KEY. Raises UsageError and StoreError."""
-    points = [(name, _points(name, out)) for name in names]
+    points by reasoning_effort, model, or label:KEY. With `limits` of a request (see `goodput`), sweeps have their
+    attainment and goodput too. Raises UsageError and StoreError."""
+    points = [(name, _points(name, out, limits or {})) for name in names]
     if by is None:
         if len(names) < 2:
             raise UsageError(
@@ -142,14 +144,14 @@ def _keyed(points: list[StoredPoint], names: Sequence[str]) -> dict[Key, list[St
     return found
 
 
-def _points(name: str, out: Path) -> list[StoredPoint]:
+def _points(name: str, out: Path, limits: dict[str, float]) -> list[StoredPoint]:
     """The points of a run, or the one that RUN:POINT names. Raises UsageError and StoreError."""
     run, colon, wanted = (name, "", "") if Path(name).exists() else name.partition(":")
     path = find_run(run, out)
     manifest = read_begun_manifest(path)
     if manifest["kind"] not in ("bench", "perf"):
         raise UsageError(f"{path.name} is a {manifest['kind']} run", "compare benchmarks or load sweeps")
-    found = _of_benchmark(path, manifest) if manifest["kind"] == "bench" else _of_sweep(path, manifest)
+    found = _of_benchmark(path, manifest) if manifest["kind"] == "bench" else _of_sweep(path, manifest, limits)
     if not found:
         raise UsageError(f"{path.name} holds no finished request yet", "look again when it has some")
     if not colon:
@@ -179,13 +181,32 @@ def _of_benchmark(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
     ]  # fmt: skip
 
 
-def _of_sweep(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
+def _of_sweep(path: Path, manifest: dict[str, Any], limits: dict[str, float]) -> list[StoredPoint]:
     return [
         StoredPoint(
-            path, manifest, p.point_id, None, p.reasoning_effort, p.parallel, None, p.metrics, p.token_sources
+            path,
+            manifest,
+            p.point_id,
+            None,
+            p.reasoning_effort,
+            p.parallel,
+            None,
+            _with_goodput(p.metrics, path, p.point_id, limits),
+            p.token_sources,
         )
         for p in load_run(path).points
     ]
+
+
+def _with_goodput(metrics: PointMetrics, path: Path, point_id: str, limits: dict[str, float]) -> PointMetrics:
+    found = goodput(read_requests(path, point_id, REQUEST_COLUMNS), limits) if limits else None
+    if found is None:
+        return metrics
+    share = found.attainment
+    figures = {("attainment", "value"): Metric("attainment", "value", *share, found.n, "")}
+    if found.rate is not None:
+        figures["goodput", "value"] = Metric("goodput", "value", found.rate, None, None, found.n, "1/s")
+    return PointMetrics({**metrics.figures, **figures})
 
 
 def compare(found: Sequence[Side], all_pairs: bool = False) -> list[Comparison]:

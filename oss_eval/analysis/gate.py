@@ -31,7 +31,11 @@ FIGURES = {
     ),
 }  # fmt: skip
 """Metrics that `--assert` knows."""
-SHARES = ("score", "success_rate", "truncated")
+COUNTS = ("failures", "failed", "unscored")
+"""Figures that are known exactly."""
+LIMITED = ("ttft", "ttfa", "tpot", "latency")
+"""Durations that a service level limits."""
+SHARES = ("score", "success_rate", "attainment", "truncated")
 """Here % means percentage points."""
 
 
@@ -77,6 +81,16 @@ def parse(text: str, flag: str) -> Condition:
         ) from None
 
 
+def limit(text: str) -> tuple[str, float]:
+    """A limit of a request's duration such as `ttft<2s`: its name and ms. Raises UsageError."""
+    condition = parse(text, "--slo")
+    if condition.metric not in LIMITED or condition.operator[0] != "<" or condition.unit not in ("s", "ms"):
+        raise UsageError(
+            f"--slo {text!r} is no limit", f"one of {', '.join(LIMITED)}, for example: --slo 'ttft<2s'"
+        )
+    return condition.metric, condition.value * (1000 if condition.unit == "s" else 1)
+
+
 def known(condition: Condition, kind: str) -> Condition:
     """The condition, if a run of this kind (`perf` or `bench`) can have such a figure. Raises UsageError."""
     if not any(_is(condition, metric) for metric in FIGURES[kind]):
@@ -96,18 +110,10 @@ def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) 
         figure = _figure(condition, metrics)
         if figure is None:
             continue
-        factor = _factor(condition, figure.metric, figure.unit)
-        outcomes.append(
-            Outcome(
-                condition,
-                where,
-                _state(condition, condition.value * factor, figure.low, figure.high),
-                figure.value,
-                figure.low,
-                figure.high,
-                figure.unit,
-            )
-        )
+        value = condition.value * _factor(condition, figure.metric, figure.unit)
+        low, high = (figure.value,) * 2 if figure.metric in COUNTS else (figure.low, figure.high)
+        state = _state(condition, value, low, high)
+        outcomes.append(Outcome(condition, where, state, figure.value, low, high, figure.unit))
     if not outcomes:
         names = sorted({_short(name) for _, metrics in points for name, _ in metrics.figures})
         raise UsageError(f"no point has a figure {condition.metric!r}", f"there are: {', '.join(names)}")

@@ -12,6 +12,7 @@ from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 
 SUMS = ("requests", "failures", "cancelled", "duration", "gpu_energy_j", "server_requests", "ttft_bounded")
+DRIFT = 1.25
 SHARES = ("success_rate", "truncated")
 
 
@@ -29,6 +30,11 @@ def pooled(report: RunReport) -> RunReport:
 
 def _together(points: list[PointReport]) -> PointReport:
     checks = [check for point in points for check in point.checks or ()]
+    drift = first_against_others([point.metrics for point in points])
+    if drift is not None:
+        text = f"the first of {len(points)} repeats had {drift:.1f} times the mean latency of the others"
+        hint = "a server that was still warming up, or whose load changed; run it again"
+        checks.append({"kind": "drift", "level": "warn", "message": f"{text}: {hint}"})
     failures: dict[str, tuple[int, str]] = {}
     for kind, (count, text) in (item for point in points for item in point.failures.items()):
         before, first = failures.get(kind, (0, text))
@@ -44,6 +50,16 @@ def _together(points: list[PointReport]) -> PointReport:
         slow_start=next((point.slow_start for point in points if point.slow_start is not None), None),
         repeats=len(points),
     )
+
+
+def first_against_others(repeats: Sequence[PointMetrics]) -> float | None:
+    """The first repeat's mean latency by the mean of the others', if that is more than DRIFT or less than
+    1 / DRIFT: repeats do not protect from a server that changes while it is measured."""
+    known = [value for metrics in repeats if (value := metrics.get("latency_ms", "mean")) is not None]
+    if len(known) < 2 or not known[0]:
+        return None
+    ratio = known[0] / float(np.mean(known[1:]))
+    return ratio if not 1 / DRIFT <= ratio <= DRIFT else None
 
 
 def merged(repeats: Sequence[PointMetrics]) -> PointMetrics:

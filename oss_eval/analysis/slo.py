@@ -38,6 +38,13 @@ class Goodput:
         return False if self.attainment.high is not None and self.attainment.high < OBJECTIVE else None
 
 
+REQUEST_COLUMNS = [
+    "request_id", "session", "warmup", "status", "start_ns", "first_token_ns", "first_answer_ns", "last_token_ns",
+    "end_ns", "completion_tokens", "reasoning_tokens", "first_event_tokens", "tokens_to_answer", "n_events",
+]  # fmt: skip
+"""Columns that `goodput` needs."""
+
+
 def goodput(requests: pa.Table, limits: dict[str, float]) -> Goodput | None:
     """Requests that met every limit (DistServe: Zhong et al. 2024, arXiv:2401.09670, section 2); None without any
     request.

@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare groups of all points: reasoning_effort, model, or label:KEY; all pairs",
     )
     parser.add_argument(
+        "--slo", nargs="+", action="extend", default=[], metavar="LIMIT",
+        help="load sweeps: compare attainment and goodput within limits of a request, e.g. 'ttft<2s' 'tpot<50ms'",
+    )  # fmt: skip
+    parser.add_argument(
         "--fail-if", action="append", default=[], metavar="CONDITION",
         help="exit 1 if the whole interval of B - A is so, e.g. 'score < -0.02', 'ttft_p99 > +10%%'; repeatable",
     )  # fmt: skip
@@ -60,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     required = [gate.parse(text, "--require") for text in arguments.require]
     if arguments.format == "junit" and not failing + required:
         raise UsageError("--format junit has no test without a condition", "add --fail-if or --require")
-    found = sides(arguments.RUN, arguments.out, arguments.by)
+    limits = dict(gate.limit(text) for text in arguments.slo)
+    found = sides(arguments.RUN, arguments.out, arguments.by, limits)
     compared = compare(found, all_pairs=arguments.by is not None)
     differences = report.every(compared)
     fails = [outcome for condition in failing for outcome in gate.on_differences(condition, differences)]

@@ -161,7 +161,10 @@ def outcome_line(flag: str, outcome: Outcome) -> str:
     """A condition and what became of it."""
     scale, unit = (100.0, "%") if outcome.unit == "%" else (1.0, f" {outcome.unit}" if outcome.unit else "")
     ends = (NOTHING if end is None else f"{end * scale:.4g}" for end in (outcome.low, outcome.high))
-    figure = f"{outcome.value * scale:.4g}{unit}, 95% {' to '.join(ends)}"
+    known = outcome.low is not None or outcome.high is not None
+    figure = f"{outcome.value * scale:.4g}{unit}, " + (
+        f"95% {' to '.join(ends)}" if known else "without an interval"
+    )
     return f"{outcome.where}: {flag} {outcome.condition.text!r} is {outcome.state}: {figure}"
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from oss_eval.analysis.stats import holm
+from oss_eval.results.reader import find_run
 from tests.helpers.commands import ROOT, Command
 
 EXAMPLES = ("--out", str(ROOT / "results" / "examples"))
@@ -97,7 +99,7 @@ def test_formats(oss_eval: Command) -> None:
     assert [c["state"] for c in document["conditions"]] == ["established"] * 3 + ["undecided"] * 3
 
 
-def test_sweeps(oss_eval: Command, fast_simulator: str) -> None:
+def test_sweeps(oss_eval: Command, fast_simulator: str, tmp_path: Path) -> None:
     sweep = ("perf", "--url", fast_simulator, "--parallel", "2", "8", "--number", "40", "--max-tokens", "40")
     names = []
     for name, prompt in (("one", "256"), ("two", "256"), ("longer", "8000")):
@@ -127,6 +129,18 @@ def test_sweeps(oss_eval: Command, fast_simulator: str) -> None:
     assert oss_eval(*words, "--fail-if", "ttft > +10%").returncode == 1
     assert oss_eval(*words, "--fail-if", "ttft > 1s").returncode == 0
     assert oss_eval(*words, "--require", "success > -50%").returncode == 0
+    within = compared(oss_eval, "one", "longer", "--slo", "ttft<60s", "tpot<1ms")
+    shares = {(c["metric"], c["parallel"]): c for c in within if c["metric"] in ("attainment", "goodput", "rps")}
+    assert 0 <= shares["attainment", 2]["a"] <= 1
+    rows = pd.read_parquet(find_run("one", tmp_path / "results") / "requests")
+    mine = rows[~rows.warmup & (rows.parallel == 2)]
+    tpot = (
+        (mine.last_token_ns - mine.first_token_ns)
+        / 1e6
+        / (mine.completion_tokens - mine.first_event_tokens.fillna(1))
+    )
+    assert shares["attainment", 2]["a"] == pytest.approx((tpot <= 1).mean())
+    assert shares["goodput", 2]["a"] == pytest.approx(shares["rps", 2]["a"] * (tpot <= 1).mean())
     grouped = compared(oss_eval, "one", "longer", "--by", "label:as")
     assert {(c["side_a"], c["side_b"]) for c in grouped} == {("one", "longer")}
 
@@ -149,6 +163,7 @@ def test_what_cannot_be_compared(oss_eval: Command, tmp_path: Path) -> None:
         (("demo-a", "demo-b", "--require", "speed > 1"), "nothing compared has a figure 'speed'"),
         (("sweep-a", "sweep-b", "--fail-if", "ttft > 2"), "has no unit of time"),
         (("demo-a", "demo-b", "--format", "junit"), "no test without a condition"),
+        (("sweep-a", "sweep-b", "--slo", "ttft>2s"), "--slo 'ttft>2s' is no limit"),
     ):
         assert text in problem(oss_eval("compare", *words, *EXAMPLES))
 

@@ -726,12 +726,12 @@ def test_every_figure_has_its_numbers(library: RunIndex) -> None:
 def test_a_limit_gives_the_goodput(library: RunIndex) -> None:
     run = library.find(named("sweep-a"))
     assert run is not None
-    from oss_eval.analysis.slo import goodput
+    from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput
 
     address = Query("perf", (run.key,), {"ttft": "300"})
     html = "".join(perf.draw(library, address, t).parts)
     for view in run.points:
-        found = goodput(run.requests(perf.SCALARS, view.point_id), {"ttft": 300.0})
+        found = goodput(run.requests(REQUEST_COLUMNS, view.point_id), {"ttft": 300.0})
         assert found is not None
         assert f'data-value="{found.attainment.value}"' in html
     assert "≈ can" in html  # all of a few requests

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.slo import REQUEST_COLUMNS
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE
 from oss_eval.viewer import figures
@@ -43,22 +44,6 @@ CONTROLS = (
 )
 LIMITS = ("ttft", "tpot", "latency")
 MOST_CURVES = 12
-SCALARS = [
-    "request_id",
-    "session",
-    "warmup",
-    "status",
-    "start_ns",
-    "first_token_ns",
-    "first_answer_ns",
-    "last_token_ns",
-    "end_ns",
-    "completion_tokens",
-    "reasoning_tokens",
-    "first_event_tokens",
-    "tokens_to_answer",
-    "n_events",
-]
 
 
 def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
@@ -104,7 +89,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
 
 def _by_point(run: StoredRun) -> list[tuple[PointView, pa.Table]]:
     """The requests of each point; the files are read once."""
-    found = run.requests([*SCALARS, "point_id"])
+    found = run.requests([*REQUEST_COLUMNS, "point_id"])
     of = found["point_id"].cast(pa.string())
     return [
         (view, found.filter(pc.is_in(of, pa.array(view.members or (view.point_id,), pa.string()))))
