@@ -65,6 +65,13 @@ def advise(points: Sequence[PointReport]) -> list[str]:
             f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value; "
             f"use --number {P99_NEEDS} or more for a P99"
         )
+    short = [p for p in points if 0 < (p.metrics.get("requests") or 0) < 4 * p.parallel]
+    if short:
+        levels = ", ".join(dict.fromkeys(str(p.parallel) for p in short))
+        lines.append(
+            f"Concurrency {levels}: fewer than four requests a slot, so there are no intervals; "
+            "use a --number of 10 times the concurrency for narrow ones"
+        )
     return lines or ["No recommendation"]
 
 

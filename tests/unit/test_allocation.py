@@ -52,12 +52,12 @@ def test_answers_go_where_the_error_is() -> None:
 
 def test_the_estimate_is_not_biased_where_the_mean_is() -> None:
     estimates, means = [], []
-    for seed in range(60):
+    for seed in range(30):
         _, scores = asked([0.9] * 30, Goal(error=0.03), seed, slots=16)
         estimates.append(mean_score(scores, adaptive=True).value)
         means.append(np.mean([np.mean(values) for values in scores]))
     assert np.mean(means) - 0.9 > 0.01
-    assert abs(np.mean(estimates) - 0.9) < 0.006
+    assert abs(np.mean(estimates) - 0.9) < 0.008
 
 
 def test_the_reduction_is_that_of_the_model() -> None:

@@ -41,6 +41,7 @@ def test_quantiles(n: int) -> None:
     assert stats.student(n) == pytest.approx(reference.t.ppf(0.975, n), rel=1e-9)
 
 
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm(p_values: list[float]) -> None:
     assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
