@@ -18,8 +18,9 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Runs, how to group them, conditions, and the format."""
     parser.description = (
-        "Compare benchmarks or load sweeps: differences with 95% intervals, p-values and a verdict. The first run "
-        "is A, the baseline. Exit codes: 0 done, 1 a condition fails, 2 usage error, 3 one required is undecided."
+        "Compare benchmarks or load sweeps: differences with 95% intervals, p-values and a\n"
+        "verdict. The first run is A, the baseline. Exit codes: 0 done, 1 a condition fails,\n"
+        "2 usage error, 3 a required condition is undecided."
     )
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument(

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from oss_eval.results.reader import find_run
-from oss_eval.viewer.pages import perf
+from oss_eval.viewer.pages import compare, perf
 from oss_eval.viewer.query import Query
 from oss_eval.viewer.run_index import RunIndex
 from tests.helpers.commands import Command
@@ -60,6 +60,13 @@ def test_repeats_are_one_run_with_intervals_over_them(
     entries = json.loads(oss_eval("compare", *runs, "--json").stdout)["comparisons"]
     assert {tuple(entry["repeats"]) for entry in entries} == {(3, 2)}
     assert "3 and 2 repeats" in oss_eval("compare", *runs).stdout
+    index = RunIndex([tmp_path / "results"])
+    one, two = (index.find(name) for name in runs)
+    assert one is not None
+    assert two is not None
+    shown = {(c.where, c.metric, c.stat): c.difference.p for c in compare.contrasts(one, two)}
+    told = {(f"c{e['parallel']}", e["metric"], e["stat"]): e["p"] for e in entries}
+    assert shown == pytest.approx(told)
 
 
 def test_an_interrupted_repeat_is_resumed(oss_eval: Command, fast_simulator: str, tmp_path: Path) -> None:

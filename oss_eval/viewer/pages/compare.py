@@ -96,8 +96,9 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
         t(
             "Difference: B − A with its 95% interval. Scores are compared on the same problems (stratified score "
             "test; p-values corrected for their number, Holm), other figures of benchmarks by Student's t over "
-            "problems, load sweeps by the ratio of two figures, from their intervals within each run. p-values of "
-            "other figures than scores are not corrected: of 20 rows without any difference, one falls below 0.05."
+            "problems, load sweeps by the ratio of two figures, from repeats or from their intervals within each "
+            "run. p-values of other figures than scores are not corrected: of 20 rows without any difference, one "
+            "falls below 0.05."
         )
     )
     metrics = list(dict.fromkeys((c.metric, c.stat) for _, c in found if c.difference.low is not None))
@@ -130,17 +131,21 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
         return found
     # Computed, as older runs have stored other intervals.
     of_a, of_b = ({p.point_id: p.metrics for p in load_run(run.path, damaged=[]).points} for run in (a, b))
-    for one in a.points:
+    for one in a.pooled:
         two = _counterpart(one, a, b)
-        if two is not None and one.point_id in of_a and two.point_id in of_b:
-            found += sweeps(one.title, [of_a[one.point_id]], [of_b[two.point_id]])
+        if two is not None:
+            repeats = [
+                [of[name] for name in view.members or (view.point_id,) if name in of]
+                for view, of in ((one, of_a), (two, of_b))
+            ]
+            found += sweeps(one.title, repeats[0], repeats[1])
     return found
 
 
 def _counterpart(one: PointView, a: StoredRun, b: StoredRun) -> PointView | None:
     """B's point of the same effort, workers and concurrency; of several, the one at the same position."""
-    turn = [view for view in a.points if view.title == one.title].index(one)
-    return next(iter([view for view in b.points if view.title == one.title][turn : turn + 1]), None)
+    turn = [view for view in a.pooled if view.title == one.title].index(one)
+    return next(iter([view for view in b.pooled if view.title == one.title][turn : turn + 1]), None)
 
 
 def _of_point(rows: pa.Table, view: PointView) -> pa.Table:

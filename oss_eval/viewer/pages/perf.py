@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.slo import REQUEST_COLUMNS
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE
@@ -159,9 +160,9 @@ def _tail(metrics: PointMetrics, metric: str, factor: float) -> Cell:
 def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
     """Failures by kind, the findings of the checks, and recommendations."""
     for run in shown:
-        report = run.report
-        if report is None:
+        if run.report is None:
             continue
+        report = pooled(run.report)
         letter = f"{run.label}: " if len(shown) > 1 else ""
         titles = {point_id: title for title, point_id in run.planned}
         for point in report.points:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.server_view import by_time
 from oss_eval.report.gpu import gpu_table
 from oss_eval.report.server_view import server_table
@@ -30,7 +31,7 @@ def server_tables(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
             continue
         for printed in (server_table, gpu_table):
             notes: list[str] = []
-            found = printed(run.report, notes)
+            found = printed(pooled(run.report), notes)
             if found is None:
                 continue
             letter = f"{run.label}: " if len(shown) > 1 else ""
