@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oss_eval.results.manifest import made_by
+
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
@@ -57,8 +59,7 @@ def mismatches(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
 
     for name in _HOST:
         look("host", name, *(m.get("environment", {}).get(name) for m in (a, b)))
-    packages = [m.get("environment", {}).get("packages", {}) for m in (a, b)]
-    look("instrument", "oss-eval", *(found.get("oss-eval") for found in packages))
+    look("instrument", "oss-eval", made_by(a), made_by(b))
     look("instrument", "clock", *(m.get("clock_source") for m in (a, b)))
     look("instrument", "workers", *(sorted({p.get("workers") or 0 for p in m.get("points", [])}) for m in (a, b)))
     look("instrument", "simulated", *(bool((m.get("endpoint") or {}).get("simulated")) for m in (a, b)))

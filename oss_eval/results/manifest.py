@@ -195,8 +195,14 @@ def read_begun_manifest(path: Path) -> dict[str, Any]:
 
 def has_older_intervals(manifest: dict[str, Any]) -> bool:
     """Whether the run's stored intervals have the formulas of 0.2 and before."""
-    version = str(((manifest.get("environment") or {}).get("packages") or {}).get("oss-eval", ""))
-    return re.match(r"0\.[012]\b", version) is not None
+    return re.match(r"0\.[012]\b", made_by(manifest) or "") is not None
+
+
+def made_by(manifest: dict[str, Any]) -> str | None:
+    """The version of oss-eval that made the run."""
+    packages = (manifest.get("environment") or {}).get("packages")  # a manifest may be anybody's
+    version = packages.get("oss-eval") if isinstance(packages, dict) else None
+    return None if version is None else str(version)
 
 
 def _missing(manifest: dict[str, Any]) -> list[str]:
