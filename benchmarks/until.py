@@ -49,7 +49,7 @@ def asked(goal: Goal, p: np.ndarray, rng: np.random.Generator) -> tuple[Allocati
     """One point asked by the allocation; the scores of each problem."""
     samples = [SimpleNamespace(subset="", sample_id=str(place)) for place in range(len(p))]
     jobs: list[Any] = [SimpleNamespace(sample=sample) for _ in range(MOST) for sample in samples]
-    allocation = Allocation(jobs, [], goal)
+    allocation = Allocation(jobs, {}, goal)
     scores: list[list[float]] = [[] for _ in p]
     while batch := allocation.next(SLOTS):
         for job in batch:

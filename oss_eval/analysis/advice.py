@@ -8,6 +8,7 @@ from math import ceil
 
 from oss_eval.analysis.bench_summary import EffortComparison, Group
 from oss_eval.analysis.perf_summary import PointReport
+from oss_eval.analysis.run_interval import FEWEST
 from oss_eval.analysis.stats import P99_NEEDS
 
 RISING = 1.10
@@ -65,7 +66,7 @@ def advise(points: Sequence[PointReport]) -> list[str]:
             f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value; "
             f"use --number {P99_NEEDS} or more for a P99"
         )
-    short = [p for p in points if 0 < (p.metrics.get("requests") or 0) < 4 * p.parallel]
+    short = [p for p in points if 0 < (p.metrics.get("requests") or 0) < (FEWEST + 1) * p.parallel]
     if short:
         levels = ", ".join(dict.fromkeys(str(p.parallel) for p in short))
         lines.append(
@@ -164,7 +165,7 @@ def _compared(pair: EffortComparison) -> str:
     less, more, gain = pair.less, pair.more, pair.difference
     text = f"{less.task}: {more.effort} scores {gain.value:+.3f} over {less.effort}"
     if gain.low is not None and gain.high is not None and pair.p is not None:
-        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f} on these problems, p {_p(pair.p)})"
+        text += f" (95% {gain.low:+.3f} to {gain.high:+.3f} on these problems, p {p_text(pair.p)})"
         if pair.p >= 0.05:
             text += ", which may be chance,"
     if less.tokens and more.tokens and less.tokens.value:
@@ -174,5 +175,6 @@ def _compared(pair: EffortComparison) -> str:
     return text
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value after the letter p."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

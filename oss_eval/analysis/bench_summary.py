@@ -19,7 +19,8 @@ from oss_eval.analysis import scores, stats
 from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind
 from oss_eval.analysis.scores import ScoreEstimate
 from oss_eval.analysis.stats import Estimate
-from oss_eval.analysis.stratified import adaptive_difference, score_difference
+from oss_eval.analysis.stratified import score_difference
+from oss_eval.results.manifest import adaptive_points
 
 Row = dict[str, Any]
 OVERALL = "OVERALL"
@@ -135,8 +136,8 @@ Prices = dict[str, float]
 def groups(samples: pa.Table, manifest: dict[str, Any] | None = None) -> list[Group]:
     """Every task and effort with its subsets, OVERALL last; a single subset is OVERALL alone. The run's manifest
     has the prices, and which points were asked until their score was known."""
-    prices = ((manifest or {}).get("endpoint") or {}).get("prices")
-    adaptive = {p["point_id"] for p in (manifest or {}).get("points") or () if (p.get("until") or {}).get("error")}
+    manifest = manifest or {}
+    prices, adaptive = (manifest.get("endpoint") or {}).get("prices"), adaptive_points(manifest)
     by_point: dict[str, list[Row]] = defaultdict(list)
     for row in samples.select(COLUMNS).to_pylist():
         by_point[row["point_id"]].append(row)
@@ -164,27 +165,19 @@ class EffortComparison:
 
 def comparisons(samples: pa.Table, found: list[Group]) -> list[EffortComparison]:
     """Each effort of a task against each one before it, over the problems that both have scores of."""
-    means: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in samples.select(["point_id", "subset", "sample_id", "score"]).to_pylist():
-        if row["score"] is not None:
-            means[row["point_id"]][row["subset"], row["sample_id"]].append(row["score"])
+    answers = scores.by_point(samples.select(scores.SCORED).to_pylist())
     whole = [group for group in found if group.subset == OVERALL]
-    pairs = [(a, b) for a, b in combinations(whole, 2) if a.task == b.task]
     compared: list[tuple[Group, Group, stats.Difference]] = []
-    for less, more in pairs:
-        before, after = means[less.point_id], means[more.point_id]
+    for less, more in combinations(whole, 2):
+        if less.task != more.task:
+            continue
+        before, after = answers[less.point_id], answers[more.point_id]
         common = [key for key in before if key in after]
         if common:
             sides = [before[key] for key in common], [after[key] for key in common]
-            flags = less.adaptive, more.adaptive
-            difference = adaptive_difference(*sides, flags) if any(flags) else score_difference(*sides)
-            compared.append((less, more, difference))
-    known = [difference.p for _, _, difference in compared if difference.p is not None]
-    adjusted = iter(stats.holm(known))
-    return [
-        EffortComparison(less, more, difference, None if difference.p is None else next(adjusted))
-        for less, more, difference in compared
-    ]
+            compared.append((less, more, score_difference(*sides, (less.adaptive, more.adaptive))))
+    corrected = stats.holm([difference.p for _, _, difference in compared])
+    return [EffortComparison(*pair, p) for pair, p in zip(compared, corrected, strict=True)]
 
 
 def _natural(name: str) -> tuple[int, str]:

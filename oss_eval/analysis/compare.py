@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +10,9 @@ import pyarrow as pa
 
 from oss_eval.analysis import stats
 from oss_eval.analysis.metrics import Metric, PointMetrics
-from oss_eval.analysis.scores import mean_score
+from oss_eval.analysis.scores import by_problem, mean_score
 from oss_eval.analysis.stats import Difference, Estimate
-from oss_eval.analysis.stratified import adaptive_difference, score_difference
+from oss_eval.analysis.stratified import score_difference
 
 LOWER, HIGHER = "lower", "higher"
 PERF_METRICS = (
@@ -86,9 +85,8 @@ class MetricDifference:
 
 def adjusted(found: Sequence[MetricDifference]) -> list[MetricDifference]:
     """The same with Holm's correction over all scores among them."""
-    family = [c for c in found if c.metric == "score" and c.difference.p is not None]
-    corrected = dict(zip(map(id, family), stats.holm([c.difference.p or 0.0 for c in family]), strict=True))
-    return [replace(c, p_adjusted=corrected.get(id(c))) for c in found]
+    corrected = stats.holm([c.difference.p if c.metric == "score" else None for c in found])
+    return [replace(c, p_adjusted=p) for c, p in zip(found, corrected, strict=True)]
 
 
 def sweeps(where: str, a: Sequence[PointMetrics], b: Sequence[PointMetrics]) -> list[MetricDifference]:
@@ -129,13 +127,7 @@ def _told(metrics: PointMetrics, metric: str, stat: str) -> Metric | None:
 
 def _relative(a: list[float], b: list[float]) -> Difference | None:
     """B / A - 1 of geometric means, from repeats; None with fewer than two of each."""
-    if min(*a, *b) <= 0:
-        return None
-    found = stats.welch(np.log(a), np.log(b))
-    if found is None or found.low is None or found.high is None:
-        return None
-    value, low, high = (float(np.expm1(end)) for end in (found.value, found.low, found.high))
-    return Difference(value, low, high, found.p, 0)
+    return stats.from_logs(stats.welch(np.log(a), np.log(b))) if min(*a, *b) > 0 else None
 
 
 def _pooled(shares: list[Metric]) -> Estimate:
@@ -185,23 +177,21 @@ def benchmarks(
 
     Tables of samples of one point each, with the columns of PAIRED. Problems are told by their place in the
     benchmark; where that is not the same in both (not `same_order`), by their prompts. Scores: see
-    `score_difference`, and `adaptive_difference` for sides that `bench --until` made; other figures: Student's t
-    over the problems' differences.
+    `score_difference`; other figures: Student's t over the problems' differences.
     """
-    found, wins, losses, flips = [], 0, 0, []
-    ties = 0
+    columns = ["subset", "sample_id" if same_order else "prompt", *(name for name, _ in PAIRED)]
+    sides = [samples.select(columns).to_pylist() for samples in (a, b)]
+    found, flips = [], []
+    wins = losses = ties = 0
     for column, better in PAIRED:
-        one, two = _by_problem(a, column, same_order), _by_problem(b, column, same_order)
+        one, two = (by_problem(rows, column, "sample_id" if same_order else "prompt") for rows in sides)
         common = [key for key in one if key in two]
         if not common:
             continue
         before, after = [one[key] for key in common], [two[key] for key in common]
         means = [(sum(x) / len(x), sum(y) / len(y)) for x, y in zip(before, after, strict=True)]
         if column == "score":
-            different = any(adaptive)
-            difference = (
-                adaptive_difference(before, after, adaptive) if different else score_difference(before, after)
-            )
+            difference = score_difference(before, after, adaptive)
             wins, losses = sum(y > x for x, y in means), sum(y < x for x, y in means)
             ties = len(means) - wins - losses
             flips = [
@@ -219,12 +209,3 @@ def benchmarks(
             )
         found.append(MetricDifference(where, column, "mean", mean_a, mean_b, difference, better, True, unit))
     return BenchmarkDifference(found, wins, losses, ties, flips)
-
-
-def _by_problem(samples: pa.Table, column: str, by_place: bool) -> dict[tuple[str, str], list[float]]:
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    name = "sample_id" if by_place else "prompt"
-    for row in samples.select(["subset", name, column]).to_pylist():
-        if row[column] is not None:
-            values[row["subset"], row[name]].append(float(row[column]))
-    return values

@@ -25,7 +25,7 @@ from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.point_name import effort_rank, point_title
 from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput
 from oss_eval.errors import UsageError
-from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.manifest import adaptive_points, read_begun_manifest
 from oss_eval.results.reader import find_run, read_requests, read_samples
 
 GROUPED = ("reasoning_effort", "model")
@@ -63,8 +63,7 @@ class StoredPoint:
     @property
     def adaptive(self) -> bool:
         """Whether its answers were asked for until its score was known."""
-        [point] = [p for p in self.manifest["points"] if p["point_id"] == self.point_id]
-        return bool((point.get("until") or {}).get("error"))
+        return self.point_id in adaptive_points(self.manifest)
 
     @property
     def model(self) -> str:

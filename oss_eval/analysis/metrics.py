@@ -216,6 +216,7 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
     )
     span = plateau_span(measured)
     pooled, between, sizes = stats.Distribution(), stats.Distribution(), stats.Distribution()
+    whole = _only_window(measured)
     counts, over_all = np.zeros(SLICES), np.zeros(SLICES)
     several = len(streamed) and per_event > 1
     for table in events:
@@ -229,8 +230,8 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
             times, tokens = absolute_events(rows), event_weights(rows)
             if span:
                 counts += np.histogram(times, bins=SLICES, range=span, weights=tokens)[0]
-            if (slices := _sliced(measured, times, tokens)) is not None:
-                over_all += slices
+            if whole:
+                over_all += np.histogram(times, bins=SLICES, range=whole, weights=tokens)[0]
     figures.put_events("itl_ms", pooled)
     if sizes.n:
         figures.put_events("chunk_gap_ms", between)
@@ -253,20 +254,18 @@ def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, event
         figures.put("shared_reads", "value", pc.sum(good["n_shared"]).as_py() / n_events, n_events, "")
 
 
-def _sliced(measured: pa.Table, times: Any, weights: Floats) -> Floats | None:
-    """Amounts in SLICES equal parts of the measured time; None of a point that several sessions measured."""
+def _only_window(measured: pa.Table) -> tuple[int, int] | None:
+    """When the point was measured, in UTC ns; None of a point that several sessions measured."""
     spans = windows(measured)
-    if len(spans) != 1:
-        return None
-    return np.histogram(times, bins=SLICES, range=(spans[0].start_ns, spans[0].end_ns), weights=weights)[0]
+    return (spans[0].start_ns, spans[0].end_ns) if len(spans) == 1 else None
 
 
 def _spread(measured: pa.Table, good: pa.Table) -> Floats | None:
-    """Requests in these parts, each spread evenly from its start to its end."""
-    spans = windows(measured)
-    if len(spans) != 1:
+    """Requests in SLICES equal parts of the measured time, each spread evenly from its start to its end."""
+    window = _only_window(measured)
+    if window is None:
         return None
-    zero, end = spans[0].start_ns, spans[0].end_ns
+    zero, end = window
     starts, ends = ((good[name].to_numpy() - zero).astype(np.float64) for name in ("start_ns", "end_ns"))
     edges = np.linspace(0, end - zero, SLICES + 1)
     done = [np.clip((edge - starts) / np.maximum(ends - starts, 1), 0, 1).sum() for edge in edges]

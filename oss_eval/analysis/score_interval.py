@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from oss_eval.analysis.stats import Z, student
+from oss_eval.analysis.stats import Z, student, wilson
 
 Floats = NDArray[np.float64]
 Ends = NDArray[np.float64]
@@ -81,9 +81,7 @@ def clustered_ends(means: Floats, answers: NDArray[np.int64]) -> Ends:
     spread = value * (1 - value)
     enough = np.minimum(np.maximum(answers, groups), spread / np.maximum(error, 1e-12) ** 2)
     n = np.where(spread < 1e-12, float(groups), enough) * (Z / student(groups - 1)) ** 2
-    centre = (value + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * np.sqrt(spread.clip(0) / n + Z * Z / (4 * n * n))
-    return np.stack([(centre - half).clip(0), (centre + half).clip(max=1)], axis=1)
+    return np.stack(wilson(value, n), axis=1)
 
 
 def error_reduction(right: ArrayLike, answers: ArrayLike) -> Floats:

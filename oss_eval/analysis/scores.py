@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +26,33 @@ class ScoreEstimate(NamedTuple):
     these_low: float | None = None
     these_high: float | None = None
     """On these problems, if each were answered infinitely often."""
+
+
+Problem = tuple[str, str]
+"""Subset, and sample id or prompt."""
+
+
+def by_problem(
+    rows: Iterable[Mapping[str, Any]], column: str = "score", name: str = "sample_id"
+) -> dict[Problem, list[float]]:
+    """The known values of a column of sample rows, by problem."""
+    found: dict[Problem, list[float]] = defaultdict(list)
+    for row in rows:
+        if row[column] is not None:
+            found[row["subset"], row[name]].append(float(row[column]))
+    return found
+
+
+def by_point(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[Problem, list[float]]]:
+    """The scores of sample rows, by point and problem."""
+    of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        of[row["point_id"]].append(row)
+    return {point_id: by_problem(some) for point_id, some in of.items()}
+
+
+SCORED = ["point_id", "subset", "sample_id", "score"]
+"""Columns that `by_point` needs."""
 
 
 def mean_score(scores: Sequence[Sequence[float]], adaptive: bool = False) -> ScoreEstimate:

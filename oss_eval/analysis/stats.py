@@ -102,15 +102,16 @@ class Distribution:
 
 def proportion(successes: int, total: int) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927)."""
-    low, high = wilson(successes / total, total)
+    low, high = map(float, wilson(successes / total, total))
     return Estimate(successes / total, 0.0 if successes == 0 else low, 1.0 if successes == total else high)
 
 
-def wilson(p: float, n: float) -> tuple[float, float]:
-    """Wilson's score interval for a share p of n answers, n not necessarily whole."""
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * float(np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def wilson(p: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's score interval for shares p of n answers, n not necessarily whole; numbers or arrays."""
+    share, size = np.asarray(p, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    centre = (share + Z * Z / (2 * size)) / (1 + Z * Z / size)
+    half = Z / (1 + Z * Z / size) * np.sqrt((share * (1 - share)).clip(0) / size + Z * Z / (4 * size * size))
+    return (centre - half).clip(0), (centre + half).clip(max=1)
 
 
 class Difference(NamedTuple):
@@ -131,13 +132,14 @@ class Difference(NamedTuple):
         return None if self.low is None or self.high is None else (self.high - self.low) / (2 * Z)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values for a family of comparisons, any of which is below 0.05 in at most 5% of families without a
-    difference (Holm 1979, Scandinavian Journal of Statistics 6, 65-70)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, reached = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - rank) * p_values[index]))
+    difference (Holm 1979, Scandinavian Journal of Statistics 6, 65-70). Those that are None are not part of it."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    reached = 0.0
+    for rank, (p, index) in enumerate(known):
+        reached = max(reached, min(1.0, (len(known) - rank) * p))
         adjusted[index] = reached
     return adjusted
 
@@ -166,7 +168,11 @@ def ratio(a: Estimate, b: Estimate) -> Difference | None:
     if min(a.low or 0.0, b.low or 0.0) <= 0 or a.high is None or b.high is None:
         return None
     logs = (Estimate(*(float(np.log(end or 1.0)) for end in estimate)) for estimate in (a, b))
-    found = between(*logs)
+    return from_logs(between(*logs))
+
+
+def from_logs(found: Difference | None) -> Difference | None:
+    """The ratio less 1 that a difference of logarithms means; None without an interval."""
     if found is None or found.low is None or found.high is None:
         return None
     value, low, high = (float(np.expm1(end)) for end in (found.value, found.low, found.high))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from oss_eval.analysis.scores import mean_score
+from oss_eval.analysis.scores import ScoreEstimate, mean_score
 from oss_eval.analysis.stats import Difference, Estimate, Z, between, paired
 
 Floats = NDArray[np.float64]
@@ -117,21 +117,16 @@ Scores = Sequence[Sequence[float]]
 """Of each problem, the scores of its answers (at least one)."""
 
 
-def adaptive_difference(a: Scores, b: Scores, adaptive: tuple[bool, bool]) -> Difference:
-    """The same where a side's answers were asked for as earlier ones called for it: from the two scores' own
-    intervals on these problems (`stats.between`), as a test that pairs answers would be biased."""
-    one, two = (mean_score(side, flag) for side, flag in zip((a, b), adaptive, strict=True))
-    ends = (Estimate(score.value, score.these_low, score.these_high) for score in (one, two))
-    found = between(*ends)
-    return (found or Difference(two.value - one.value, None, None, None, 0))._replace(pairs=len(a))
-
-
-def score_difference(a: Scores, b: Scores) -> Difference:
+def score_difference(a: Scores, b: Scores, adaptive: tuple[bool, bool] = (False, False)) -> Difference:
     """B's score minus A's over the same problems (at least one), in the same order.
 
     Right and wrong answers: the stratified score test, on these problems. On problems like these: Student's t over
-    the problems' differences, and never narrower than the first. Other scores have the latter for both.
+    the problems' differences, and never narrower than the first. Other scores have the latter for both. Where a
+    side's answers were asked for as earlier ones called for it (`adaptive`, of A and B), a test that pairs answers
+    would be biased: the difference is that of the two scores' own intervals on these problems (`stats.between`).
     """
+    if any(adaptive):
+        return _of_estimates(*(mean_score(side, flag) for side, flag in zip((a, b), adaptive, strict=True)))
     means = [[sum(values) / len(values) for values in side] for side in (a, b)]
     shares = all(0 <= value <= 1 for side in means for value in side)
     apart = [round(two - one, 12) for one, two in zip(*means, strict=True)]  # 2/3 - 1/3 and 1/3 - 2/3 are equal
@@ -147,3 +142,8 @@ def score_difference(a: Scores, b: Scores) -> Difference:
         like_low=min(low, low if like.low is None else like.low),
         like_high=max(high, high if like.high is None else like.high),
     )
+
+
+def _of_estimates(a: ScoreEstimate, b: ScoreEstimate) -> Difference:
+    found = between(*(Estimate(score.value, score.these_low, score.these_high) for score in (a, b)))
+    return (found or Difference(b.value - a.value, None, None, None, 0))._replace(pairs=a.problems)

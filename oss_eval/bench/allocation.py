@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 import numpy as np
 
 from oss_eval.analysis.score_interval import error_reduction
-from oss_eval.analysis.scores import mean_score
+from oss_eval.analysis.scores import Problem, mean_score
 from oss_eval.analysis.stats import CONFIDENCE
 from oss_eval.analysis.stratified import score_difference
 from oss_eval.bench.plan import SampleJob
@@ -18,8 +18,6 @@ from oss_eval.records import RequestRecord, SampleRecord
 
 FIRST = 2
 """Answers to each problem before any problem gets more than another."""
-Problem = tuple[str, str]
-"""Subset and sample id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +64,16 @@ class Allocation:
     these looks (Bonferroni), so that in 5% of the runs at most a difference is found where there is none.
     """
 
-    def __init__(self, jobs: Iterable[SampleJob], stored: Iterable[tuple[Problem, float]], goal: Goal) -> None:
+    def __init__(self, jobs: Iterable[SampleJob], stored: Mapping[Problem, list[float]], goal: Goal) -> None:
         self._goal = goal
         self._left: dict[Problem, deque[SampleJob]] = {}
         for job in jobs:
             self._left.setdefault((job.sample.subset, job.sample.sample_id), deque()).append(job)
         self._scores: dict[Problem, list[float]] = defaultdict(list)
         self._asked: dict[Problem, int] = defaultdict(int)
-        for problem, score in stored:
-            self._scores[problem].append(score)
-            self._asked[problem] += 1
+        for problem, scores in stored.items():
+            self._scores[problem] = list(scores)
+            self._asked[problem] = len(scores)
         self.most = max((self._asked[p] + len(left) for p, left in self._left.items()), default=0)
         looks = 1
         while 2**looks < self.most:
@@ -86,11 +84,6 @@ class Allocation:
         """Half the interval of the score so far."""
         self.reached: str | None = None
         """Why no more answers are asked for."""
-
-    @property
-    def left(self) -> int:
-        """Answers that could still be asked for."""
-        return sum(map(len, self._left.values()))
 
     def add(self, record: SampleRecord) -> None:
         """An answer has ended."""
@@ -145,8 +138,7 @@ class Allocation:
         # Answers that are under way count: they will lower the variance too.
         heap = []
         for place, gain in enumerate(error_reduction(right, answers)):
-            waiting = self._asked[problems[place]] - answers[place]
-            n = float(answers[place] + waiting)
+            n = self._asked[problems[place]]
             heap.append((-gain * ((answers[place] + 1) / (n + 1)) ** 2, place, n))
         heapify(heap)
         found: list[SampleJob] = []
@@ -173,12 +165,3 @@ class Allocation:
         if difference.p is not None and difference.p < self._level:
             word = "better" if difference.value > 0 else "worse"
             self.reached = f"{word} than the reference by {abs(difference.value):.4f} (p {difference.p:.2g})"
-
-
-def reference(samples: Sequence[tuple[str, str, float | None]]) -> dict[Problem, list[float]]:
-    """Scores of a reference run by problem, from (subset, sample id, score)."""
-    found: dict[Problem, list[float]] = defaultdict(list)
-    for subset, sample_id, score in samples:
-        if score is not None:
-            found[subset, sample_id].append(score)
-    return dict(found)

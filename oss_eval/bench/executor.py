@@ -150,8 +150,10 @@ class Executor:
             self._progress.start(title, len(jobs))
             self._allocation = self._allocations.get(point.point_id)
             if self._allocation is not None:
-                left = sum(any(job.point_id == p.point_id for job in todo) for p in points[points.index(point) :])
-                self._ask_as_needed(point, self._allocation, left, threads, client)
+                if self._budget is not None:
+                    waiting = {job.point_id for job in todo}
+                    self._budget.begin(sum(p.point_id in waiting for p in points[points.index(point) :]))
+                self._ask_as_needed(point, self._allocation, threads, client)
             else:
                 threads.start(jobs)
                 missing = len(jobs)
@@ -164,14 +166,11 @@ class Executor:
         self,
         point: BenchPoint,
         allocation: Allocation,
-        points_left: int,
         threads: ThreadPool[SampleJob],
         client: RequestClient,
     ) -> None:
         """Keep the slots busy with the answers that the allocation calls for, until it calls for no more."""
         budget, in_flight, short = self._budget, 0, False
-        if budget is not None:
-            budget.begin(points_left)
         while not self._ends:
             limit = self._concurrency.limit
             ahead = limit + limit // 2 + 1 - in_flight

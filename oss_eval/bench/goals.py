@@ -6,46 +6,42 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from oss_eval.bench.allocation import Allocation, Budget, Goal, Problem
+from oss_eval.analysis.scores import SCORED, Problem, by_point
+from oss_eval.bench.allocation import Allocation, Budget, Goal
 from oss_eval.bench.plan import BenchPoint, LoadedTask, SampleJob
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.errors import UsageError
 from oss_eval.records import RequestRecord
 
-COLUMNS = ["point_id", "task", "reasoning_effort", "subset", "sample_id", "score", "prompt"]
+COLUMNS = ["task", "reasoning_effort", "subset", "sample_id", "score", "prompt"]
 
 
 def allocations(
-    loaded: list[LoadedTask], points: list[BenchPoint], todo: list[SampleJob], path: Path, out: Path
+    loaded: list[LoadedTask], points: list[BenchPoint], todo: list[SampleJob], path: Path
 ) -> dict[str, Allocation]:
     """How the answers of each point are asked for, where they are not simply all asked; `path` is the run's folder
     with the answers of earlier sessions. Raises UsageError and StoreError for a reference that can't be used."""
     from oss_eval.results.reader import read_samples
 
     tasks = {one.plan.task.name: one for one in loaded}
-    rows = read_samples(path).select(COLUMNS).to_pylist() if (path / "samples").is_dir() else []
-    stored: dict[str, list[tuple[Problem, float]]] = defaultdict(list)
-    for row in rows:
-        if row["score"] is not None:
-            stored[row["point_id"]].append(((row["subset"], row["sample_id"]), row["score"]))
+    asked = [point for point in points if tasks[point.task].plan.task.stops]
+    stored: dict[str, dict[Problem, list[float]]] = {}
+    if asked and (path / "samples").is_dir():
+        stored = by_point(read_samples(path).select(SCORED).to_pylist())
     found = {}
-    for point in points:
+    for point in asked:
         task = tasks[point.task].plan.task
-        if task.until is None and task.budget_tokens is None and task.budget_usd is None:
-            continue
         point.until = {"error": task.error, "against": task.against, "budget_tokens": task.budget_tokens,
                        "budget_usd": task.budget_usd}  # fmt: skip
-        against = None if task.against is None else _reference(task, point, tasks[point.task], out)
+        against = None if task.against is None else _reference(Path(task.against), point, tasks[point.task])
         jobs = [job for job in todo if job.point_id == point.point_id]
-        found[point.point_id] = Allocation(jobs, stored[point.point_id], Goal(task.error, against))
+        found[point.point_id] = Allocation(jobs, stored.get(point.point_id, {}), Goal(task.error, against))
     return found
 
 
-def _reference(task: BenchTask, point: BenchPoint, loaded: LoadedTask, out: Path) -> dict[Problem, list[float]]:
+def _reference(path: Path, point: BenchPoint, loaded: LoadedTask) -> dict[Problem, list[float]]:
     """Scores of the reference's answers to the same problems, by this run's names for them."""
-    from oss_eval.results.reader import find_run, read_samples
-
-    path = find_run(str(task.against), out)
+    from oss_eval.results.reader import read_samples
 
     by_prompt = {
         json.dumps(sample.messages, sort_keys=True): (sample.subset, sample.sample_id) for sample in loaded.samples
@@ -60,7 +56,7 @@ def _reference(task: BenchTask, point: BenchPoint, loaded: LoadedTask, out: Path
     if not found:
         effort = f" at effort {point.reasoning_effort}" if point.reasoning_effort else ""
         raise UsageError(
-            f"--against {task.against}: {path.name} has no answer to the problems of {point.task}{effort}",
+            f"--against: {path.name} has no answer to the problems of {point.task}{effort}",
             "name a run of the same task, prompts and effort",
         )
     return dict(found)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oss_eval.bench import answer_key, remaining
 from oss_eval.bench.allocation import Allocation, Budget
@@ -24,6 +25,9 @@ from oss_eval.results.reader import find_run
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts
 from oss_eval.run.options import RunOptions
 from oss_eval.run.progress import Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 from oss_eval.run.resume import check_server
 
 
@@ -52,7 +56,7 @@ def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> 
         if server.started:
             answer_key.write(answers, [sample for task in loaded for sample in task.samples])
         server = run.enter(running_server(server, task.api, run.writer.path / "truth.jsonl", answers))
-        asked = allocations(loaded, planned, todo, run.writer.path, options.out)
+        asked = allocations(loaded, planned, todo, run.writer.path)
         limit = budget(task, options.prices, loaded, len(planned))
         run.work = bench = _Bench(loaded, planned, server, options, scorers, run, asked, limit)
         changes = described(loaded, planned, server, options, run.writer.manifest, run.writer.session)
@@ -142,13 +146,11 @@ class _Bench:
             samples = "sample" if point.samples == 1 else "samples"
             self.progress.say(f"{point.task}{effort}: {point.samples} {samples}{epochs}{rest}")
 
-    def _note_answers(self) -> None:
+    def _note_answers(self, samples: pa.Table) -> None:
         """Of points that were asked until known: how many answers they have, and the most to a problem."""
-        from oss_eval.results.reader import read_samples
-
         if not self.allocations:
             return
-        rows = read_samples(self.writer.path).select(["point_id", "subset", "sample_id"]).to_pylist()
+        rows = samples.select(["point_id", "subset", "sample_id"]).to_pylist()
         for point in self.points:
             if point.point_id in self.allocations and (point.until or {}).get("reached"):
                 asked = Counter((r["subset"], r["sample_id"]) for r in rows if r["point_id"] == point.point_id)
@@ -164,8 +166,9 @@ class _Bench:
 
         status, reason = result.status, result.reason
         self.writer.seal()
-        self._note_answers()
-        rows = groups(read_samples(self.writer.path), self.writer.manifest)
+        samples = read_samples(self.writer.path)
+        self._note_answers(samples)
+        rows = groups(samples, self.writer.manifest)
         max_failures = {task.plan.task.name: task.plan.task.max_failures for task in self.loaded}
         overall = [group for group in rows if group.subset == OVERALL]
         bad = any(group.failed > group.samples * max_failures.get(group.task, 100) / 100 for group in overall)

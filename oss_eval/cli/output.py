@@ -62,7 +62,7 @@ def _judged(path: Path, conditions: Sequence[Condition]) -> int:
         from oss_eval.analysis.perf_summary import load_run
         from oss_eval.analysis.repeats import pooled
 
-        report = pooled(load_run(path))
+        report = pooled(load_run(path, stored=True))  # they were computed a moment ago
         points = [(point_title(None, p.reasoning_effort, p.parallel), p.metrics) for p in report.points]
     outcomes = [outcome for condition in conditions for outcome in gate.on_points(condition, points)]
     print_outcomes([("--assert", outcome) for outcome in outcomes], open_console(stderr=True))

@@ -87,6 +87,11 @@ class BenchTask(Task):
         return None if self.until in (None, "decided") else float(str(self.until).lstrip("±+-"))
 
     @property
+    def stops(self) -> bool:
+        """Whether answers are asked for only as far as a goal or a budget calls for them."""
+        return self.until is not None or self.budget_tokens is not None or self.budget_usd is not None
+
+    @property
     def most_repeats(self) -> int:
         """Most answers to a sample."""
         return self.repeats if self.until is None else max(self.repeats, MOST_REPEATS)

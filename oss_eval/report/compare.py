@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from oss_eval.analysis.advice import p_text
 from oss_eval.analysis.compare import Flip, MetricDifference
 from oss_eval.analysis.compared_runs import Comparison
 from oss_eval.analysis.conditions import Mismatch
@@ -114,7 +115,7 @@ def _decision(score: MetricDifference) -> str:
     """The verdict on a score, and what it would take where there is none."""
     d = score.difference
     if score.verdict != "can't tell":
-        return f"B's score is {score.verdict}: {d.value:+.4f} on these problems (p {_p(score.p)})."
+        return f"B's score is {score.verdict}: {d.value:+.4f} on these problems (p {p_text(score.p or 0.0)})."
     error = d.error
     if not error:
         return "Can't tell: no difference was seen, and its error is not known."
@@ -125,10 +126,6 @@ def _decision(score: MetricDifference) -> str:
         some = "more than 1,000" if times > 1000 else f"about {ceil(times * 10) / 10:,.1f}"
         text += f" For the {abs(d.value):.4f} seen, it takes {some} times the answers." if times > 1 else ""
     return text
-
-
-def _p(value: float | None) -> str:
-    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _flips(flips: Sequence[Flip]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from oss_eval.analysis.bench_summary import Group
 from oss_eval.analysis.plan_answers import REPEATS, Alternative, Spread, alternative, needed, observed
+from oss_eval.analysis.scores import SCORED, by_point
 from oss_eval.errors import UsageError
 from oss_eval.report.bench_json import task_groups
 from oss_eval.report.format import NOTHING
@@ -61,17 +61,15 @@ def planned(
 
 def from_run(path: Path, task: str, detect: float, power: float, problems: int | None) -> list[AnswerPlan]:
     """A plan for each effort of the task in a stored run. Raises UsageError and StoreError."""
-    found = [group for group in task_groups(path) if group.task == task]
+    whole = task_groups(path)
+    found = [group for group in whole if group.task == task]
     if not found:
-        names = ", ".join(sorted({group.task for group in task_groups(path)}))
+        names = ", ".join(sorted({group.task for group in whole}))
         raise UsageError(f"{path.name} has no task {task!r}", f"it has: {names}")
-    by_point: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_samples(path).select(["point_id", "subset", "sample_id", "score"]).to_pylist():
-        if row["score"] is not None:
-            by_point[row["point_id"]][row["subset"], row["sample_id"]].append(row["score"])
+    answers = by_point(read_samples(path).select(SCORED).to_pylist())
     plans = []
     for group in found:
-        spread = observed(list(by_point[group.point_id].values()))
+        spread = observed(list(answers[group.point_id].values()))
         if spread is None:
             raise UsageError(
                 f"{path.name} has one answer to each problem of {task}: how much answers vary is not known",

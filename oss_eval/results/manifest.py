@@ -193,6 +193,11 @@ def read_begun_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def adaptive_points(manifest: dict[str, Any]) -> set[str]:
+    """Points of a benchmark that were asked until their score was known (`bench --until` with an error)."""
+    return {p["point_id"] for p in manifest.get("points") or () if (p.get("until") or {}).get("error")}
+
+
 def has_older_intervals(manifest: dict[str, Any]) -> bool:
     """Whether the run's stored intervals have the formulas of 0.2 and before."""
     return re.match(r"0\.[012]\b", made_by(manifest) or "") is not None

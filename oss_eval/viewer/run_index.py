@@ -23,7 +23,7 @@ from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.point_name import effort_rank, point_title
 from oss_eval.analysis.repeats import merged
 from oss_eval.errors import OssEvalError, StoreError, UsageError
-from oss_eval.results.manifest import has_older_intervals, read_begun_manifest
+from oss_eval.results.manifest import adaptive_points, has_older_intervals, read_begun_manifest
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import (
     CLOSED,
@@ -59,8 +59,7 @@ class PointView:
     @property
     def adaptive(self) -> bool:
         """Whether its answers were asked for until its score was known."""
-        planned = next(p for p in self.run.manifest["points"] if p["point_id"] == self.point_id)
-        return bool((planned.get("until") or {}).get("error"))
+        return self.point_id in adaptive_points(self.run.manifest)
 
     def score(self) -> Metric | None:
         """avg@k."""

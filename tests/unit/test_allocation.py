@@ -22,7 +22,7 @@ def asked(
     rng = np.random.default_rng(seed)
     samples = [SimpleNamespace(subset="s", sample_id=str(place)) for place in range(len(chances))]
     jobs: list[Any] = [SimpleNamespace(sample=sample) for _ in range(most) for sample in samples]
-    allocation = Allocation(jobs, [], goal)
+    allocation = Allocation(jobs, {}, goal)
     scores: list[list[float]] = [[] for _ in chances]
     while batch := allocation.next(slots):
         assert len(batch) <= slots
@@ -90,7 +90,7 @@ def test_told_from_a_reference_at_few_looks() -> None:
 def test_stored_answers_count() -> None:
     sample = SimpleNamespace(subset="s", sample_id="1")
     jobs: list[Any] = [SimpleNamespace(sample=sample)] * 62
-    stored = [(("s", str(p)), 1.0) for p in range(30) for _ in range(40)]
+    stored = {("s", str(p)): [1.0] * 40 for p in range(30)}
     allocation = Allocation(jobs, stored, Goal(error=0.02))
     assert allocation.next(8) == []
     assert allocation.reached is not None
@@ -99,7 +99,7 @@ def test_stored_answers_count() -> None:
 def test_answers_in_part_are_asked_for_evenly() -> None:
     sample = [SimpleNamespace(subset="s", sample_id=str(p)) for p in range(4)]
     jobs: list[Any] = [SimpleNamespace(sample=one) for _ in range(6) for one in sample]
-    allocation = Allocation(jobs, [], Goal(error=0.001))
+    allocation = Allocation(jobs, {}, Goal(error=0.001))
     rng = np.random.default_rng(2)
     total = 0
     while batch := allocation.next(3):

@@ -9,8 +9,11 @@ import pyarrow.compute as pc
 
 from oss_eval.analysis.compare import PAIRED, MetricDifference, adjusted, benchmarks, sweeps
 from oss_eval.analysis.conditions import mismatches
+from oss_eval.analysis.gate import SHARES
+from oss_eval.analysis.metrics import PointMetrics
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.stats import Difference
+from oss_eval.results.manifest import has_older_intervals
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter
 from oss_eval.viewer.page import Cell, Figure, Page, anchor, badge, esc, num, table, text
@@ -129,8 +132,7 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
                 flags = (one.adaptive, two.adaptive)
                 found += benchmarks(one.title, parts[0], parts[1], same_order, flags).differences
         return found
-    # Computed, as older runs have stored other intervals.
-    of_a, of_b = ({p.point_id: p.metrics for p in load_run(run.path, damaged=[]).points} for run in (a, b))
+    of_a, of_b = (_metrics(run) for run in (a, b))
     for one in a.pooled:
         two = _counterpart(one, a, b)
         if two is not None:
@@ -140,6 +142,13 @@ def contrasts(a: StoredRun, b: StoredRun) -> list[MetricDifference]:
             ]
             found += sweeps(one.title, repeats[0], repeats[1])
     return found
+
+
+def _metrics(run: StoredRun) -> dict[str, PointMetrics]:
+    """The figures of a sweep's points; computed where those that are stored have intervals of older formulas."""
+    if has_older_intervals(run.manifest):
+        return {point.point_id: point.metrics for point in load_run(run.path, damaged=[]).points}
+    return {view.point_id: view.metrics for view in run.points}
 
 
 def _counterpart(one: PointView, a: StoredRun, b: StoredRun) -> PointView | None:
@@ -230,10 +239,6 @@ def _row(run: StoredRun, c: MetricDifference, several: bool, t: Words) -> list[C
         shown,
         Cell(badge(word, STYLES.get(c.verdict, "")), word),
     ]
-
-
-SHARES = ("score", "success_rate", "truncated")
-"""Metrics that are shares: their differences are percentage points."""
 
 
 def _value(value: float, c: MetricDifference) -> Cell:

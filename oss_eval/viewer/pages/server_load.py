@@ -29,9 +29,10 @@ def server_tables(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
     for run in shown:
         if run.report is None:
             continue
+        report = pooled(run.report)
         for printed in (server_table, gpu_table):
             notes: list[str] = []
-            found = printed(pooled(run.report), notes)
+            found = printed(report, notes)
             if found is None:
                 continue
             letter = f"{run.label}: " if len(shown) > 1 else ""
