@@ -53,7 +53,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ConditionResult:
     """What became of a condition at one point."""
 
     condition: Condition
@@ -101,7 +101,7 @@ def known(condition: Condition, kind: str) -> Condition:
     return condition
 
 
-def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) -> list[Outcome]:
+def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) -> list[ConditionResult]:
     """The condition at each point, given with its title, by the figure's own interval. Raises UsageError where no
     point has the figure."""
     points = list(points)
@@ -113,14 +113,16 @@ def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) 
         value = condition.value * _factor(condition, figure.metric, figure.unit)
         low, high = (figure.value,) * 2 if figure.metric in COUNTS else (figure.low, figure.high)
         state = _state(condition, value, low, high)
-        outcomes.append(Outcome(condition, where, state, figure.value, low, high, figure.unit))
+        outcomes.append(ConditionResult(condition, where, state, figure.value, low, high, figure.unit))
     if not outcomes:
         names = sorted({_short(name) for _, metrics in points for name, _ in metrics.figures})
         raise UsageError(f"no point has a figure {condition.metric!r}", f"there are: {', '.join(names)}")
     return outcomes
 
 
-def on_differences(condition: Condition, differences: Iterable[tuple[str, MetricDifference]]) -> list[Outcome]:
+def on_differences(
+    condition: Condition, differences: Iterable[tuple[str, MetricDifference]]
+) -> list[ConditionResult]:
     """The condition on B minus A, in the figure's unit, or with % of A (shares: percentage points). Raises
     UsageError where nothing compared has the figure."""
     differences = list(differences)
@@ -139,7 +141,7 @@ def on_differences(condition: Condition, differences: Iterable[tuple[str, Metric
             value = condition.value * _factor(condition, found.metric, found.unit)
         low, high = (None if end is None else end * scale for end in (difference.low, difference.high))
         outcomes.append(
-            Outcome(
+            ConditionResult(
                 condition, where, _state(condition, value, low, high), difference.value * scale, low, high, unit
             )
         )
@@ -151,7 +153,7 @@ def on_differences(condition: Condition, differences: Iterable[tuple[str, Metric
     return outcomes
 
 
-def exit_code(failing: Iterable[Outcome], required: Iterable[Outcome]) -> int:
+def exit_code(failing: Iterable[ConditionResult], required: Iterable[ConditionResult]) -> int:
     """0: nothing that fails is established and all that is required is; 1: otherwise; 3: something required is
     undecided."""
     required = list(required)

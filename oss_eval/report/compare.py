@@ -17,7 +17,7 @@ from oss_eval.analysis.advice import p_text
 from oss_eval.analysis.compare import Flip, MetricDifference
 from oss_eval.analysis.compared_runs import Comparison
 from oss_eval.analysis.conditions import Mismatch
-from oss_eval.analysis.gate import SHARES, UNDECIDED, Outcome
+from oss_eval.analysis.gate import SHARES, UNDECIDED, ConditionResult
 from oss_eval.analysis.stats import Z
 from oss_eval.report.format import NOTHING, number
 
@@ -154,7 +154,7 @@ def warnings(unlike: Unlike) -> list[str]:
     ]
 
 
-def outcome_line(flag: str, outcome: Outcome) -> str:
+def outcome_line(flag: str, outcome: ConditionResult) -> str:
     """A condition and what became of it."""
     scale, unit = (100.0, "%") if outcome.unit == "%" else (1.0, f" {outcome.unit}" if outcome.unit else "")
     ends = (NOTHING if end is None else f"{end * scale:.4g}" for end in (outcome.low, outcome.high))
@@ -165,7 +165,7 @@ def outcome_line(flag: str, outcome: Outcome) -> str:
     return f"{outcome.where}: {flag} {outcome.condition.text!r} is {outcome.state}: {figure}"
 
 
-Outcomes = Sequence[tuple[str, Outcome]]
+Outcomes = Sequence[tuple[str, ConditionResult]]
 """(flag, outcome)."""
 
 
@@ -199,7 +199,7 @@ def print_outcomes(outcomes: Outcomes, console: Console) -> None:
         console.print(outcome_line(flag, outcome), style=style, highlight=False, markup=False)
 
 
-def _fails(flag: str, outcome: Outcome) -> bool:
+def _fails(flag: str, outcome: ConditionResult) -> bool:
     return outcome.state == ("established" if flag == "--fail-if" else "refuted")
 
 
