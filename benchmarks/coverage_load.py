@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from oss_eval.analysis.compare import sweeps
-from oss_eval.analysis.metrics import PointMetrics, point_metrics
+from oss_eval.analysis.figures import PointMetrics
+from oss_eval.analysis.metrics import point_metrics
 from oss_eval.records import RequestRecord
 from oss_eval.results.tables import requests_table
 from oss_eval.simulator.engine import Engine, Sequence

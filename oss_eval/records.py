@@ -97,6 +97,10 @@ class RequestRecord:
     """Benchmarks: the sample that the request belongs to."""
     epoch: int | None = None
     """Benchmarks: the repetition of the sample, from 1."""
+    conversation: int | None = None
+    """Load sweeps with conversations: which one of its point, from 0."""
+    turn: int | None = None
+    """Its turn, from 1."""
     session: int = 1
     """Session of the run that sent the request: 1, and one more with each resume."""
     text: str | None = field(default=None, repr=False)

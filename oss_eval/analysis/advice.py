@@ -49,31 +49,53 @@ def _healthy(points: Sequence[PointReport]) -> list[PointReport]:
 
 def _where(point: PointReport) -> str:
     effort = f"effort {point.reasoning_effort}, " if point.reasoning_effort else ""
-    return f"{effort}concurrency {point.parallel}"
+    return f"{effort}{point.level_text}"
 
 
 def advise(points: Sequence[PointReport]) -> list[str]:
     """Recommendations, each from numbers of this run."""
     lines: list[str] = []
     for effort, group in groupby(points, key=lambda p: p.reasoning_effort):
-        lines += _throughput(sorted(group, key=lambda p: p.parallel), f"Effort {effort}: " if effort else "")
+        some, prefix = sorted(group, key=lambda p: p.level), f"Effort {effort}: " if effort else ""
+        closed = [p for p in some if p.parallel is not None]
+        lines += _throughput(closed, prefix) + _sustained([p for p in some if p.rate is not None], prefix)
     lines += _failures(points)
     lines += _cut(points)
     few = [p for p in points if 0 < (p.metrics.get("requests") or 0) < P99_NEEDS]
     if few:
-        levels = ", ".join(dict.fromkeys(str(p.parallel) for p in few))
         lines.append(
-            f"Concurrency {levels}: fewer than {P99_NEEDS} requests, so their P99 is the largest value; "
+            f"{_levels(few)}: fewer than {P99_NEEDS} requests, so their P99 is the largest value; "
             f"use --number {P99_NEEDS} or more for a P99"
         )
-    short = [p for p in points if 0 < (p.metrics.get("requests") or 0) < (FEWEST + 1) * p.parallel]
+    short = [p for p in points if 0 < (p.metrics.get("requests") or 0) < (FEWEST + 1) * (p.parallel or 0)]
     if short:
-        levels = ", ".join(dict.fromkeys(str(p.parallel) for p in short))
         lines.append(
-            f"Concurrency {levels}: fewer than four requests a slot, so there are no intervals; "
+            f"{_levels(short)}: fewer than four requests a slot, so there are no intervals; "
             "use a --number of 10 times the concurrency for narrow ones"
         )
     return lines or ["No recommendation"]
+
+
+def _levels(points: Sequence[PointReport]) -> str:
+    """The loads of some points, at the begin of a sentence."""
+    closed = ", ".join(dict.fromkeys(str(p.parallel) for p in points if p.rate is None))
+    planned = ", ".join(dict.fromkeys(f"{p.rate:g}" for p in points if p.rate is not None))
+    return "; ".join(filter(None, (closed and f"Concurrency {closed}", planned and f"{planned} requests/s")))
+
+
+def _sustained(points: Sequence[PointReport], prefix: str) -> list[str]:
+    """Which request rates an open loop's server has kept up with."""
+    growing = [p for p in points if p.metrics.get("queue_growth")]
+    kept = [p for p in _healthy(points) if p not in growing]
+    if not points:
+        return []
+    if not growing:
+        last = points[-1]
+        return [f"{prefix}no queue grows up to {last.rate:g} requests/s: the limit is not reached"]
+    first = min(growing, key=lambda p: p.level)
+    text = f"{prefix}at {first.rate:g} requests/s more requests arrive than the server ends: its queue grows"
+    below = [p for p in kept if p.level < first.level]
+    return [f"{text}; the highest rate without that is {below[-1].rate:g}" if below else text]
 
 
 def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
@@ -82,7 +104,7 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
     if not known:
         return []
     if len(known) < 2:
-        only = known[0][0].parallel
+        only = int(known[0][0].level)
         return [
             f"{prefix}one level shows no trend; add levels around it, "
             f"e.g. --parallel {' '.join(map(str, sorted({1, only, 2 * only})))}"
@@ -93,7 +115,7 @@ def _throughput(points: Sequence[PointReport], prefix: str) -> list[str]:
     if growth >= RISING and rate_last >= top:
         return [
             f"{prefix}throughput still rises ({growth - 1:+.0%} from concurrency {before.parallel} to "
-            f"{last.parallel}): the limit is not reached, try --parallel {last.parallel * 2}"
+            f"{last.parallel}): the limit is not reached, try --parallel {2 * int(last.level)}"
         ]
     knee, best_rate = next((p, rate) for p, rate in known if rate >= SHARE * top)
     if knee is last:
@@ -134,7 +156,8 @@ def _cut(points: Sequence[PointReport]) -> list[str]:
             thinking.append(p)
     if not thinking:
         return []
-    levels = ", ".join(_where(p) for p in thinking)
+    plain = not any(p.reasoning_effort for p in thinking)
+    levels = _levels(thinking) if plain else ", ".join(_where(p) for p in thinking)
     return [
         f"{levels}: some responses were truncated by --max-tokens before the answer; TTFA is that of the others"
     ]

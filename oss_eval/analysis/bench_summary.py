@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from oss_eval.analysis import scores, stats
-from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind
+from oss_eval.analysis.figures import Metric, PointMetrics
+from oss_eval.analysis.metrics import by_kind
 from oss_eval.analysis.scores import ScoreEstimate
 from oss_eval.analysis.stats import Estimate
 from oss_eval.analysis.stratified import score_difference

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # computing metrics takes libraries that the start of a run should not wait for
-    from oss_eval.analysis.metrics import PointMetrics
+    from oss_eval.analysis.figures import PointMetrics
     from oss_eval.analysis.steady_state import SlowStart
 
 from oss_eval.load.client_stats import ClientStats
@@ -19,6 +19,10 @@ LAG_SHARE = 0.05
 BOUND_SHARE = 0.001
 """Percentiles of TTFT are said to be upper bounds where the lower ones are lower by more than this share."""
 SHARED_SHARE = 0.01
+RATE_SHARE = 0.01
+"""Difference between the planned and the achieved rate of an open loop that is said."""
+LATE_MS = 10.0
+"""Delay of starts that is said."""
 CHUNK_TOKENS = 1.05
 """Tokens in a chunk, on average, from which on chunks are not tokens."""
 WAITED_SHARE = 0.10
@@ -92,7 +96,8 @@ def check_point(
         text = "the answers contain reasoning (<think> or Harmony tags), so TTFA is its time"
         found.append(Finding("leaked", "warn", f"{text}; use --split-think, or a reasoning parser on the server"))
     if slow_start is not None:
-        found.append(Finding("slow_start", "note", _slow_start(slow_start)))
+        found.append(Finding("slow_start", "note", _slow_start(slow_start, metrics.steady is not None)))
+    found += _arrivals(metrics)
     if client is not None:
         found += _client_side(client, metrics, more)
     if any("assign requested address" in text.lower() for _, text in failures.values()):
@@ -133,12 +138,33 @@ def _chunks(metrics: PointMetrics, chunk: float) -> str:
     return f"{text}; --tokenizer-path NAME counts the tokens of each chunk"
 
 
-def _slow_start(waves: SlowStart) -> str:
+def _arrivals(metrics: PointMetrics) -> list[Finding]:
+    """Findings of an open loop."""
+    found: list[Finding] = []
+    planned, achieved = metrics.get("planned_rate"), metrics.get("achieved_rate")
+    delay, growth = metrics.get("dispatch_delay_ms", "p99"), metrics.get("queue_growth")
+    if planned and achieved and abs(achieved / planned - 1) > RATE_SHARE:
+        text = f"{achieved:.4g} requests/s were started and {planned:.4g} planned"
+        found.append(
+            Finding("rate", "warn", f"{text}: raise --max-in-flight, or use --workers or another machine")
+        )
+    if delay is not None and delay > LATE_MS:
+        text = f"requests started up to {_ms(delay)} (P99) after their planned start"
+        found.append(Finding("late", "warn", f"{text}: latency from the planned start includes that"))
+    if growth:
+        text = f"more requests arrive than the server ends: {growth:.3g} more are in flight each second"
+        found.append(Finding("queue", "warn", f"{text}, so latency depends on how long the point lasts"))
+    return found
+
+
+def _slow_start(waves: SlowStart, steady: bool) -> str:
     first, second = (f"{ms / 1000:.3g} s" for ms in (waves.first_ms, waves.second_ms))
     times = f"{waves.first_ms / waves.second_ms:.1f} times"
     first_ones = "first request" if waves.first == 1 else f"first {waves.first} requests"
     text = f"the {first_ones} took {first}, the next {waves.second} {second} (medians, {times})"
-    return f"{text}: a cold server or the start's burst is in the figures; run it again, or raise --number"
+    if steady:
+        return f"{text}: a cold server or the start's burst, in the figures of the whole point alone"
+    return f"{text}: a cold server or the start's burst is in the figures; use --warmup auto, or raise --number"
 
 
 def _ms(value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.scores import by_problem, mean_score
 from oss_eval.analysis.stats import Difference, Estimate
 from oss_eval.analysis.stratified import score_difference

@@ -20,10 +20,10 @@ from oss_eval.analysis.compare import (
     sweeps,
 )
 from oss_eval.analysis.conditions import Mismatch, mismatches
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import PointMetrics
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.point_name import effort_rank, point_title
-from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput
+from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput, goodput_figures
 from oss_eval.errors import UsageError
 from oss_eval.results.manifest import adaptive_points, read_begun_manifest
 from oss_eval.results.reader import find_run, read_requests, read_samples
@@ -44,6 +44,7 @@ class StoredPoint:
     task: str | None
     effort: str | None
     parallel: int | None
+    rate: float | None
     samples: pa.Table | None = field(repr=False)
     metrics: PointMetrics | None = field(repr=False)
     token_sources: tuple[str, ...]
@@ -58,7 +59,7 @@ class StoredPoint:
     @property
     def title(self) -> str:
         """`aime25 high`, `high c64`."""
-        return point_title(self.task, self.effort, self.parallel)
+        return point_title(self.task, self.effort, self.parallel, rate=self.rate)
 
     @property
     def adaptive(self) -> bool:
@@ -89,6 +90,7 @@ class Comparison:
     task: str | None
     effort: str | None
     parallel: int | None
+    rate: float | None
     differences: list[MetricDifference]
     benchmark: BenchmarkDifference | None
     repeats: tuple[int, int]
@@ -108,12 +110,12 @@ def sides(names: Sequence[str], out: Path, by: str | None, limits: dict[str, flo
                 "one run alone can't be compared",
                 "name another one, or compare its efforts: --by reasoning_effort",
             )
-        return [Side(name, _keyed(some, ("task", "effort", "parallel"))) for name, some in points]
+        return [Side(name, _keyed(some, ("task", "effort", "parallel", "rate"))) for name, some in points]
     if by not in GROUPED and not by.startswith("label:"):
         raise UsageError(f"--by {by!r} is unknown", f"there are: {', '.join(GROUPED)}, label:KEY")
     rest = tuple(
         k
-        for k in ("task", "effort", "parallel", "model")
+        for k in ("task", "effort", "parallel", "rate", "model")
         if k != by and not (k == "effort" and by == "reasoning_effort")
     )
     groups: dict[str, list[StoredPoint]] = {}
@@ -171,7 +173,7 @@ def _of_benchmark(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
     ids = rows["point_id"].cast(pa.string())
     return [
         StoredPoint(
-            path, manifest, p["point_id"], p["task"], p.get("reasoning_effort"), None,
+            path, manifest, p["point_id"], p["task"], p.get("reasoning_effort"), None, None,
             of_point := rows.filter(pc.equal(ids, p["point_id"])), None,
             tuple(sorted({s for s in of_point["token_source"].to_pylist() if s})),
         )
@@ -189,6 +191,7 @@ def _of_sweep(path: Path, manifest: dict[str, Any], limits: dict[str, float]) ->
             None,
             p.reasoning_effort,
             p.parallel,
+            p.rate,
             None,
             _with_goodput(p.metrics, path, p.point_id, limits),
             p.token_sources,
@@ -199,13 +202,7 @@ def _of_sweep(path: Path, manifest: dict[str, Any], limits: dict[str, float]) ->
 
 def _with_goodput(metrics: PointMetrics, path: Path, point_id: str, limits: dict[str, float]) -> PointMetrics:
     found = goodput(read_requests(path, point_id, REQUEST_COLUMNS), limits) if limits else None
-    if found is None:
-        return metrics
-    share = found.attainment
-    figures = {("attainment", "value"): Metric("attainment", "value", *share, found.n, "")}
-    if found.rate is not None:
-        figures["goodput", "value"] = Metric("goodput", "value", found.rate, None, None, found.n, "1/s")
-    return PointMetrics({**metrics.figures, **figures})
+    return PointMetrics({**metrics.figures, **goodput_figures(found)})
 
 
 def compare(found: Sequence[Side], all_pairs: bool = False) -> list[Comparison]:
@@ -238,7 +235,7 @@ def _comparison(a: Side, b: Side, ones: list[StoredPoint], twos: list[StoredPoin
     if (first.samples is None) != (other.samples is None):
         raise UsageError(f"{a.name} and {b.name}: one is a benchmark, the other a load sweep", "compare like runs")
     same_effort = first.effort == other.effort
-    title = point_title(first.task, first.effort if same_effort else None, first.parallel)
+    title = point_title(first.task, first.effort if same_effort else None, first.parallel, rate=first.rate)
     task, effort, parallel = first.task, first.effort if same_effort else None, first.parallel
     benchmark, differences = None, []
     if first.samples is not None and other.samples is not None:
@@ -255,7 +252,7 @@ def _comparison(a: Side, b: Side, ones: list[StoredPoint], twos: list[StoredPoin
         metrics = [[p.metrics for p in side if p.metrics is not None] for side in (ones, twos)]
         differences = sweeps(title, metrics[0], metrics[1])
     return Comparison(
-        a.name, b.name, title, task, effort, parallel, differences, benchmark, (len(ones), len(twos)),
+        a.name, b.name, title, task, effort, parallel, first.rate, differences, benchmark, (len(ones), len(twos)),
         (first, other),
     )  # fmt: skip
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from oss_eval.analysis.compare import MetricDifference
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.errors import UsageError
 
 HOLDS, REFUTED, UNDECIDED = "established", "refuted", "undecided"
@@ -19,11 +20,14 @@ NAMES = {
     "success": "success_rate", "tps": "output_tps", "price": "price_per_mtok", "tokens": "completion_tokens",
 }  # fmt: skip
 """Short names of metrics."""
+SEARCHED = ("max_parallel", "max_rate")
+"""Answers of `perf --find`."""
 FIGURES = {
     "perf": (
         "ttft_ms", "ttfa_ms", "tpot_ms", "itl_ms", "latency_ms", "reasoning_ms", "rps", "output_tps",
         "plateau_output_tps", "success_rate", "failures", "truncated", "completion_tokens", "prompt_tokens",
-        "reasoning_tokens", "price_per_mtok", "energy_per_token_j",
+        "reasoning_tokens", "price_per_mtok", "energy_per_token_j", "scheduled_latency_ms", "dispatch_delay_ms",
+        "achieved_rate", "goodput", "attainment", *SEARCHED,
     ),
     "bench": (
         "score", "truncated", "failed", "unscored", "tokens", "reasoning_tokens", "answer_tokens", "cost",
@@ -88,15 +92,20 @@ def limit(text: str) -> tuple[str, float]:
         raise UsageError(
             f"--slo {text!r} is no limit", f"one of {', '.join(LIMITED)}, for example: --slo 'ttft<2s'"
         )
-    return condition.metric, condition.value * (1000 if condition.unit == "s" else 1)
+    return condition.metric, in_ms(condition)
 
 
-def known(condition: Condition, kind: str) -> Condition:
+def in_ms(condition: Condition) -> float:
+    """The value of a condition on a duration, in ms. Raises UsageError."""
+    return condition.value * _factor(condition, condition.metric, "ms")
+
+
+def known(condition: Condition, kind: str, flag: str = "--assert") -> Condition:
     """The condition, if a run of this kind (`perf` or `bench`) can have such a figure. Raises UsageError."""
     if not any(_is(condition, metric) for metric in FIGURES[kind]):
         listed = ", ".join(_short(metric) for metric in FIGURES[kind])
         raise UsageError(
-            f"--assert {condition.text!r}: there is no figure {condition.metric!r}", f"there are: {listed}"
+            f"{flag} {condition.text!r}: there is no figure {condition.metric!r}", f"there are: {listed}"
         )
     return condition
 
@@ -107,17 +116,32 @@ def on_points(condition: Condition, points: Iterable[tuple[str, PointMetrics]]) 
     points = list(points)
     outcomes = []
     for where, metrics in points:
-        figure = _figure(condition, metrics)
-        if figure is None:
+        found = figure(condition, metrics)
+        if found is None:
             continue
-        value = condition.value * _factor(condition, figure.metric, figure.unit)
-        low, high = (figure.value,) * 2 if figure.metric in COUNTS else (figure.low, figure.high)
+        value = condition.value * _factor(condition, found.metric, found.unit)
+        low, high = (found.value,) * 2 if found.metric in COUNTS else (found.low, found.high)
         state = _state(condition, value, low, high)
-        outcomes.append(ConditionResult(condition, where, state, figure.value, low, high, figure.unit))
+        outcomes.append(ConditionResult(condition, where, state, found.value, low, high, found.unit))
     if not outcomes:
         names = sorted({_short(name) for _, metrics in points for name, _ in metrics.figures})
         raise UsageError(f"no point has a figure {condition.metric!r}", f"there are: {', '.join(names)}")
     return outcomes
+
+
+def on_search(condition: Condition, search: dict[str, Any] | None) -> list[ConditionResult] | None:
+    """A condition on the answer of `perf --find`, whose manifest entry is `search`; None for one on other figures.
+    Raises UsageError where the run has no such answer."""
+    if condition.metric not in SEARCHED:
+        return None
+    if search is None or search.get("what", "").replace("-", "_") != condition.metric or not search.get("levels"):
+        raise UsageError(
+            f"--assert {condition.text!r}: the run has searched for no {condition.metric}",
+            f"add --find {condition.metric.replace('_', '-')} and --slo",
+        )
+    low, high, value = search.get("low"), search.get("high"), search.get("value")
+    state = _state(condition, condition.value, low, high)
+    return [ConditionResult(condition, "search", state, value or 0.0, low, high, "")]
 
 
 def on_differences(
@@ -190,14 +214,15 @@ def _named(condition: Condition, metric: str, stat: str, plain: tuple[str, ...])
     return stat == condition.stat
 
 
-def _figure(condition: Condition, metrics: PointMetrics) -> Metric | None:
-    for (metric, stat), figure in metrics.figures.items():
+def figure(condition: Condition, metrics: PointMetrics) -> Metric | None:
+    """The figure that a condition is about; None where a point has none."""
+    for (metric, stat), found in metrics.figures.items():
         if metric == "score" and condition.metric == "score" and condition.stat is None:
             on_these = metrics.metric("score", "on_these")
             if stat.startswith("avg@"):
-                return on_these or figure
+                return on_these or found
         elif _named(condition, metric, stat, ()):
-            return metrics.tail(metric)[0] if stat == "p99" and metrics.tail(metric)[1] else figure
+            return metrics.tail(metric)[0] if stat == "p99" and metrics.tail(metric)[1] else found
     return None
 
 

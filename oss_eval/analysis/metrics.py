@@ -6,15 +6,15 @@ Durations are milliseconds, rates are per second. Warm-up requests are excluded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis import stats
+from oss_eval.analysis.arrivals import mean_in_flight, measure_arrivals
 from oss_eval.analysis.energy import gpu_figures
+from oss_eval.analysis.figures import Figures, PointMetrics
 from oss_eval.analysis.latency import durations, earliest_ttft, gaps, optional, reasoning_rate, token_gaps
 from oss_eval.analysis.request_rows import (
     NS_PER_MS,
@@ -25,74 +25,13 @@ from oss_eval.analysis.request_rows import (
     succeeded,
     windows,
 )
-from oss_eval.analysis.run_interval import enough_for_rate, mean_of_run, percentile_of_run, rate_of_run
+from oss_eval.analysis.run_interval import enough_for_rate, rate_of_run
 from oss_eval.analysis.server_view import server_figures
 from oss_eval.analysis.steady_state import SLICES, absolute_events, event_weights, plateau_span
 
-PERCENTILES = (50, 90, 95, 99)
 ROWS_AT_ONCE = 128
 """Requests whose events are in memory at the same time: arrays of this size are returned to the system when
 freed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric and statistic of a point, with its interval and the number of values."""
-
-    metric: str
-    stat: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    unit: str
-
-
-@dataclass(frozen=True, slots=True)
-class PointMetrics:
-    """All metrics of a point, by (metric, stat)."""
-
-    figures: dict[tuple[str, str], Metric]
-
-    def get(self, metric: str, stat: str = "value") -> float | None:
-        """The value; None without one."""
-        found = self.figures.get((metric, stat))
-        return None if found is None else found.value
-
-    @property
-    def finished(self) -> float:
-        """Requests that ended by themselves."""
-        return (self.get("requests") or 0.0) - (self.get("cancelled") or 0.0)
-
-    def metric(self, metric: str, stat: str = "value") -> Metric | None:
-        """The value with its interval; None without one."""
-        return self.figures.get((metric, stat))
-
-    def tail(self, metric: str) -> tuple[Metric | None, bool]:
-        """The P99 of a metric, and False; with too few values for one, the largest value, and True."""
-        p99 = self.figures.get((metric, "p99"))
-        if p99 is None or p99.n >= stats.P99_NEEDS:
-            return p99, False
-        return self.figures.get((metric, "max")), True
-
-    def as_json(self) -> dict[str, dict[str, Any]]:
-        """By metric: unit, n, each statistic by its name, and `ci95` with the intervals."""
-        document: dict[str, dict[str, Any]] = {}
-        for figure in self.figures.values():
-            entry = document.setdefault(figure.metric, {"unit": figure.unit})
-            entry[figure.stat] = figure.value
-            entry["n"] = figure.n
-            if figure.low is not None or figure.high is not None:
-                entry.setdefault("ci95", {})[figure.stat] = [figure.low, figure.high]
-        return document
-
-    def summary_rows(self, point: dict[str, Any]) -> list[dict[str, Any]]:
-        """Rows of summary.parquet; `point` holds the columns that say which point it is."""
-        return [
-            {**point, "metric": m.metric, "stat": m.stat, "value": m.value, "ci_low": m.low, "ci_high": m.high,
-             "n": m.n, "unit": m.unit}
-            for m in self.figures.values()
-        ]  # fmt: skip
 
 
 def point_metrics(
@@ -110,7 +49,8 @@ def point_metrics(
     """
     measured = asked_once(requests.filter(pc.invert(requests["warmup"])))
     good = succeeded(measured).sort_by("start_ns")
-    figures = _Figures(pc.max(measured["parallel"]).as_py() or 1)
+    slots = pc.max(measured["parallel"]).as_py() or max(1, round(mean_in_flight(measured) or 1))
+    figures = Figures(slots)
     _count_requests(figures, measured, good)
     found, earliest = durations(good), earliest_ttft(good)
     if earliest is not None:
@@ -121,9 +61,11 @@ def point_metrics(
         figures.put_requests(name + "_ms", values)
     rates = reasoning_rate(good)
     if len(rates):
-        figures.put("reasoning_tps", "mean", mean_of_run(rates, figures.parallel), len(rates), "tokens/s")
+        figures.put("reasoning_tps", "mean", figures.mean(rates), len(rates), "tokens/s")
     _count_tokens(figures, measured, good, hourly_price)
     _measure_events(figures, measured, good, events if events is not None else [requests])
+    if "scheduled_ns" in measured.column_names:
+        measure_arrivals(figures, measured)
     _describe_answers(figures, good)
     _measure_client(figures, measured)
     if server is not None and server.num_rows:
@@ -139,40 +81,7 @@ def point_metrics(
     return PointMetrics(figures.by_stat)
 
 
-class _Figures:
-    """Figures by (metric, stat), while they are computed."""
-
-    def __init__(self, parallel: int) -> None:
-        self.parallel = parallel
-        self.by_stat: dict[tuple[str, str], Metric] = {}
-
-    def put(self, metric: str, stat: str, estimate: stats.Estimate | float | None, n: int, unit: str) -> None:
-        """Add a figure; None adds nothing."""
-        if estimate is None:
-            return
-        if not isinstance(estimate, stats.Estimate):
-            estimate = stats.Estimate(estimate, None, None)
-        self.by_stat[metric, stat] = Metric(metric, stat, estimate.value, estimate.low, estimate.high, n, unit)
-
-    def put_requests(self, metric: str, values: Floats) -> None:
-        """Add mean, percentiles and maximum of durations of requests in order of start, with intervals."""
-        if len(values):
-            self.put(metric, "mean", mean_of_run(values, self.parallel), len(values), "ms")
-            for q in PERCENTILES:
-                self.put(metric, f"p{q}", percentile_of_run(values, q, self.parallel), len(values), "ms")
-            self.put(metric, "max", float(values.max()), len(values), "ms")
-
-    def put_events(self, metric: str, values: stats.Distribution, unit: str = "ms") -> None:
-        """The same of events, without intervals: events of a request, and of requests in the same batch of the
-        server, are far from independent."""
-        if values.n:
-            self.put(metric, "mean", values.mean(), values.n, unit)
-            for q in PERCENTILES:
-                self.put(metric, f"p{q}", values.percentile(q), values.n, unit)
-            self.put(metric, "max", values.max, values.n, unit)
-
-
-def _count_requests(figures: _Figures, measured: pa.Table, good: pa.Table) -> None:
+def _count_requests(figures: Figures, measured: pa.Table, good: pa.Table) -> None:
     total = measured.num_rows
     figures.put("requests", "value", float(total), total, "")
     cancelled = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
@@ -184,13 +93,17 @@ def _count_requests(figures: _Figures, measured: pa.Table, good: pa.Table) -> No
         figures.put("success_rate", "value", stats.proportion(good.num_rows, ended), ended, "")
 
 
-def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table, hourly_price: float | None) -> None:
+def _count_tokens(figures: Figures, measured: pa.Table, good: pa.Table, hourly_price: float | None) -> None:
     """Tokens of requests, the rates over the measured time, and the price of tokens."""
     for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"):
         values = floats(good[name])
         if len(values):
-            figures.put(name, "mean", mean_of_run(values, figures.parallel), len(values), "tokens")
+            figures.put(name, "mean", figures.mean(values), len(values), "tokens")
             figures.put(name, "total", float(values.sum()), len(values), "tokens")
+    told = good.filter(pc.and_(pc.is_valid(good["cached_tokens"]), pc.is_valid(good["prompt_tokens"])))
+    if told.num_rows and pc.sum(told["prompt_tokens"]).as_py():
+        share = pc.sum(told["cached_tokens"]).as_py() / pc.sum(told["prompt_tokens"]).as_py()
+        figures.put("cached_share", "value", share, told.num_rows, "")
     duration = measured_seconds(measured)
     if duration:
         figures.put("duration", "value", duration, measured.num_rows, "s")
@@ -206,7 +119,7 @@ def _count_tokens(figures: _Figures, measured: pa.Table, good: pa.Table, hourly_
                 figures.put("price_per_mtok", "value", price, len(tokens), "price of 1M output tokens")
 
 
-def _measure_events(figures: _Figures, measured: pa.Table, good: pa.Table, events: Iterable[pa.Table]) -> None:
+def _measure_events(figures: Figures, measured: pa.Table, good: pa.Table, events: Iterable[pa.Table]) -> None:
     """Gaps between token events, and the throughput while all streams are busy."""
     streamed = good.filter(pc.and_(pc.greater(good["n_events"], 0), pc.is_valid(good["completion_tokens"])))
     per_event = (
@@ -281,7 +194,7 @@ def _rate(value: float, slices: Floats | None, seconds: float) -> stats.Estimate
     return stats.Estimate(value, low, high)
 
 
-def _describe_answers(figures: _Figures, good: pa.Table) -> None:
+def _describe_answers(figures: Figures, good: pa.Table) -> None:
     """Shares of answers that were truncated, and in which reasoning leaked."""
     if good.num_rows:
         truncated = pc.sum(pc.equal(good["finish_reason"].cast(pa.string()), "length")).as_py() or 0
@@ -291,7 +204,7 @@ def _describe_answers(figures: _Figures, good: pa.Table) -> None:
         figures.put("leaked", "value", (pc.sum(good["leaked"]).as_py() or 0) / known, known, "")
 
 
-def _measure_client(figures: _Figures, measured: pa.Table) -> None:
+def _measure_client(figures: Figures, measured: pa.Table) -> None:
     """Delay from the arrival of bytes to their read by this client."""
     lag = floats(measured["client_lag_max_ns"]) / NS_PER_MS
     if len(lag):

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.analysis.metrics import Metric, PointMetrics, by_kind, point_metrics
-from oss_eval.analysis.steady_state import SlowStart, slow_start
+from oss_eval.analysis.checks import Finding, check_point
+from oss_eval.analysis.figures import STEADY, Metric, PointMetrics
+from oss_eval.analysis.metrics import by_kind, point_metrics
+from oss_eval.analysis.point_name import level_name, level_text
+from oss_eval.analysis.slo import goodput, goodput_figures, objectives
+from oss_eval.analysis.steady_metrics import steady_metrics
+from oss_eval.analysis.steady_state import SlowStart, slow_start, steady_window
+from oss_eval.analysis.turns import turn_figures
 from oss_eval.errors import StoreError
+from oss_eval.load.client_stats import ClientStats
 from oss_eval.results.manifest import read_begun_manifest
 from oss_eval.results.part_files import GPU, SERVER, read_readings
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
 _SCALARS = [
-    "request_id", "warmup", "session", "parallel", "start_ns", "first_token_ns", "first_token_low_ns",
+    "request_id", "warmup", "session", "parallel", "rate", "scheduled_ns", "start_ns",
+    "first_token_ns", "first_token_low_ns",
     "first_answer_ns",
     "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
     "first_event_tokens", "tokens_to_answer",
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
-    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked",
+    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked", "turn",
 ]  # fmt: skip
 """Columns that metrics are computed from; one point at a time is in memory."""
 _EVENTS = ["warmup", "status", "start_ns", "event_ns", "event_tokens", "completion_tokens"]
@@ -36,8 +44,9 @@ class PointReport:
     """One point: its settings, its metrics, and its failures by kind with one message each."""
 
     point_id: str
-    parallel: int
+    parallel: int | None
     number: int
+    """Requests planned; where the time limits them, those measured."""
     reasoning_effort: str | None
     metrics: PointMetrics
     failures: dict[str, tuple[int, str]]
@@ -51,11 +60,34 @@ class PointReport:
     """Which repeat of the point it is."""
     repeats: int = 1
     """How many repeats are put together here."""
+    rate: float | None = None
+    """Requests per second of an open loop."""
+    turns: tuple[dict[str, Any], ...] = ()
+    """Figures by turn, of conversations (see `turn_figures`); not where the figures are the stored ones."""
+    not_steady: str | None = None
+    """Why there is no steady state; None where there is one, or where the figures are the stored ones."""
+    ended: bool = True
+    """Whether the point has ended, where time limits its requests."""
 
     @property
     def whole(self) -> bool:
-        """Whether as many requests have ended as planned."""
-        return self.metrics.finished >= self.number
+        """Whether all that was planned has been measured."""
+        return self.ended and self.metrics.finished >= self.number
+
+    @property
+    def level(self) -> float:
+        """Its load: requests in flight, or per second."""
+        return self.rate if self.rate is not None else self.parallel or 0
+
+    @property
+    def level_name(self) -> str:
+        """Its load in a table: `c64` or `2.5/s`."""
+        return level_name(self.parallel, self.rate) or ""
+
+    @property
+    def level_text(self) -> str:
+        """Its load in a sentence."""
+        return level_text(self.parallel, self.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +122,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
+    limits = objectives((manifest.get("task") or {}).get("slo") or ()).limits
     telemetry = cache(lambda: read_readings(path, GPU))  # not read where the stored figures are taken
     for planned in manifest.get("points", []):
         point_id = planned["point_id"]
@@ -97,21 +130,31 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
         if not rows.num_rows:
             continue
         ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
+        metrics, not_steady = summary.get((point_id, None)), None
+        if metrics is None:
+            metrics = point_metrics(
+                rows,
+                iter_requests(path, point_id, _EVENTS, damaged),
+                read_readings(path, SERVER, point_id),
+                (manifest.get("task") or {}).get("gpu_price"),
+                telemetry(),
+            )
+            events = partial(iter_requests, path, point_id, _EVENTS, damaged)
+            steady, not_steady = _steady(rows, limits, events)
+            levels = goodput_figures(goodput(rows, limits)) if limits else {}
+            metrics = PointMetrics(metrics.figures | levels | steady)
         bad = rows.filter(pc.and_(pc.invert(rows["warmup"]), ended_badly))
         points.append(
             PointReport(
                 point_id=point_id,
-                parallel=planned["parallel"],
-                number=planned["number"],
+                parallel=planned.get("parallel"),
+                rate=planned.get("rate"),
+                number=planned.get("number") or sum(not warmup for warmup in rows["warmup"].to_pylist()),
+                ended=planned.get("number") is not None or point_id in (manifest.get("ended") or ()),
                 reasoning_effort=planned.get("reasoning_effort"),
-                metrics=summary.get((point_id, None))
-                or point_metrics(
-                    rows,
-                    iter_requests(path, point_id, _EVENTS, damaged),
-                    read_readings(path, SERVER, point_id),
-                    (manifest.get("task") or {}).get("gpu_price"),
-                    telemetry(),
-                ),
+                metrics=metrics,
+                not_steady=not_steady,
+                turns=() if (point_id, None) in summary else turn_figures(rows),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
                 ),
@@ -125,6 +168,29 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
             )
         )
     return RunReport(path, manifest, points)
+
+
+def _steady(
+    rows: pa.Table, limits: dict[str, float], events: Callable[[], Iterable[pa.Table]]
+) -> tuple[dict[tuple[str, str], Metric], str | None]:
+    """The figures of a point's steady state, under names that begin with STEADY; or why there is none."""
+    window = steady_window(rows)
+    if isinstance(window, str):
+        return {}, window
+    found = steady_metrics(rows, window, events(), limits).figures.values()
+    return {(STEADY + m.metric, m.stat): replace(m, metric=STEADY + m.metric) for m in found}, None
+
+
+def check_report(point: PointReport, clients: dict[str, ClientStats], streamed: bool) -> list[Finding]:
+    """The findings of the checks of a point; `clients`: the client's side of each point."""
+    return check_point(
+        point.metrics,
+        clients.get(point.point_id),
+        "user" in point.clock_sources,
+        point.failures,
+        streamed,
+        point.slow_start,
+    )
 
 
 def metrics_by_point(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str | None], PointMetrics]:
@@ -158,7 +224,7 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
             {
                 "run_id": manifest["run_id"], "point_id": point.point_id, "kind": manifest["kind"],
                 "task": manifest["task"]["name"], "model": manifest["model"], "subset": None,
-                "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": None,
+                "reasoning_effort": point.reasoning_effort, "parallel": point.parallel, "rate": point.rate,
                 "number": point.number,
             }
         )
@@ -176,14 +242,20 @@ def as_json(report: RunReport) -> dict[str, Any]:
         "model": manifest["model"],
         "endpoint": manifest["endpoint"]["url"],
         "points": [point_as_json(point) for point in report.points],
+        **({"search": manifest["search"]} if manifest.get("search") else {}),
+        **({"stopped": manifest["stopped"]} if manifest.get("stopped") else {}),
     }
 
 
 def point_as_json(point: PointReport) -> dict[str, Any]:
     """A point of the document."""
+    steady = point.metrics.steady
     return {
-        "point_id": point.point_id, "parallel": point.parallel, "number": point.number,
-        "reasoning_effort": point.reasoning_effort, "repeat": point.repeat, "metrics": point.metrics.as_json(),
+        "point_id": point.point_id, "parallel": point.parallel, "rate": point.rate, "number": point.number,
+        "reasoning_effort": point.reasoning_effort, "repeat": point.repeat,
+        "metrics": point.metrics.without(STEADY).as_json(),
+        **({"steady": {"metrics": steady.as_json()}} if steady is not None else {}),
+        **({"turns": list(point.turns)} if point.turns else {}),
         "checks": None if point.checks is None else list(point.checks),
         "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
     }  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from oss_eval.analysis import stats
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 
 SUMS = ("requests", "failures", "cancelled", "duration", "gpu_energy_j", "server_requests", "ttft_bounded")
@@ -18,9 +18,9 @@ SHARES = ("success_rate", "truncated")
 
 def pooled(report: RunReport) -> RunReport:
     """The report with one point for each effort and concurrency: `perf --repeat` has several."""
-    groups: dict[tuple[str | None, int], list[PointReport]] = {}
+    groups: dict[tuple[str | None, float], list[PointReport]] = {}
     for point in report.points:
-        groups.setdefault((point.reasoning_effort, point.parallel), []).append(point)
+        groups.setdefault((point.reasoning_effort, point.level), []).append(point)
     if not report.manifest.get("task", {}).get("repeat") or len(groups) == len(report.points):
         return report
     efforts = list(dict.fromkeys(point.reasoning_effort for point in report.points))

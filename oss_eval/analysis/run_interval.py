@@ -41,40 +41,44 @@ class Waves(NamedTuple):
         return float((self.sizes**2 * (self.means - self.rest.mean()) ** 2).sum() / n**2 * b / (b - 1))
 
 
-def waves(values: Floats, parallel: int) -> Waves | None:
-    """None with fewer than FEWEST batches: with less than four requests for each slot."""
-    batches = min(BATCHES, len(values) // parallel - 1)
+def waves(values: Floats, parallel: int, first: int) -> Waves | None:
+    """The `first` values and batches of the others, of at least `parallel` values each. None with fewer than
+    FEWEST batches: with less than four requests for each slot."""
+    batches = min(BATCHES, (len(values) - first) // parallel)
     if batches < FEWEST:
         return None
-    parts = np.array_split(values[parallel:], batches)
+    parts = np.array_split(values[first:], batches)
     sizes, means = np.array([float(len(p)) for p in parts]), np.array([p.mean() for p in parts])
-    return Waves(values[:parallel], values[parallel:], sizes, means)
+    return Waves(values[:first], values[first:], sizes, means)
 
 
-def mean_of_run(values: Floats, parallel: int) -> Estimate:
+def mean_of_run(values: Floats, parallel: int, first: int | None = None) -> Estimate:
     """Mean of values of requests in order of start (at least one), with Student's t over batches.
 
-    The first wave is one group: its variance is that within it, times the rest's excess of the variance between
-    batches over that between requests, or, where that is larger, 1.5 times the rest's relative variance of a wave.
-    """
+    `first` values, by default one for each slot, are those of the start. They are one group: its variance is
+    that within it, times the rest's excess of the variance between batches over that between requests, or, where
+    that is larger, 1.5 times the rest's relative variance of a wave."""
     value, n = float(values.mean()), len(values)
-    split = waves(values, parallel)
+    split = waves(values, parallel, parallel if first is None else first)
     if split is None:
         return Estimate(value, None, None)
-    first, rest, of_rest = split.first, split.rest, split.variance
+    start, rest, of_rest = split.first, split.rest, split.variance
     scatter = float(rest.var(ddof=1)) / len(rest)
     excess = max(1.0, of_rest / scatter) if scatter > 0 else 1.0
-    within = float(first.var(ddof=1)) / parallel * excess if parallel > 1 else 0.0
-    centre = float(rest.mean())
-    relative = of_rest * len(rest) / parallel / centre**2 if centre else 0.0
-    of_first = max(within, 1.5 * float(first.mean()) ** 2 * relative)
-    variance = (parallel / n) ** 2 * of_first + (len(rest) / n) ** 2 * of_rest
+    of_first = 0.0
+    if len(start):
+        within = float(start.var(ddof=1)) / len(start) * excess if len(start) > 1 else 0.0
+        centre = float(rest.mean())
+        relative = of_rest * len(rest) / len(start) / centre**2 if centre else 0.0
+        of_first = max(within, 1.5 * float(start.mean()) ** 2 * relative)
+    variance = (len(start) / n) ** 2 * of_first + (len(rest) / n) ** 2 * of_rest
     half = student(len(split.sizes) - 1) * float(np.sqrt(variance))
     return Estimate(value, value - half, value + half)
 
 
-def percentile_of_run(values: Floats, q: float, parallel: int) -> Estimate:
-    """The q-th percentile (0-100, numpy's linear method) of values of requests in order of start (at least one).
+def percentile_of_run(values: Floats, q: float, parallel: int, first: int | None = None) -> Estimate:
+    """The q-th percentile (0-100, numpy's linear method) of values of requests in order of start (at least one);
+    `first` as in `mean_of_run`.
 
     The interval runs between two order statistics whose ranks are binomial quantiles (Conover, Practical
     Nonparametric Statistics, 3rd ed., section 3.2) of as many independent requests as have the same variance of
@@ -84,13 +88,17 @@ def percentile_of_run(values: Floats, q: float, parallel: int) -> Estimate:
     has one.
     """
     value, n, p = float(np.percentile(values, q)), len(values), q / 100
-    split = waves((values > value).astype(np.float64), parallel)
+    split = waves((values > value).astype(np.float64), parallel, parallel if first is None else first)
     if split is None:
         return Estimate(value, None, None)
-    above, of_rest, share = float(split.first.mean()), split.variance, float(split.rest.mean())
+    start = len(split.first)
+    of_rest, share = split.variance, float(split.rest.mean())
     scatter = share * (1 - share) / len(split.rest)
-    of_first = above * (1 - above) / parallel * (max(1.0, of_rest / scatter) if scatter > 0 else 1.0)
-    variance = (parallel / n) ** 2 * of_first + (len(split.rest) / n) ** 2 * of_rest
+    of_first = 0.0
+    if start:
+        above = float(split.first.mean())
+        of_first = above * (1 - above) / start * (max(1.0, of_rest / scatter) if scatter > 0 else 1.0)
+    variance = (start / n) ** 2 * of_first + (len(split.rest) / n) ** 2 * of_rest
     excess = variance / (p * (1 - p) / n)
     few = (Z / student(len(split.sizes) - 1)) ** 2
     independent = n if excess <= 1 else max(1, int(n / excess * few))
@@ -100,7 +108,7 @@ def percentile_of_run(values: Floats, q: float, parallel: int) -> Estimate:
     order = np.argsort(values, kind="stable")
     below, beyond = low * n // independent - 1, -(-high * n // independent) - 1
     begin, end = max(below, 0), min(beyond, n - 1)
-    if 2 * int((order[begin : end + 1] < parallel).sum()) > end + 1 - begin:
+    if 2 * int((order[begin : end + 1] < start).sum()) > end + 1 - begin:
         return Estimate(value, None, None)
     return Estimate(
         value,

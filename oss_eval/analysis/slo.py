@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.analysis import stats
+from oss_eval.analysis import gate, stats
+from oss_eval.analysis.figures import Metric
+from oss_eval.analysis.gate import Condition
 from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.request_rows import (
     asked_once,
@@ -36,6 +40,38 @@ class Goodput:
         if self.attainment.value >= OBJECTIVE:
             return True if self.n >= stats.P99_NEEDS else None
         return False if self.attainment.high is not None and self.attainment.high < OBJECTIVE else None
+
+
+class Objectives(NamedTuple):
+    """What `--slo` asks of a point."""
+
+    conditions: tuple[Condition, ...]
+    limits: dict[str, float]
+    """Limits of a request, by duration, in ms: those of the conditions on durations."""
+
+
+def objectives(texts: Sequence[str]) -> Objectives:
+    """`--slo` conditions such as `ttft_p99<2s`, `tpot_p95<50ms`, `success>99%`. Where several limit a duration, a
+    request has to meet the strictest. Raises UsageError."""
+    conditions = tuple(gate.known(gate.parse(text, "--slo"), "perf", "--slo") for text in texts)
+    limits: dict[str, float] = {}
+    for condition in conditions:
+        name = condition.metric.removesuffix("_ms")
+        if name in gate.LIMITED and condition.operator[0] == "<":
+            ms = gate.in_ms(condition)
+            limits[name] = min(ms, limits.get(name, ms))
+    return Objectives(conditions, limits)
+
+
+def goodput_figures(found: Goodput | None) -> dict[tuple[str, str], Metric]:
+    """`attainment` and `goodput` as figures of a point."""
+    if found is None:
+        return {}
+    share = found.attainment
+    figures = {("attainment", "value"): Metric("attainment", "value", *share, found.n, "")}
+    if found.rate is not None:
+        figures["goodput", "value"] = Metric("goodput", "value", found.rate, None, None, found.n, "1/s")
+    return figures
 
 
 REQUEST_COLUMNS = [

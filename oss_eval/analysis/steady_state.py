@@ -1,9 +1,9 @@
-"""The part of a point in which all its streams are busy, and the throughput there."""
+"""The part of a point in which its figures do not change, and the one in which all its streams are busy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,139 @@ from numpy.typing import NDArray
 
 from oss_eval.analysis.latency import optional, request_durations
 from oss_eval.analysis.request_rows import Floats, sessions, succeeded
+from oss_eval.analysis.trend import drifts, truncation
 
 SLICES = 10
+FEWEST = 20
+"""Requests that start in a steady state, at least."""
+DRIFT = 0.05
+"""Relative change over the window that is no steady state."""
+UNLIKE = 0.05
+"""Relative difference from the rest that makes the first requests part of the start."""
+LONG_CUT = 0.3
+MSER_BATCH, MSER_BATCHES = 5, 40
+"""Requests in a batch, at least, and batches, at most, in the search for the begin of the steady state."""
+NAMES = {"ttft": "TTFT", "tpot": "time per token", "latency": "latency"}
 SLOW_START = 1.5
 """The first wave of requests is slow if it takes this many times as long as the second one."""
 SECOND_WAVE = 3
 """Minimum number of requests of the second wave."""
+
+
+class SteadyWindow(NamedTuple):
+    """A time in which a point's figures do not change, in UTC ns, and which requests to take each duration
+    from."""
+
+    start_ns: int
+    end_ns: int
+    until_ns: dict[str, int]
+    """By duration: of the requests that start from `start_ns` and before this, all have it by `end_ns`, so that
+    none is left out for being slow."""
+    in_flight: float
+    """Mean requests in flight."""
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+def steady_window(rows: pa.Table) -> SteadyWindow | str:
+    """The steady state of a point, found from all its rows, warm-up included; or why there is none.
+
+    It begins when the load is what was asked for and, without a warm-up, as many requests have ended as there
+    are slots; or later, where MSER cuts the TTFT, the time per token, or the gaps between ends (see `trend`). It
+    ends when load falls: in a closed loop as slots run dry, in an open one at the last planned start. There is
+    none where one of these series, or the requests in flight of an open loop, has a trend of DRIFT or more over
+    the window."""
+    measured = rows.filter(pc.invert(rows["warmup"]))
+    if len(sessions(measured)) != 1:
+        return "several sessions measured the point"
+    sent = rows.filter(pc.is_valid(rows["start_ns"])).sort_by("start_ns")
+    own = pc.invert(sent["warmup"]).to_numpy()
+    if not own.any():
+        return "no request was sent"
+    starts = sent["start_ns"].to_numpy()
+    ends = pc.fill_null(sent["end_ns"], int(starts[-1])).to_numpy()
+    warm = bool(pc.any(sent["warmup"]).as_py())
+    bounds = _full_load(sent, starts, ends, own, warm)
+    if isinstance(bounds, str):
+        return bounds
+    begin, end = bounds
+    until = _until(sent, starts, ends, begin, end)
+    good = own & pc.equal(sent["status"].cast(pa.string()), "ok").to_numpy()
+    durations = request_durations(sent)
+
+    def series(name: str) -> tuple[Floats, NDArray[np.int64]]:
+        """The durations of requests in the window that are not chosen by being short, and the requests' starts."""
+        having = good & (starts >= begin) & (starts < until[name]) & ~np.isnan(durations[name])
+        return durations[name][having], starts[having]
+
+    cuts = [begin]
+    for name in ("ttft", "tpot"):
+        values, of = series(name)
+        cut = truncation(values, max(MSER_BATCH, len(values) // MSER_BATCHES), UNLIKE)
+        # A long cut is that of a drift, unless what comes after the first quarter is steady.
+        change = drifts(values[len(values) // 4 :], DRIFT) if cut > LONG_CUT * len(values) else None
+        if change is not None:
+            return f"the {NAMES[name]} changes by {change:+.0%} over most of the time at full load"
+        if cut:
+            cuts.append(int(of[cut]))
+    begin = max(cuts)
+    count = len(series("ttft")[0]) or len(series("latency")[0])
+    if count < FEWEST:
+        return f"only {count} requests were measured at full load: use a larger --number, or --warmup auto"
+    for name in ("ttft", "tpot", "latency"):
+        change = drifts(series(name)[0], DRIFT)
+        if change is not None:
+            return f"the {NAMES[name]} changes by {change:+.0%} over the time at full load"
+    flight = in_flight_at(starts, ends, np.linspace(begin, end, 10 * FEWEST))
+    change = drifts(flight, DRIFT) if pc.is_valid(sent["rate"][0]).as_py() else None
+    if change is not None:
+        return f"the requests in flight change by {change:+.0%}"
+    return SteadyWindow(begin, end, until, float(flight.mean()))
+
+
+def _until(
+    sent: pa.Table, starts: NDArray[np.int64], ends: NDArray[np.int64], begin: int, end: int
+) -> dict[str, int]:
+    """By duration, the time up to which all requests that have started since `begin` have it by `end`; UTC ns."""
+    until = {}
+    for name, column in (("ttft", "first_token_ns"), ("ttfa", "first_answer_ns"), ("latency", "end_ns")):
+        there = pc.fill_null(sent[column], 0).to_numpy()
+        late = (starts >= begin) & ((there > end) | ((there == 0) & (ends > end)))
+        until[name] = int(min(starts[late].min(initial=end), end))
+    return until | {"tpot": until["latency"], "reasoning": until["ttfa"]}
+
+
+def _full_load(
+    sent: pa.Table,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    own: NDArray[np.bool_],
+    warm: bool,
+) -> tuple[int, int] | str:
+    """From when to when the load is what was asked for, UTC ns."""
+    first = int(starts[own][0])
+    ordered = np.sort(ends)
+    slots = pc.max(sent["parallel"]).as_py()
+    if slots is None:
+        last = int(starts[own][-1])
+        settled = first if warm else first + int(np.median(ends[own] - starts[own]))
+        return (settled, last) if last > settled else "the point is shorter than a request"
+    if len(starts) <= slots:
+        return "there is one request for each slot"
+    begin, end = int(starts[slots - 1]), int(ordered[len(ordered) - slots])
+    begin = max(begin, first) if warm else max(begin, int(ordered[slots - 1]))
+    end = min(end, int(ends[own].max()))
+    return (begin, end) if end > begin else "full load does not last longer than the first requests"
+
+
+def in_flight_at(starts: NDArray[np.int64], ends: NDArray[np.int64], times: NDArray[Any]) -> Floats:
+    """Requests in flight at some times; `starts` are sorted."""
+    begun = np.searchsorted(starts, times, side="right")
+    over = np.searchsorted(np.sort(ends), times, side="right")
+    return np.asarray(begun - over, dtype=np.float64)
 
 
 def plateau_span(measured: pa.Table) -> tuple[int, int] | None:

@@ -113,7 +113,7 @@ def _add_flag(
     if kind is bool:
         settings["action"] = argparse.BooleanOptionalAction if field.default is True else "store_true"
     else:
-        if many:
+        if many and not flag.as_text:
             settings |= {"action": "append"} if flag.repeated else {"nargs": "+"}
         if flag.metavar:
             settings["metavar"] = flag.metavar

@@ -63,8 +63,14 @@ def _judged(path: Path, conditions: Sequence[Condition]) -> int:
         from oss_eval.analysis.repeats import pooled
 
         report = pooled(load_run(path, stored=True))  # they were computed a moment ago
-        points = [(point_title(None, p.reasoning_effort, p.parallel), p.metrics) for p in report.points]
-    outcomes = [outcome for condition in conditions for outcome in gate.on_points(condition, points)]
+        points = [
+            (point_title(None, p.reasoning_effort, p.parallel, rate=p.rate), p.metrics) for p in report.points
+        ]
+    search = read_manifest(path).get("search")
+    outcomes = []
+    for condition in conditions:
+        found = gate.on_search(condition, search)
+        outcomes += gate.on_points(condition, points) if found is None else found
     print_outcomes([("--assert", outcome) for outcome in outcomes], open_console(stderr=True))
     return gate.exit_code([], outcomes)
 

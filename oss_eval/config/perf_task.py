@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from oss_eval.config.fields import LOAD, REQUESTS, Flag, HourlyPrice, Ints, NotNegative, Positive
+from oss_eval.config.fields import (
+    LOAD,
+    REQUESTS,
+    Duration,
+    Flag,
+    HourlyPrice,
+    Ints,
+    Names,
+    NotNegative,
+    Positive,
+    Rates,
+    TimeRange,
+    TimeSpan,
+    Warmup,
+    WholeRange,
+)
 from oss_eval.config.task import Task
+
+OPEN_SECONDS = 60
+"""Seconds of arrivals in a point of an open loop, without --number and --duration."""
+AUTO_SECONDS = 10.0
+"""Warm-up of a point of an open loop with --warmup auto."""
 
 
 class PerfTask(Task):
     """A load sweep: which requests, how many at a time, how often.
 
-    Lengths are tokens. `parallel` and `number` pair up, one pair a point; with efforts, every effort runs every
-    pair.
+    Lengths are tokens, times seconds. `parallel` (or `rate`) and `number` pair up, one pair a point; with efforts,
+    every effort runs every pair.
     """
 
     kind: Literal["perf"] = "perf"
@@ -22,23 +42,61 @@ class PerfTask(Task):
 
     parallel: Annotated[Ints, Flag(LOAD, "N")] = (1, 10, 50, 100)
     """requests in flight, one point each"""
+    rate: Annotated[Rates | None, Flag(LOAD, "R", aliases=("--request-rate",))] = None
+    """requests per second, one point each: requests start when planned, whatever the server does"""
+    arrival: Annotated[str | None, Flag(LOAD, "poisson|constant|gamma:CV")] = None
+    """with --rate: law of the times between arrivals; gamma with its coefficient of variation (default poisson)"""
+    burstiness: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Flag(LOAD, "SHAPE", aliases=("--arrival-smoothness",)),
+    ] = None
+    """with --rate: gamma arrivals by their shape, as in vLLM: 1 is poisson, below 1 more bursty"""
+    max_in_flight: Annotated[Positive, Flag(LOAD, "N")] = 4096
+    """with --rate: a request that is due while so many are in flight starts late"""
     number: Annotated[Ints | None, Flag(LOAD, "N", aliases=("-n",))] = None
-    """requests a point: one for each --parallel, or one for all (default: 4 for each in flight, at least 10)"""
+    """requests a point: one for each --parallel or --rate, or one for all (default: 4 for each in flight, at least
+    10; with --rate 60 s of arrivals, at least 10)"""
+    duration: Annotated[Duration | None, Flag(LOAD, "TIME", as_text=True)] = None
+    """measure every point for so long, e.g. 30s or 5m, instead of a number of requests"""
+    ramp: Annotated[TimeSpan, Flag(LOAD, "TIME", as_text=True)] = 0.0
+    """slots begin, or the rate rises, over so long; requests that start in this time are not counted"""
+    think_time: Annotated[TimeRange, Flag(LOAD, "S|MIN-MAX", as_text=True, show_default=False)] = (0.0, 0.0)
+    """seconds that a slot waits between two requests"""
+    turns: Annotated[WholeRange | None, Flag(LOAD, "N|MIN-MAX", as_text=True)] = None
+    """conversations of so many turns: a slot sends the next turn when the answer has come, with all history;
+    --number is then that of conversations"""
+    trace: Annotated[str | None, Flag(LOAD, "FILE")] = None
+    """replay a trace: Mooncake's JSON lines, Azure's or BurstGPT's CSV; demo: the one that ships with oss-eval"""
+    time_scale: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)], Flag(LOAD, "X")] = 1.0
+    """with --trace: replay it X times as fast"""
+    limit: Annotated[Positive | None, Flag(LOAD, "N")] = None
+    """with --trace: its first N requests only"""
     repeat: Annotated[Positive, Flag(LOAD, "N")] = 1
     """measure every point N times, in shuffled order and with other prompts: intervals then hold over repeats"""
     workers: Annotated[Literal["auto"] | Positive, Flag(LOAD, "auto|N")] = "auto"
     """processes that hold the connections; auto: by concurrency and cores"""
+    slo: Annotated[Names, Flag(LOAD, "CONDITION")] = ()
+    """service level objectives, e.g. 'ttft_p99<2s' 'tpot_p95<50ms' 'success>99%': goodput and attainment of every
+    point"""
+    find: Annotated[Literal["max-parallel", "max-rate"] | None, Flag(LOAD)] = None
+    """search for the highest concurrency, or request rate, that meets --slo; begins at --parallel or --rate"""
+    stop_when: Annotated[Literal["saturated"] | None, Flag(LOAD)] = None
+    """saturated: end the sweep where more load gives no more throughput, or the queue only grows"""
     server_metrics: Annotated[str, Flag(LOAD, "auto|off|URL")] = "auto"
     """the server's own metrics (Prometheus): auto: /metrics beside the API, if there"""
     gpu_telemetry: Annotated[str, Flag(LOAD, "auto|off|dcgm:URL")] = "auto"
     """power and load of the server's GPUs: auto: NVML, if the server is on this machine; or a DCGM exporter"""
     gpu_price: Annotated[HourlyPrice | None, Flag(LOAD, "PRICE/h", as_text=True)] = None
     """price an hour of all GPUs of the server together, e.g. 2.5/h: gives the price of a million output tokens"""
-    warmup: Annotated[NotNegative, Flag(LOAD, "N", aliases=("--warmup-num",))] = 0
-    """requests before the first point, stored but not counted"""
+    warmup: Annotated[Warmup, Flag(LOAD, "N|TIME|auto", aliases=("--warmup-num",), as_text=True)] = 0
+    """requests, or time, at the start of every point that are stored but not counted; auto: one request in each
+    slot. Load then goes on without a pause from point to point"""
 
     prompt: Annotated[str | None, Flag(REQUESTS, "TEXT|@FILE")] = None
     """one prompt for all requests"""
+    data: Annotated[str | None, Flag(REQUESTS, "FILE")] = None
+    """prompts of your own: JSON lines of prompts, messages, bodies or ShareGPT conversations, JSON, CSV,
+    Parquet, text; hub:OWNER/NAME for a dataset"""
     dataset: Annotated[str, Flag(REQUESTS, "NAME")] = "random"
     """random, or one of EvalScope's: openqa, line_by_line, ..."""
     dataset_path: Annotated[str | None, Flag(REQUESTS, "PATH")] = None
@@ -67,11 +125,47 @@ class PerfTask(Task):
                 f"--gpu-telemetry {self.gpu_telemetry} is not auto, off or dcgm: with an http(s) URL, "
                 "for example dcgm:http://gpu-host:9400/metrics"
             )
-        if self.number is not None and len(self.number) not in (1, len(self.parallel)):
+        levels, flag = (self.parallel, "--parallel") if self.rate is None else (self.rate, "--rate")
+        if self.number is not None and len(self.number) not in (1, len(levels)):
             raise ValueError(
-                f"--parallel has {len(self.parallel)} values and --number has {len(self.number)}: "
+                f"{flag} has {len(levels)} values and --number has {len(self.number)}: "
                 "give one number for each level, or one for all"
             )
+        if self.number is not None and self.duration is not None:
+            raise ValueError("--number and --duration exclude each other: a point ends by one of them")
+        if self.turns is not None:
+            if self.rate is not None or self.trace is not None or self.find is not None:
+                raise ValueError("--turns needs --parallel: a slot has one conversation at a time")
+            if self.warmup and not isinstance(self.warmup, float):
+                raise ValueError("--turns takes a time as --warmup, for example 30s")
+            if (self.warmup or self.ramp) and self.duration is None:
+                raise ValueError("--turns with --warmup or --ramp needs --duration")
+            if self.prompt is not None:
+                raise ValueError("--turns and --prompt exclude each other: use --data")
+        if self.data is not None and (self.prompt is not None or "dataset_path" in self.model_fields_set):
+            raise ValueError("--data and --prompt or --dataset-path exclude each other")
+        if self.trace is not None:
+            for name in ("rate", "find", "duration", "number", "prompt", "arrival", "burstiness"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--trace and --{name} exclude each other: a trace has its own requests")
+            if self.ramp or self.warmup or self.think_time != (0.0, 0.0):
+                raise ValueError("--trace takes no --warmup, --ramp, --think-time: all its requests are measured")
+        elif self.limit is not None or self.time_scale != 1.0:
+            raise ValueError("--time-scale and --limit need --trace")
+        if self.find is not None and len(self.reasoning_effort) > 1:
+            raise ValueError("--find searches at one reasoning effort: run it once for each")
+        if self.find is not None and self.repeat > 1:
+            raise ValueError("--find and --repeat exclude each other: a level ends when it is known")
+        if self.find is not None and self.duration is not None:
+            raise ValueError("--find and --duration exclude each other: a level ends when it is known")
+        if self.find == "max-parallel" and self.rate is not None:
+            raise ValueError("--find max-parallel begins at --parallel; --rate is for --find max-rate")
+        if not self.open_loop and (self.burstiness is not None or self.arrival is not None):
+            raise ValueError("--arrival and --burstiness need --rate, as a closed loop plans no arrivals")
+        if self.rate is not None and self.think_time != (0.0, 0.0):
+            raise ValueError("--think-time needs --parallel: requests of an open loop start when planned")
+        if self.burstiness is not None and self.arrival is not None:
+            raise ValueError("--burstiness and --arrival exclude each other: both are the law of arrivals")
         if self.min_prompt_length > self.max_prompt_length:
             raise ValueError(
                 f"--min-prompt-length {self.min_prompt_length} is above "
@@ -81,12 +175,34 @@ class PerfTask(Task):
             raise ValueError(f"--min-tokens {self.min_tokens} is above --max-tokens {self.max_tokens}")
         return self
 
-    def levels(self) -> list[tuple[int, int]]:
-        """(parallel, number) of each level; without `number`, 4 requests for each in flight and at least 10.
+    @property
+    def open_loop(self) -> bool:
+        """Whether requests start at planned times."""
+        return self.rate is not None or self.trace is not None or self.find == "max-rate"
+
+    def levels(self) -> list[tuple[float, int | None]]:
+        """(parallel or rate, number) of each level; number is None with `duration`. Without both, 4 requests for
+        each in flight, or the arrivals of a minute, and at least 10.
 
         Four waves: one that starts as a burst, and three at the server's own pace.
         """
+        levels: tuple[float, ...] = self.parallel if self.rate is None else self.rate
+        if self.duration is not None:
+            return [(level, None) for level in levels]
         if self.number is None:
-            return [(parallel, max(10, 4 * parallel)) for parallel in self.parallel]
-        numbers = self.number * len(self.parallel) if len(self.number) == 1 else self.number
-        return list(zip(self.parallel, numbers, strict=True))
+            each = 4 if self.rate is None else OPEN_SECONDS
+            return [(level, max(10, round(each * level))) for level in levels]
+        numbers = self.number * len(levels) if len(self.number) == 1 else self.number
+        return list(zip(levels, numbers, strict=True))
+
+    def warmup_amount(self, parallel: int | None) -> int | float:
+        """Requests (int) or seconds (float) of warm-up of a point; auto is one request in each slot, in an open
+        loop AUTO_SECONDS. A search always has one."""
+        if self.warmup != "auto" and (self.warmup or self.find is None):
+            return self.warmup
+        return AUTO_SECONDS if parallel is None else parallel
+
+    @property
+    def arrival_law(self) -> str:
+        """`arrival`, or `burstiness` as one."""
+        return f"gamma:{self.burstiness**-0.5!r}" if self.burstiness is not None else self.arrival or "poisson"

@@ -66,11 +66,16 @@ def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
 def overridden(task: str, typed: dict[str, Any]) -> dict[str, Any]:
     """The task file of a load sweep, overridden by the given settings. Raises TaskError.
 
-    `number` of the file belongs to its `parallel`, and a prompt and a dataset exclude each other.
+    `number` of the file belongs to its levels, and a prompt and a dataset, and a number and a duration, exclude
+    each other.
     """
     values = read_task(find_task(task), "perf")
-    if "parallel" in typed and "number" not in typed:
+    if typed.keys() & {"parallel", "rate"} and "number" not in typed:
         values.pop("number", None)
+    if "duration" in typed:
+        values.pop("number", None)
+    elif "number" in typed:
+        values.pop("duration", None)
     if "prompt" in typed:
         values.pop("dataset", None)
     elif "dataset" in typed:

@@ -135,7 +135,7 @@ def _compare(path: Path, manifest: dict[str, Any], point: Point, truth: dict[str
         true={m: _percentiles(values) for m, values in true.items()},
         reported={m: _percentiles(values) for m, values in reported.items()},
         requests=len(rows),
-        missing=point.number - known,
+        missing=(point.number or 0) - known,
         tokens=tokens,
         tokens_per_second=tokens / seconds if seconds else 0.0,
         shared=sum(row["n_shared"] for row in rows) / tokens if tokens else 0.0,
@@ -183,7 +183,7 @@ def verdicts(found: list[CalibrationPoint]) -> list[str]:
     """The highest load with trusted metrics, for each number of workers."""
     lines = []
     for workers in sorted({c.point.workers for c in found}):
-        group = sorted((c for c in found if c.point.workers == workers), key=lambda c: c.point.parallel)
+        group = sorted((c for c in found if c.point.workers == workers), key=lambda c: c.point.parallel or 0)
         name = f"{workers} worker" + ("s" if workers > 1 else "")
         trusted = [c for n, c in enumerate(group) if all(earlier.worst <= TRUSTED for earlier in group[: n + 1])]
         if not trusted:

@@ -70,11 +70,18 @@ def workload(task: PerfTask) -> str:
     if task.prompt is not None:
         text = task.prompt if len(task.prompt) <= 60 else task.prompt[:57] + "..."
         sent = f"the prompt {text!r}"
+    elif task.trace is not None:
+        sent = f"the requests of the trace {task.trace}"
+    elif task.data is not None:
+        sent = f"prompts from {task.data}"
     elif task.dataset == "random":
         sent = f"random prompts of {low if low == high else f'{low}-{high}'} tokens"
         if task.prefix_length:
             sent += f" after a common prefix of {task.prefix_length}"
     else:
         sent = f"prompts from {task.dataset}"
+    if task.turns is not None:
+        low, high = task.turns
+        sent += f" in conversations of {low if low == high else f'{low}-{high}'} turns"
     out = f", at most {task.max_tokens} tokens out" if task.max_tokens else ""
     return sent + out + ("" if task.stream else ", not streamed")

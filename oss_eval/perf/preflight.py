@@ -67,7 +67,8 @@ def check_server_answers(
 
     `name` is the point id of these requests, `stored` the manifest of a resumed run. Raises EndpointError.
     """
-    count_words = task.prompt is None and task.dataset == "random" and lengths.counter is None
+    no_text = task.prompt is None and task.data is None and task.dataset == "random"
+    count_words = no_text and lengths.counter is None
     known = request_capabilities(server, task)
     counted = task.stream and server.endpoint.api in ("chat", "completions")
     adapter = RequestAdapter(

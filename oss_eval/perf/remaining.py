@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval.config.perf_task import PerfTask
-from oss_eval.errors import StoreError
+from oss_eval.errors import StoreError, UsageError
 from oss_eval.load.plan import Point
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import iter_requests
@@ -42,15 +42,20 @@ class RemainingWork:
 
     points: list[Point]
     """All planned points."""
-    todo: dict[str, Sequence[int]]
-    """Request numbers that are missing, by point; complete points are left out."""
+    todo: dict[str, Sequence[int] | None]
+    """Request numbers that are missing, by point, None: all; complete points are left out."""
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     """Points of which some requests are stored, and which are measured again as a whole under another name."""
 
 
 def everything(points: list[Point]) -> RemainingWork:
     """All requests, for a new sweep."""
-    return RemainingWork(points, {point.point_id: range(point.number) for point in points})
+    return RemainingWork(points, {point.point_id: _numbers(point) for point in points})
+
+
+def _numbers(point: Point) -> Sequence[int] | None:
+    """The numbers of a point's requests; None where they depend on its time."""
+    return None if point.continuous or point.number is None else range(point.number)
 
 
 def remaining(path: Path, missing: bool) -> RemainingWork:
@@ -71,12 +76,18 @@ def remaining(path: Path, missing: bool) -> RemainingWork:
     for planned in manifest["points"]:
         point = Point(**{key: planned[key] for key in Point.model_fields if key in planned})
         numbers = finished[point.point_id]
-        lacking: Sequence[int] = [number for number in range(point.number) if number not in numbers]
-        if (lacking or point.point_id == broke_off) and point.point_id in begun and not missing:
+        lacking = _lacking(point, numbers, manifest.get("ended") or ())
+        if missing and lacking is None and point.point_id in begun:
+            raise UsageError(
+                f"{point.point_id}: --missing can't complete a point whose requests depend on each other's times",
+                "resume without --missing measures the point again",
+            )
+        if (lacking != [] or point.point_id == broke_off) and point.point_id in begun and not missing:
             found.quarantined.append(
                 {
                     "point_id": point.point_id,
                     "parallel": point.parallel,
+                    "rate": point.rate,
                     "reasoning_effort": point.reasoning_effort,
                     "requests": len(numbers),
                     "number": point.number,
@@ -86,11 +97,19 @@ def remaining(path: Path, missing: bool) -> RemainingWork:
             # answer them out of its prefix cache.
             point = point.model_copy(update={"point_id": _again(point.point_id, taken)})
             taken.add(point.point_id)
-            lacking = range(point.number)
+            lacking = _numbers(point)
         found.points.append(point)
-        if lacking:
+        if lacking != []:
             found.todo[point.point_id] = lacking
     return found
+
+
+def _lacking(point: Point, finished: set[int], ended: Sequence[str]) -> Sequence[int] | None:
+    """Requests of a point that are not finished; None: all of one that is measured as a whole."""
+    numbers = _numbers(point)
+    if numbers is None:
+        return [] if point.point_id in ended else None
+    return [number for number in numbers if number not in finished]
 
 
 def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:

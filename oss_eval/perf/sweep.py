@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oss_eval.analysis.checks import ClockWatch, check_point
+from oss_eval.analysis.checks import ClockWatch
 from oss_eval.analysis.energy import IDLE
+from oss_eval.analysis.slo import objectives
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint import gpu_telemetry, server_metrics
 from oss_eval.endpoint.capabilities import Capabilities
@@ -21,16 +23,21 @@ from oss_eval.endpoint.server import Server, describe_server, find_server, recog
 from oss_eval.endpoint.server_metrics import MetricsReader, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.client_stats import ClientStats, merge
-from oss_eval.load.generation import generation
-from oss_eval.load.plan import STREAMS_A_WORKER, Point, grid
+from oss_eval.load.plan import Point, auto_workers, grid
 from oss_eval.load.prompts.lengths import Lengths
-from oss_eval.load.prompts.prompts import Source, body, read_prompt, source
+from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
+from oss_eval.load.schedule.open_loop import law
+from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
+from oss_eval.perf.saturation import stop_reason
+from oss_eval.perf.slo_search import USUAL_STREAMS, SloSearch, search_of
+from oss_eval.perf.trace import level_of, task_trace, trace_entry
+from oss_eval.perf.workload import Workload, describe_load
 from oss_eval.records import RequestRecord
 from oss_eval.results.part_files import GPU, SERVER, write_readings
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
@@ -54,18 +61,29 @@ def run(
     Raises OssEvalError for a usage error or a server that does not answer, before anything is measured. Ctrl-C
     ends the sweep early: finished requests are stored, or KeyboardInterrupt is raised when there are none.
     """
+    law(task.arrival_law)
+    objectives(task.slo)
+    if task.find is not None:
+        search_of(task)
     if task.prompt is not None:
         read_prompt(task.prompt)  # an error in it should not wait for the server
-    planned = points or grid(task, environment.usable_cores())
+    trace = task_trace(task)
+    if points is not None:
+        planned = points
+    elif task.find is not None:
+        planned = []
+    else:
+        levels = None if trace is None else [level_of(trace, task.time_scale)]
+        planned = grid(task, environment.usable_cores(), levels)
     check_descriptors(planned, max(1, len(task.url)))
     server = find_server(task, options.auth)
     with open_run(kind, server.model, options, resumed) as run:
         work = everything(planned) if resumed is None else remaining(resumed, missing)
-        if work.todo:
+        if work.todo or task.find is not None:
             if resumed is not None:
                 check_server(run.writer.manifest, task, recognised(server, task.connect_timeout))
             server = run.enter(running_server(server, task.api, run.writer.path / "truth.jsonl"))
-        run.work = sweep = _Sweep(task, options, work, server, run)
+        run.work = sweep = _Sweep(task, options, work, server, run, trace)
         sweep.run()
     return run.result
 
@@ -74,9 +92,15 @@ class _Sweep:
     """A sweep in progress: what its steps share."""
 
     def __init__(
-        self, task: PerfTask, options: RunOptions, remaining: RemainingWork, server: Server, run: OpenRun
+        self,
+        task: PerfTask,
+        options: RunOptions,
+        remaining: RemainingWork,
+        server: Server,
+        run: OpenRun,
+        trace: list[TraceRequest] | None,
     ) -> None:
-        self.task, self.options, self.server = task, options, server
+        self.task, self.options, self.server, self.trace = task, options, server, trace
         self._secrets = server.secrets
         self.writer, self.interrupts = run.writer, run.interrupts
         self.points, self.remaining = remaining.points, remaining
@@ -89,6 +113,10 @@ class _Sweep:
         """Measured in this session."""
         self.point: Point | None = None
         """The point in progress."""
+        self.ended: set[str] = set()
+        """Points of this session that have ended."""
+        self.searching: SloSearch | None = None
+        self.workload: Workload
         self.liveness = ServerLiveness()
         self.clients = {
             name: ClientStats(**stats) for name, stats in self.writer.manifest.get("client", {}).items()
@@ -116,11 +144,15 @@ class _Sweep:
             return
         self.requests += 1
         self.progress.done(record.status)
+        if self.searching is not None:
+            self.searching.record(record)
 
     def idle(self, in_flight: int, tokens: int) -> str | None:
         """Several times a second; why the point can't go on, or None."""
         self.clock.look(time.monotonic(), time.time(), time.monotonic())
         self.progress.idle(in_flight, tokens)
+        if self.searching is not None:
+            self.searching.look(in_flight)
         self.liveness.tokens_received(tokens)
         try:
             self.writer.flush_due()
@@ -137,7 +169,7 @@ class _Sweep:
     def run(self) -> None:
         """Check the server, warm up, measure each point."""
         self._announce()
-        if not self.remaining.todo:
+        if not self.remaining.todo and self.task.find is None:
             self.progress.say("nothing is missing")
             return
         task, resumed = self.task, self.writer.session > 1
@@ -153,27 +185,33 @@ class _Sweep:
 
     def _carry_out(self, stored: dict[str, Any]) -> None:
         task = self.task
-        workers = max(point.workers for point in self.points)
+        usual = auto_workers(USUAL_STREAMS, environment.usable_cores()) if task.workers == "auto" else task.workers
+        workers = max((point.workers for point in self.points), default=usual)
         with WorkerPool(
             self.writer.run_id, self.server.targets(), limits(task, self.options.grace), self.interrupts, workers,
-            self.server.reading(task, self.lengths.count),
+            self.server.reading(task, self.lengths.count), task.turns is not None,
         ) as pool:  # fmt: skip
             self._preflight(pool, stored)
-            prompts = source(
-                task, self.server.model, self.seed, self.lengths.counter, self.lengths.words_per_token
-            )
+            self.workload = Workload(task, self.server, self.capabilities, self.seed, self.lengths, self.trace)
             self.writer.write_manifest(
                 request=self.capabilities.as_manifest(),
                 **described(task, self.options, self.server, self.remaining, self.lengths, self.seed, self.writer),
             )
             self.writer.write_manifest(network=self._network())
+            if self.trace is not None:
+                self.writer.write_manifest(trace=trace_entry(self.trace, task))
             if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
                 self.progress.say(f"no server metrics: {self.metrics.problem}")
             with self.progress:
-                self._warm_up(pool, prompts)
-                for point in self.points:
-                    if point.point_id in self.remaining.todo:
-                        self._measure(pool, point, prompts)
+                if task.find is not None:
+                    self._search(pool, stored)
+                    return
+                todo = [point for point in self.points if point.point_id in self.remaining.todo]
+                for point, following in zip(todo, [*todo[1:], None], strict=True):
+                    goes_on = following is not None and following.keeps_load
+                    self._measure(pool, point, partial(bool, goes_on))
+                    if self._stops_after(point):
+                        break
 
     def _preflight(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
         def send_point(point: Point, bodies: Iterator[bytes]) -> tuple[list[RequestRecord], str | None]:
@@ -187,24 +225,49 @@ class _Sweep:
         self.server, self.lengths = preflight.server, preflight.lengths
         self.capabilities = preflight.capabilities
 
-    def _warm_up(self, pool: WorkerPool, prompts: Source) -> None:
-        if not self.task.warmup:
-            return
-        point = Point(
-            point_id=self._own("warmup"), index=-1, parallel=min(self.task.warmup, max(self.task.parallel)),
-            number=self.task.warmup, warmup=True, reasoning_effort=(self.task.reasoning_effort or (None,))[0],
-        )  # fmt: skip
-        self._run_aside(pool, point, self._bodies(point, prompts(point)))
-
     def _run_aside(self, pool: WorkerPool, point: Point, bodies: Iterator[bytes]) -> PointOutcome:
         """Run a point that is not part of the plan."""
         self.aside.clear()
-        outcome = pool.run_point(point, self.server.model, bodies, self)
+        outcome = pool.run_point(point, self.server.model, ((body, 0) for body in bodies), self)
         self._check(outcome)
         return outcome
 
-    def _measure(self, pool: WorkerPool, point: Point, prompts: Source) -> None:
-        """One point, or what is missing of it."""
+    def _search(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
+        """`--find`: levels until the answer is known."""
+        self.searching = search = SloSearch(self.task, environment.usable_cores(), stored.get("search"))
+        while (point := search.next_point(len(self.points))) is not None:
+            self.points.append(point)
+            self.remaining.todo[point.point_id] = None
+            self.writer.write_manifest(points=[one.model_dump(mode="json") for one in self.points])
+            self._measure(pool, point, search.goes_on, search.enough)
+            search.level_ended()
+            self.writer.write_manifest(search=search.as_manifest())
+
+    def _stops_after(self, point: Point) -> bool:
+        """`--stop-when saturated`: whether the points that follow would tell nothing more; says and stores why."""
+        if self.task.stop_when is None:
+            return False
+        self.writer.flush()
+        reason = stop_reason(self.writer.path, point)
+        if reason is None:
+            return False
+        self.progress.say(f"saturated: {reason}; no further point is measured")
+        left = {name for name in self.remaining.todo if name not in self.ended}
+        measured = [one for one in self.points if one.point_id not in left]
+        self.writer.write_manifest(
+            stopped=f"saturated: {reason}", points=[one.model_dump(mode="json") for one in measured]
+        )
+        return True
+
+    def _measure(
+        self,
+        pool: WorkerPool,
+        point: Point,
+        goes_on: Callable[[], bool],
+        enough: Callable[[], bool] | None = None,
+    ) -> None:
+        """One point, or what is missing of it. `goes_on`: whether load is kept up for the next point; `enough`
+        ends it."""
         numbers = self.remaining.todo[point.point_id]
         self.point = point
         self.liveness.start()
@@ -213,10 +276,17 @@ class _Sweep:
         self.writer.write_manifest(begun=[*dict.fromkeys([*started, point.point_id])], ended=ended)
         self.metrics.begin(point.point_id)
         self.gpu.begin(point.point_id)
-        self.progress.start(self._title(point), len(numbers))
+        number = point.number if numbers is None else len(numbers)
+        number = None if point.turns else number
+        seconds = None if point.duration is None else point.duration + point.warmup_seconds
+        self.progress.start(self._title(point), number, seconds)
+        if point.turns:
+            self.writer.flush()  # and import what writes Parquet: the second turn should not wait for that
+        schedule, requests = self.workload.of_point(point)
         outcome = pool.run_point(
-            point, self.server.model, self._bodies(point, prompts(point)), self,
-            numbers if len(numbers) < point.number else None,
+            point, self.server.model, requests, self,
+            numbers if numbers is not None and point.number is not None and len(numbers) < point.number else None,
+            schedule, goes_on, enough, self.workload.next_turn,
         )  # fmt: skip
         with self.interrupts.deferred():
             failure = self._note_end(point, outcome, ended)
@@ -224,6 +294,7 @@ class _Sweep:
         if failure:
             raise RunFailed(failure)
         self.point = None
+        self.ended.add(point.point_id)
 
     def _note_end(self, point: Point, outcome: PointOutcome, ended: list[str]) -> str | None:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
@@ -232,9 +303,10 @@ class _Sweep:
         self._store_readings(
             GPU, gpu_telemetry.as_columns(self.gpu.end(), self.writer.run_id, self.writer.session)
         )
-        readings = self.metrics.end(point.point_id, 0 if stopped else len(self.remaining.todo[point.point_id]))
+        numbers = self.remaining.todo[point.point_id]
+        readings = self.metrics.end(point.point_id, 0 if stopped or numbers is None else len(numbers))
         self._store_readings(SERVER, server_metrics.as_columns(readings, self.writer.run_id, self.writer.session))
-        stats, before = outcome.client(point.parallel), self.clients.get(point.point_id)
+        stats, before = outcome.client(point.parallel or outcome.most_in_flight), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
         self.writer.flush()
         failure = self.liveness.failure_after_waiting(self.server.endpoint, self.task.connect_timeout)
@@ -270,18 +342,15 @@ class _Sweep:
         if outcome.broken:
             raise RunFailed(outcome.broken)
 
-    def _bodies(self, point: Point, prompts: Iterator[Any]) -> Iterator[bytes]:
-        settings = generation(self.task, self.server.model, point.reasoning_effort)
-        settings = self.capabilities.apply(settings)
-        return (body(self.server.endpoint.api, prompt, settings) for prompt in prompts)
-
     def _own(self, name: str) -> str:
         """The id of a point outside the plan: each session has its own."""
         return name if self.writer.session == 1 else f"{name}-{self.writer.session}"
 
     def _title(self, point: Point) -> str:
         effort = f" {point.reasoning_effort}" if point.reasoning_effort else ""
-        return f"point {self.points.index(point) + 1}/{len(self.points)}{effort} parallel {point.parallel}"
+        load = f"parallel {point.parallel}" if point.parallel is not None else f"rate {point.rate:g}/s"
+        of = "" if self.task.find is not None else f"/{len(self.points)}"
+        return f"point {self.points.index(point) + 1}{of}{effort} {load}"
 
     def _seed(self) -> int:
         """The task's seed, else that of the resumed run, else a new one."""
@@ -291,13 +360,8 @@ class _Sweep:
     def _announce(self) -> None:
         task = self.task
         self.progress.say(describe_server(self.server, bool(task.url)))
-        if task.number is None:
-            pairs = " ".join(str(number) for _, number in task.levels())
-            self.progress.say(f"number {pairs} (4 a slot, at least 10; set with --number)")
-        if task.workers == "auto" and any(point.workers > 1 for point in self.points):
-            counts = " ".join(str(point.workers) for point in self.points)
-            cores = environment.usable_cores()
-            self.progress.say(f"workers {counts} (auto: {STREAMS_A_WORKER} streams each, {cores} cores)")
+        for line in describe_load(task, self.points, self.trace):
+            self.progress.say(line)
         for line in quarantined_parts(self.writer):
             self.progress.say(line)
 
@@ -305,7 +369,7 @@ class _Sweep:
 
     def store(self, result: RunResult) -> RunResult:
         """Close the run's files and write its summary; how the run ended. Raises StoreError."""
-        from oss_eval.analysis.perf_summary import RunReport, load_run, summary_rows
+        from oss_eval.analysis.perf_summary import RunReport, check_report, load_run, summary_rows
         from oss_eval.results.writer import write_summary
 
         self.writer.seal()
@@ -316,17 +380,7 @@ class _Sweep:
         if result.status == "failed" and result.reason:
             broke_off = {"point_id": self.point and self.point.point_id, "reason": result.reason}
         checks = {
-            point.point_id: [
-                asdict(finding)
-                for finding in check_point(
-                    point.metrics,
-                    self.clients.get(point.point_id),
-                    "user" in point.clock_sources,
-                    point.failures,
-                    self.task.stream,
-                    point.slow_start,
-                )
-            ]
+            point.point_id: [asdict(finding) for finding in check_report(point, self.clients, self.task.stream)]
             for point in report.points
         }
         write_summary(self.writer.path, summary_rows(report))

@@ -34,7 +34,7 @@ def gpu_table(report: RunReport, notes: list[str]) -> Table | None:
         row += [percent(m.get("gpu_throttled"))] if throttled else []
         table.add_row(*coordinates(report, point), *row)
         if m.get("gpu_energy_j") is None:
-            notes.append(f"concurrency {point.parallel}: no energy, as the GPUs' readings do not cover the point")
+            notes.append(f"{point.level_text}: no energy, as the GPUs' readings do not cover the point")
     counts = sorted({int(p.metrics.get("gpu_count") or 0) for p in points})
     known = len((report.manifest.get("gpu_telemetry") or {}).get("gpus", []))
     if counts != [known]:

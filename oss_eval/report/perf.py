@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -9,15 +10,19 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from oss_eval.analysis import gate
 from oss_eval.analysis.advice import advise, best
 from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.repeats import pooled
+from oss_eval.analysis.slo import objectives
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
 from oss_eval.report.gpu import gpu_table
+from oss_eval.report.load_tables import arrivals_table, cache_lines, turns_table, whole_table
 from oss_eval.report.network import network_line
-from oss_eval.report.point_rows import coordinates, point_table
+from oss_eval.report.point_rows import coordinates, load_title, point_table
+from oss_eval.report.search import answer_lines, levels_table
 from oss_eval.report.server_view import server_table
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import status_of
@@ -26,6 +31,8 @@ from oss_eval.results.reader import status_of
 def print_report(report: RunReport, console: Console) -> None:
     """Print the sections of EvalScope's summary, with effort, intervals and marks; repeats of a point as one."""
     report = pooled(report)
+    if report.manifest.get("search"):
+        report = replace(report, points=sorted(report.points, key=lambda point: point.level))
     mark = "  SIMULATED: no model was run" if report.simulated else ""
     model = short_model_name(report.manifest["model"])
     title = Text(f"Load sweep of {model}{mark}")  # Text: a name may hold [brackets]
@@ -34,11 +41,11 @@ def print_report(report: RunReport, console: Console) -> None:
         console.print("No request was finished.")
         return
     notes: list[str] = []
-    tables = [
-        _basics(report),
-        _details(report, console.width, notes),
-        _percentiles(report, console.width, notes),
-    ]
+    shown = _shown(report, notes)
+    tables = [_basics(report), _details(shown, console.width, notes), _percentiles(shown, console.width, notes)]
+    if shown is not report:
+        tables.append(whole_table(report, console.width, notes))
+    tables += [table for table in (arrivals_table(report, notes), turns_table(report)) if table is not None]
     beside = [server_table(report, notes), gpu_table(report, notes)]
     for table in [*tables, *(table for table in beside if table is not None)]:
         console.print()
@@ -46,6 +53,7 @@ def print_report(report: RunReport, console: Console) -> None:
     for note in dict.fromkeys(notes):
         console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
     _print_failures(report, console)
+    _print_objectives(shown, console)
     for point in report.manifest.get("set_aside", []):
         what = f"{point['point_id']}: quarantined with {point['requests']} of {point['number']} requests"
         console.print(f"{what}, measured again after the run had stopped", style="bright_black", highlight=False)
@@ -58,10 +66,31 @@ def print_report(report: RunReport, console: Console) -> None:
             table.add_row(name, text)
         console.print()
         console.print(table)
+    for line in cache_lines(report):
+        console.print(line, highlight=False, markup=False)
+    search = report.manifest.get("search")
+    if search and search.get("levels"):
+        console.print()
+        console.print(levels_table(search))
+        for line in answer_lines(search):
+            console.print(line, highlight=False, markup=False, style="bold")
+    if report.manifest.get("stopped"):
+        console.print(f"The sweep ended early, {report.manifest['stopped']}", highlight=False, markup=False)
     console.print("\n[bold italic]Recommendations[/]")
     whole = [p for p in report.points if p.whole]
     for line in advise(whole or report.points):
         console.print(f"• {line}", highlight=False, markup=False)
+
+
+def _shown(report: RunReport, notes: list[str]) -> RunReport:
+    """The report with the figures of the steady state where there is one."""
+    none = [point for point in report.points if point.metrics.steady is None]
+    if len(none) == len(report.points):
+        return report
+    why = [f"{point.level_name}: {point.not_steady}" for point in none if point.not_steady]
+    if none:
+        notes.append("° no steady state, figures of the whole point" + (f" ({'; '.join(why)})" if why else ""))
+    return replace(report, points=[replace(p, metrics=p.metrics.shown) for p in report.points])
 
 
 def _basics(report: RunReport) -> Table:
@@ -140,12 +169,17 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
     """The main table; with an effort column and TTFA where there are efforts and reasoning."""
     roomy = width >= 120
     priced = any(p.metrics.get("price_per_mtok") is not None for p in report.points)
-    table = point_table("Performance by concurrency" + (" (simulated)" if report.simulated else ""), report)
+    simulated = " (simulated)" if report.simulated else ""
+    state = ", steady state" if any(p.metrics.in_steady_state for p in report.points) else ""
+    table = point_table(f"Performance by {load_title(report)}{state}{simulated}", report)
     columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
     columns += [("ttfa_ms", "Avg")] if report.reasoned else []
     columns += [("tpot_ms", "Avg"), ("tpot_ms", "P99")]
-    if width < 90 and any(p.reasoning_effort for p in report.points):
-        columns.pop()  # 80 columns hold the efforts or this column; it is among the percentiles too
+    judged = any(p.metrics.get("attainment") is not None for p in report.points)
+    efforts = any(p.reasoning_effort for p in report.points)
+    if width < 90:  # 80 columns do not hold all; what is left out is among the percentiles too
+        dropped = [("tpot_ms", "P99")] * (efforts or judged) + [("ttft_ms", "P99")] * judged
+        columns = [column for column in columns if column not in dropped]
     table.add_column("RPS", justify="right", no_wrap=True)
     table.add_column("Gen.\ntok/s", justify="right", no_wrap=True)
     for metric, stat in columns:
@@ -154,6 +188,9 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
             f"{stat}\n{name}({unit})" if roomy else f"{stat}\n{name}\n({unit})", justify="right", no_wrap=True
         )
     table.add_column("Succ.\nrate", justify="right", no_wrap=True)
+    if judged:
+        table.add_column("Good\nreq/s", justify="right", no_wrap=True)
+        table.add_column("SLO\nmet", justify="right", no_wrap=True)
     if roomy:
         table.add_column("n", justify="right")
         table.add_column("Out\ntokens", justify="right")
@@ -169,6 +206,7 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
             table.add_section()
         m = point.metrics
         row = coordinates(report, point)
+        row[-1] = ("°" if _unsteady(report, point) else "") + row[-1]
         row += [number(m.get("rps")), number(m.get("output_tps")) + _token_mark(point, notes)]
         row += [_tail(point, k, notes) if stat == "P99" else _mean(point, k, roomy, notes) for k, stat in columns]
         done = int(m.get("requests") or 0)
@@ -176,11 +214,32 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
             notes.append("* fewer requests were finished than planned")
         success = m.get("success_rate") or 0.0
         row.append(percent(success) + ("" if point.whole else "*"))
+        if judged:
+            row += [number(m.get("goodput")), percent(m.get("attainment") or 0.0)]
         if roomy:
             row += [str(done), number(m.get("completion_tokens", "mean"))]
             row += [number(m.get("price_per_mtok"))] if priced else []
         table.add_row(*row, style="red" if success == 0 else "")
     return table
+
+
+def _unsteady(report: RunReport, point: PointReport) -> bool:
+    """Whether a point has no steady state, and others of the report do."""
+    return not point.metrics.in_steady_state and any(p.metrics.in_steady_state for p in report.points)
+
+
+def _print_objectives(report: RunReport, console: Console) -> None:
+    """What became of each `--slo` condition at each point."""
+    for condition in objectives((report.manifest.get("task") or {}).get("slo") or ()).conditions:
+        points = [(p.level_name, p.metrics) for p in report.points]
+        named = any(gate.figure(condition, metrics) is not None for _, metrics in points)
+        by_state: dict[str, list[str]] = {}
+        for result in gate.on_points(condition, points) if named else ():
+            by_state.setdefault(result.state, []).append(result.where)
+        words = {gate.HOLDS: "met at", gate.REFUTED: "missed at", gate.UNDECIDED: "can't tell at"}
+        text = "; ".join(f"{words[s]} {', '.join(by_state[s])}" for s in words if s in by_state)
+        line = f"SLO {condition.text}: {text or 'no point has such a figure'}"
+        console.print(line, highlight=False, markup=False)
 
 
 def _token_mark(point: PointReport, notes: list[str]) -> str:
@@ -217,9 +276,7 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
         table.add_row(*row)
         per_chunk = point.metrics.get("tokens_per_chunk")
         if per_chunk is not None and per_chunk < 0.98:
-            notes.append(
-                f"the server counts {per_chunk:.2f} tokens a chunk (concurrency {point.parallel}): some carry none"
-            )
+            notes.append(f"the server counts {per_chunk:.2f} tokens a chunk ({point.level_text}): some carry none")
         if per_chunk is not None and per_chunk > CHUNK_TOKENS:
             notes.append(_chunk_note(point, per_chunk))
     if any(p.metrics.metric("ttft_ms", "p50") is None and p.metrics.get("success_rate") for p in report.points):
@@ -232,7 +289,7 @@ def _percentiles(report: RunReport, width: int, notes: list[str]) -> Table:
 
 def _chunk_note(point: PointReport, per_chunk: float) -> str:
     """What token gaps are where chunks hold several tokens."""
-    where = f"(concurrency {point.parallel})"
+    where = f"({point.level_text})"
     longest = point.metrics.get("tokens_per_chunk", "max")
     if longest is None:
         return f"token gaps are gaps between chunks of {per_chunk:.2f} tokens {where}"
@@ -250,7 +307,7 @@ def _print_checks(report: RunReport, console: Console) -> None:
         return
     lines: dict[tuple[str, str], list[str]] = {}  # the same finding at several points is one line
     for point in report.points:
-        where = " ".join(filter(None, (point.reasoning_effort, f"c{point.parallel}")))
+        where = " ".join(filter(None, (point.reasoning_effort, point.level_name)))
         for check in point.checks or ():
             lines.setdefault((check["level"], check["message"]), []).append(where)
     if not lines and not report.manifest.get("run_checks"):
@@ -276,5 +333,5 @@ def _print_failures(report: RunReport, console: Console) -> None:
         for kind, (count, example) in sorted(point.failures.items(), key=lambda item: -item[1][0]):
             effort = f"{point.reasoning_effort} " if point.reasoning_effort else ""
             line = example.splitlines()[0][:200] if example else ""
-            head = Text(f"{effort}c{point.parallel}: {count} × {kind}", "red")
+            head = Text(f"{effort}{point.level_name}: {count} × {kind}", "red")
             console.print(head.append(f" {line}", "default"), highlight=False)

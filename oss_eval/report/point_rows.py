@@ -15,11 +15,21 @@ def point_table(title: str, report: RunReport) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     if any(p.reasoning_effort for p in report.points):
         table.add_column("Effort", no_wrap=True)
-    table.add_column("Conc.", justify="right", no_wrap=True)
+    table.add_column("Req/s" if _open(report) else "Conc.", justify="right", no_wrap=True)
     return table
+
+
+def load_title(report: RunReport) -> str:
+    """What the points of a sweep differ in."""
+    return "request rate" if _open(report) else "concurrency"
+
+
+def _open(report: RunReport) -> bool:
+    return any(point.rate is not None for point in report.points)
 
 
 def coordinates(report: RunReport, point: PointReport) -> list[str]:
     """These columns of a point."""
     efforts = any(p.reasoning_effort for p in report.points)
-    return [escape(point.reasoning_effort or NOTHING), str(point.parallel)] if efforts else [str(point.parallel)]
+    level = f"{point.level:g}"
+    return [escape(point.reasoning_effort or NOTHING), level] if efforts else [level]

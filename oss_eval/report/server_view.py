@@ -42,7 +42,7 @@ def server_table(report: RunReport, notes: list[str]) -> Table | None:
         if noted is not None and point.metrics.get("server_ttft_difference_ms", "mean") is None:
             answers = point.metrics.finished - (point.metrics.get("failures") or 0.0)
             notes.append(
-                f"concurrency {point.parallel}: no difference, as the server noted {noted:.0f} answers and "
+                f"{point.level_text}: no difference, as the server noted {noted:.0f} answers and "
                 f"oss-eval {answers:.0f}"
             )
     if "server_ttft_difference_ms" in means:

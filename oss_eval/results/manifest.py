@@ -26,7 +26,9 @@ class _Point(TypedDict, total=False):
     task: str | None
     reasoning_effort: str | None
     parallel: int | None
+    rate: float | None
     number: int | None
+    duration: float | None
     workers: int | None
     requests: int | None
     samples: int | None
@@ -216,9 +218,11 @@ def _missing(manifest: dict[str, Any]) -> list[str]:
     missing = [name for name in ("model", "endpoint", "tasks" if bench else "task") if name not in manifest]
     missing += ["endpoint.url"] if not manifest.get("endpoint", {}).get("url") else []
     missing += ["task.name"] if not bench and not manifest.get("task", {}).get("name") else []
-    for name in ("number", "repeats") if bench else ("number", "parallel"):
-        if any(point.get(name) is None for point in manifest["points"]):
-            missing.append(f"points.{name}")
+    needed: tuple[tuple[str, ...], ...]
+    needed = (("number",), ("repeats",)) if bench else (("number", "duration", "search"), ("parallel", "rate"))
+    for either in needed:
+        if any(all(point.get(name) is None for name in either) for point in manifest["points"]):
+            missing.append(f"points.{either[0]}")
     names = [point["point_id"] for point in manifest["points"]]
     if len(set(names)) < len(names):
         missing.append("points (one of them twice)")

@@ -23,7 +23,7 @@ REQUESTS = pa.schema(
         ("status", _word), ("error_kind", _word), ("http_status", pa.int16()), ("error_message", pa.string()),
         ("finish_reason", _word),
         ("clock_source", _word), ("client_lag_p50_ns", pa.int64()), ("client_lag_max_ns", pa.int64()),
-        ("sample_id", _word), ("epoch", pa.int32()),
+        ("sample_id", _word), ("epoch", pa.int32()), ("conversation", pa.int32()), ("turn", pa.int16()),
         ("leaked", pa.bool_()), ("server_timings", pa.string()), ("url", _word), ("session", pa.int16()),
     ],
     metadata={"oss_eval.schema_version": str(SCHEMA_VERSION)},

@@ -50,6 +50,8 @@ class Completion:
     text: list[str]
     prompt_tokens: int
     usage_in_chunks: bool = False
+    cached_tokens: int | None = None
+    """Prompt tokens from the prefix cache; None without one."""
     chunk: Chunk = field(default_factory=Chunk)
     """What the next chunk of the stream holds so far."""
     fault: str | None = None

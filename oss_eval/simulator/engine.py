@@ -1,7 +1,6 @@
 """The service model as a state machine in virtual time, without clock or sockets.
 
-The server runs it against the wall clock, `replay` in virtual time: a complete sweep takes a second, and the fit
-of a profile can be checked.
+The server runs it against the wall clock, `virtual_time` without one.
 """
 
 from __future__ import annotations
@@ -138,43 +137,6 @@ class PacedEngine:
 def engine_for(profile: Profile) -> Engine | PacedEngine:
     """The engine that a profile describes."""
     return PacedEngine(profile) if isinstance(profile, Paced) else Engine(profile)
-
-
-@dataclass(slots=True)
-class Replayed:
-    """Times in seconds of one request of a replayed sweep."""
-
-    start: float
-    first: float = 0.0
-    last: float = 0.0
-
-
-def replay(profile: Profile, parallel: int, number: int, prompt_tokens: int, output_tokens: int) -> list[Replayed]:
-    """A closed loop of `parallel` slots and `number` equal requests, in virtual time.
-
-    As over a network, a request arrives a moment after the step that let it be sent: the next step is planned
-    without it, and the very first step serves the first request alone.
-    """
-    engine = Engine(profile)
-    results: dict[Sequence, Replayed] = {}
-    now, asked, free = 0.0, 0, parallel
-    while True:
-        duration = engine.plan()
-        while free and asked < number:
-            sequence = Sequence(prompt_tokens, output_tokens)
-            results[sequence] = Replayed(now)
-            engine.submit(sequence)
-            asked, free = asked + 1, free - 1
-            if duration is None:
-                duration = engine.plan()
-        if duration is None:
-            return list(results.values())
-        now += duration / 1000
-        for sequence in engine.commit():
-            result = results[sequence]
-            result.first = result.first or now
-            result.last = now
-            free += sequence.finished
 
 
 def lengths(profile: Profile, effort: str | None, seed: int) -> tuple[int, int]:

@@ -41,18 +41,22 @@ class SimulatorUrl:
     """Probabilities of faults, by name."""
     tokens_per_chunk: tuple[int, int] = (1, 1)
     """Fewest and most tokens in a chunk of a stream."""
+    prefix_cache: bool = False
+    """Whether prompt tokens that an earlier prompt began with need no prefill."""
 
 
 def parse_sim_url(url: str) -> SimulatorUrl:
-    """`sim://PROFILE?speed=20&fault=reset:0.02&tokens-per-chunk=1-8`; `paced` also takes `rate` (tokens/s
-    of a stream) and `ttft` (ms).
+    """`sim://PROFILE?speed=20&fault=reset:0.02&tokens-per-chunk=1-8&prefix-cache=on`; `paced` also takes `rate`
+    (tokens/s of a stream) and `ttft` (ms).
 
     Raises UsageError that says what is wrong.
     """
     parts = urlsplit(url)
     profile = get_profile(parts.netloc)
-    known = ["speed", "fault", "tokens-per-chunk"] + (["rate", "ttft"] if isinstance(profile, Paced) else [])
-    per_chunk = (1, 1)
+    known = ["speed", "fault", "tokens-per-chunk", "prefix-cache"] + (
+        ["rate", "ttft"] if isinstance(profile, Paced) else []
+    )
+    per_chunk, cached = (1, 1), False
     values: dict[str, float] = {}
     faults: dict[str, float] = {}
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -61,6 +65,11 @@ def parse_sim_url(url: str) -> SimulatorUrl:
             continue
         if key == "tokens-per-chunk":
             per_chunk = parse_tokens_per_chunk(text)
+            continue
+        if key == "prefix-cache":
+            if text not in ("on", "off"):
+                raise UsageError(f"{url!r}: prefix-cache={text} is neither on nor off")
+            cached = text == "on"
             continue
         if key not in known:
             raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
@@ -77,7 +86,7 @@ def parse_sim_url(url: str) -> SimulatorUrl:
             token_rate=values.get("rate", profile.token_rate),
             ttft_ms=values.get("ttft", profile.ttft_ms),
         )
-    return SimulatorUrl(profile, speed, faults, per_chunk)
+    return SimulatorUrl(profile, speed, faults, per_chunk, cached)
 
 
 def parse_tokens_per_chunk(text: str) -> tuple[int, int]:
@@ -125,9 +134,11 @@ def serve(
     """Run a simulator in this process until it is interrupted; `announce(port)` is called when it listens."""
     import uvloop
 
+    from oss_eval.simulator.prefix_cache import PrefixCache
     from oss_eval.simulator.server import Simulator
 
     simulator = Simulator(what.profile, what.speed, truth, answers, Faults(what.faults), what.tokens_per_chunk)
+    simulator.prefixes = PrefixCache() if what.prefix_cache else None
     listener = simulator.listen(host, port)
     # A garbage collection would stop every stream; the server makes no cycles.
     gc.freeze()

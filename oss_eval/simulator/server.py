@@ -23,6 +23,7 @@ from oss_eval.simulator.formats import FORMATS, Format, RequestRefused
 from oss_eval.simulator.formats.base import CompletionRequest, ReplyInfo, TokenCounts
 from oss_eval.simulator.http import ClientConnection
 from oss_eval.simulator.metrics import ServerMetrics
+from oss_eval.simulator.prefix_cache import PrefixCache
 from oss_eval.simulator.profiles import SERVER, Profile
 from oss_eval.simulator.truth_log import TruthLog, TruthRow
 
@@ -59,6 +60,8 @@ class Simulator:
         self._next_step = 0.0
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._served = 0
+        self.prefixes: PrefixCache | None = None
+        """What prompts began with so far; None: every prompt needs its whole prefill."""
         self._peers: set[ClientConnection] = set()
         self._refusing = False
         self._created = int(time.time())
@@ -184,7 +187,7 @@ class Simulator:
         if self._fails_at_once(client, fault, truth):
             return
         completion, output = self._plan_answer(client, request, truth, wanted)
-        sequence = Sequence(completion.prompt_tokens, output)
+        sequence = Sequence(completion.prompt_tokens, output, prefilled=completion.cached_tokens or 0)
         self.jobs[sequence] = completion
         client.on_gone = lambda: self._client_left(sequence)
         if fault == "slow-headers":
@@ -228,7 +231,9 @@ class Simulator:
         if request.ignore_eos and request.limit is not None:
             natural = request.limit
         output = natural if request.limit is None else min(natural, request.limit)
-        truth.prompt_tokens = len(request.prompt.split()) + (TEMPLATE_TOKENS if wanted.templated else 0)
+        tokens = request.prompt.split()
+        truth.prompt_tokens = len(tokens) + (TEMPLATE_TOKENS if wanted.templated else 0)
+        cached = None if self.prefixes is None else self.prefixes.cached(tokens)
         truth.effort = request.effort
         self._served += 1
         reply = ReplyInfo(self.profile.model, self._served, self._created, request.stream)
@@ -239,6 +244,7 @@ class Simulator:
             cut=request.limit is not None and (natural > request.limit or request.ignore_eos),
             words=answer_words, text=[], prompt_tokens=truth.prompt_tokens,
             usage_in_chunks=request.usage_in_chunks, chunk=Chunk(self._chunk_size()), fault=truth.fault,
+            cached_tokens=cached,
         )  # fmt: skip
         return completion, output
 
@@ -345,7 +351,9 @@ class Simulator:
         """The last token has been written: send the finish reason and the counts, and end the response."""
         ok = completion.fault is None or None in FAULTS[completion.fault].seen
         reason = "length" if completion.cut else "stop"
-        usage = TokenCounts(completion.prompt_tokens, sequence.emitted, completion.reasoning)
+        usage = TokenCounts(
+            completion.prompt_tokens, sequence.emitted, completion.reasoning, completion.cached_tokens
+        )
         written = completion.format
         if completion.stream:
             times = 2 if completion.fault == "usage-twice" else 1

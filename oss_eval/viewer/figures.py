@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.figures import Metric
 
 Json = dict[str, Any]
 
@@ -53,10 +53,10 @@ def axis(title: str, log: bool = False, **more: Any) -> Json:
     return {**found, **more}
 
 
-def levels(title: str, values: Iterable[int | None]) -> Json:
+def levels(title: str, values: Iterable[float | None]) -> Json:
     """A logarithmic axis with a mark at each of some whole numbers, such as the concurrencies of a sweep."""
     ticks = sorted({value for value in values if value})
-    return axis(title, log=True) | {"tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
+    return axis(title, log=True) | {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def line(name: str, index: int, x: Sequence[Any], y: Sequence[Any], **more: Any) -> Json:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.figures import Metric
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.system.text import as_utf8
 from oss_eval.viewer.query import Query

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from oss_eval.analysis import bench_summary
 from oss_eval.analysis import perf_summary as perf_runs
-from oss_eval.analysis.metrics import Metric, PointMetrics
-from oss_eval.analysis.point_name import effort_rank, point_title
+from oss_eval.analysis.figures import Metric, PointMetrics
+from oss_eval.analysis.point_name import effort_rank, level_name, point_title
 from oss_eval.analysis.repeats import merged
 from oss_eval.errors import OssEvalError, StoreError, UsageError
 from oss_eval.results.manifest import adaptive_points, has_older_intervals, read_begun_manifest
@@ -49,6 +49,7 @@ class PointView:
     task: str
     effort: str | None
     parallel: int | None
+    rate: float | None
     number: int
     metrics: PointMetrics
     workers: int | None = None
@@ -70,12 +71,23 @@ class PointView:
         """Whether all planned requests or samples are done."""
         asked = self.metrics.metric("failed")
         done = asked.n if asked is not None else self.metrics.finished
-        return done >= self.number
+        manifest = self.run.manifest
+        return done >= self.number and (self.number > 0 or self.point_id in (manifest.get("ended") or ()))
+
+    @property
+    def level(self) -> float | None:
+        """Its load: requests in flight, or per second; None of a benchmark."""
+        return self.rate if self.rate is not None else self.parallel
+
+    @property
+    def level_name(self) -> str:
+        """Its load: `c64` or `2.5/s`."""
+        return level_name(self.parallel, self.rate) or ""
 
     @property
     def title(self) -> str:
         """`aime25 high`, `high c64`."""
-        return point_title(self.task, self.effort, self.parallel, self.workers)
+        return point_title(self.task, self.effort, self.parallel, self.workers, self.rate)
 
 
 def mean_score(metrics: PointMetrics) -> Metric | None:
@@ -209,6 +221,7 @@ class StoredRun:
                         planned.get("task") or self.task,
                         planned.get("reasoning_effort"),
                         planned.get("parallel"),
+                        planned.get("rate"),
                         planned.get("number") or 0,
                         metrics,
                         self._workers(planned),
@@ -221,9 +234,9 @@ class StoredRun:
         """The same with repeats of a point (`perf --repeat`) put together."""
         if not (self.manifest.get("task") or {}).get("repeat"):
             return self.points
-        groups: dict[tuple[str | None, int | None], list[PointView]] = {}
+        groups: dict[tuple[str | None, float | None], list[PointView]] = {}
         for view in self.points:
-            groups.setdefault((view.effort, view.parallel), []).append(view)
+            groups.setdefault((view.effort, view.level), []).append(view)
         return [
             some[0]
             if len(some) == 1
@@ -242,7 +255,11 @@ class StoredRun:
         return [
             (
                 point_title(
-                    point.get("task"), point.get("reasoning_effort"), point.get("parallel"), self._workers(point)
+                    point.get("task"),
+                    point.get("reasoning_effort"),
+                    point.get("parallel"),
+                    self._workers(point),
+                    point.get("rate"),
                 ),
                 point["point_id"],
             )

@@ -233,11 +233,12 @@ def test_evalscope_datasets(tmp_path: Path) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=30))
 def test_the_deck(tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("deck") / "d"
-    assert write_request_file(path, bodies * 2) == 2 * len(bodies)
+    requests = [(body, due) for due, body in enumerate(bodies * 2)]
+    assert write_request_file(path, requests) == 2 * len(bodies)
     deck = RequestFile(path)
-    assert [deck[n] for n in range(len(deck))] == bodies * 2
+    assert [deck[n] for n in range(len(deck))] == requests
     deck.close()
-    assert path.stat().st_size == 8 + 32 * len(bodies) + sum(map(len, set(bodies)))
+    assert path.stat().st_size == 8 + 48 * len(bodies) + sum(map(len, set(bodies)))
 
 
 def test_a_budget_is_shared(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from oss_eval.analysis.checks import ClockWatch, check_point
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.diagnose.calibrate import verdicts
 from oss_eval.load.plan import auto_workers, grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from oss_eval.analysis.metrics import Metric, PointMetrics
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.repeats import first_against_others, merged
 
 

@@ -193,7 +193,7 @@ def test_more_values_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def advice_of(*rates: float, failing: int | None = None, same: bool = False) -> str:
     from oss_eval.analysis.advice import advise
-    from oss_eval.analysis.metrics import Metric, PointMetrics
+    from oss_eval.analysis.figures import Metric, PointMetrics
     from oss_eval.analysis.perf_summary import PointReport
 
     points = []

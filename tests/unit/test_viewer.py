@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from oss_eval.analysis.compare import benchmarks, sweeps
 from oss_eval.analysis.conditions import mismatches
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.fsck import LATER_METRICS, LATER_STATS
-from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.point_name import effort_rank
 from oss_eval.analysis.stratified import interval, p_value, strata
 from oss_eval.errors import UsageError

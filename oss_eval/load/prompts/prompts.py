@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,8 +24,17 @@ from oss_eval.load.prompts.tokenizer import (
 from oss_eval.probe.apis import DIALECTS, Generation
 from oss_eval.system.files import read_file
 
-Prompt = str | list[dict[str, Any]] | dict[str, Any]
-"""A text, chat messages, or a whole request body from a dataset (what it sets wins over the flags)."""
+
+class Sized(NamedTuple):
+    """A prompt with the length of its answer."""
+
+    text: str | list[dict[str, Any]]
+    max_tokens: int | None
+
+
+Prompt = str | list[dict[str, Any]] | dict[str, Any] | Sized
+"""A text, chat messages, a whole request body from a dataset (what it sets wins over the flags), or a prompt
+with its own --max-tokens."""
 
 # Everyday words that are one token with their leading space in the usual BPE vocabularies (o200k, cl100k,
 # Llama 3, Qwen). How many tokens the server really counts is measured, see `words_per_token`.
@@ -66,6 +75,9 @@ def body(api: str, prompt: Prompt, settings: Generation) -> bytes:
         text = prompt.get("messages") or prompt.get("prompt", "")
         own = {key: value for key, value in prompt.items() if key not in ("messages", "prompt")}
         settings = replace(settings, extra=(*settings.extra, *own.items()))
+    elif isinstance(prompt, Sized):
+        text = prompt.text
+        settings = replace(settings, max_tokens=prompt.max_tokens or settings.max_tokens)
     else:
         text = prompt
     return orjson.dumps(DIALECTS[api].body(text, settings))
@@ -119,16 +131,17 @@ def random_prompts(
 ) -> Iterator[str]:
     """Random words, `prefix_length` tokens of them common to all prompts of the run."""
     shared = random.Random(f"{seed}/prefix")
-    prefix = _words(shared, task.prefix_length, counter, ratio)
+    prefix = words(shared, task.prefix_length, counter, ratio)
     index = 0
     while True:
         rng = random.Random(f"{seed}/{point.point_id}/{index}")
         length = rng.randint(task.min_prompt_length, task.max_prompt_length)
-        yield " ".join(filter(None, (prefix, _words(rng, length, counter, ratio))))
+        yield " ".join(filter(None, (prefix, words(rng, length, counter, ratio))))
         index += 1
 
 
-def _words(rng: random.Random, tokens: int, counter: Counter | None, ratio: float) -> str:
+def words(rng: random.Random, tokens: int, counter: Counter | None, ratio: float) -> str:
+    """Random words of a number of tokens: exact by the tokenizer of `counter`, else `ratio` words a token."""
     if tokens <= 0:
         return ""
     if counter is None:
@@ -158,7 +171,9 @@ def evalscope_prompts(task: PerfTask, model: str) -> list[Prompt]:
             else task.max_prompt_length,
         )
         plugin = DatasetRegistry.get_class(task.dataset)(arguments)
-        prompts = [prompt for prompt in plugin.build_messages() if isinstance(prompt, (str, list, dict))]
+        prompts: list[Prompt] = [
+            prompt for prompt in plugin.build_messages() if isinstance(prompt, (str, list, dict))
+        ]
     except Exception as error:  # noqa: BLE001 (another project's plugins raise what they like)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(

@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oss_eval.load.schedule import Schedule
+from oss_eval.load.schedule.closed_loop import ClosedLoop
+from oss_eval.load.schedule.open_loop import OpenLoop
 from oss_eval.probe.known_events import Parts
 from oss_eval.probe.target import Target
 
+TURNS = 4096
+"""Turn t, from 0, of conversation c is request c * TURNS + t."""
 _HEADER = struct.Struct("=cI")
 STOPPED = "the run was stopped"
 
@@ -40,17 +43,48 @@ class Setup:
 
 @dataclass(slots=True)
 class Prepare:
-    """Main to worker: open connections for a point, answer Ready."""
+    """Main to worker: open connections for a point, answer Ready. Load that an earlier point has kept up goes on
+    until Go."""
 
     point_id: str
-    slots: int
-    number: int
-    request_file: Path
-    counter: Path
-    schedule: Schedule
+    base: int
+    """A request's tag is this and its number: tags of points that follow each other differ."""
+    position: int
+    """Of this worker among those of the point: slot n, or planned request n, is its if n % workers is this."""
+    workers: int
+    schedule: ClosedLoop | OpenLoop
     """When each request starts."""
-    tags: tuple[int, ...] | None = None
+    request_file: Path
+    last: bool
+    """Whether no More follows: the point ends when its requests do."""
+    counter: Path
+    seconds: float | None = None
+    """Slots send nothing after so long."""
+    numbers: tuple[int, ...] | None = None
     """The numbers of the requests in the request file; None when they are all of the point's, from 0."""
+
+
+@dataclass(slots=True)
+class More:
+    """Main to worker: further requests of a point."""
+
+    point_id: str
+    request_file: Path
+    last: bool
+
+
+@dataclass(slots=True)
+class NextTurn:
+    """Main to worker: the request that follows request `number` in its conversation; None: none does."""
+
+    point_id: str
+    number: int
+    body: bytes | None
+
+
+@dataclass(slots=True)
+class Finish:
+    """Main to worker: answer Done; load goes on until the next point's Go."""
 
 
 @dataclass(slots=True)
@@ -72,6 +106,9 @@ class Learn:
 @dataclass(slots=True)
 class Go:
     """Main to worker: every worker is ready, start."""
+
+    start_ns: int
+    """The start of the point, from which planned times count, nanoseconds since the epoch."""
 
 
 @dataclass(slots=True)

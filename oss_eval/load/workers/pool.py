@@ -9,50 +9,57 @@ from __future__ import annotations
 import selectors
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from oss_eval.errors import StoreError, UsageError
+from oss_eval.errors import UsageError
 from oss_eval.load.client_stats import ClientStats
 from oss_eval.load.plan import Point
-from oss_eval.load.schedule import Schedule
 from oss_eval.load.schedule.closed_loop import ClosedLoop
+from oss_eval.load.schedule.open_loop import OpenLoop
 from oss_eval.load.workers.in_flight import InFlight
-from oss_eval.load.workers.messages import STOPPED, Batch, Done, Go, Learn, Prepare, Ready, Setup, Stop
+from oss_eval.load.workers.measured import Measured
+from oss_eval.load.workers.messages import (
+    STOPPED,
+    Batch,
+    Done,
+    Finish,
+    Go,
+    Learn,
+    More,
+    NextTurn,
+    Prepare,
+    Ready,
+    Setup,
+    Stop,
+)
+from oss_eval.load.workers.point_state import FollowUp, Listener, PointState
 from oss_eval.load.workers.process import Limits, WorkerProcess
-from oss_eval.load.workers.request_file import RequestCounter, write_request_file
+from oss_eval.load.workers.request_parts import FEWEST, RequestParts
 from oss_eval.probe import file_limits
 from oss_eval.probe.decode import ResponseDecoder
 from oss_eval.probe.decode_options import DecodeOptions
-from oss_eval.probe.known_events import KnownShapes, Shape
+from oss_eval.probe.known_events import KnownShapes
 from oss_eval.probe.target import Target
 from oss_eval.records import RequestRecord
 from oss_eval.system.environment import usable_cores
 from oss_eval.system.signals import Interrupts
 
 RECEIVE_BYTES = 1 << 20
-CLOSED_LOOP = ClosedLoop()
+BASE_BITS = 32
+"""A request's tag is the number of its point in the run, shifted by so many bits, and its own number."""
+PLAN_NS = 20_000_000
+"""An open loop starts so long after its workers are told."""
+SETTLED_SECONDS = 0.5
+"""Workers report starts within this time."""
+OVER = "the point was over"
 IDLE_SECONDS = 0.25
 """Seconds between calls of `Listener.idle` and checks for overdue requests."""
 ABORT_SECONDS = 0.4
 """Workers get so long to report cancelled requests."""
-
-
-class Listener(Protocol):
-    """Receives the events of a point, in the main process."""
-
-    def record(self, record: RequestRecord) -> None:
-        """A request has ended."""
-
-    def idle(self, in_flight: int, tokens: int) -> str | None:
-        """Called several times a second: requests in flight, token events of the point so far. Returns why the
-        point has to end, or None."""
-
-    def stopping(self, in_flight: int) -> None:
-        """Ctrl-C: no further request is sent, and these in flight may finish."""
 
 
 @dataclass(slots=True)
@@ -65,6 +72,8 @@ class PointOutcome:
     """Why the point ended early."""
     server: str | None = None
     """The Server header of the replies."""
+    most_in_flight: int = 0
+    """Requests in flight at most, as seen from time to time."""
 
     def client(self, slots: int) -> ClientStats:
         """The statistics of all workers in one."""
@@ -89,9 +98,10 @@ class PointOutcome:
 
 
 def check_descriptors(points: list[Point], servers: int = 1) -> None:
-    """Raise UsageError if a point needs more connections a process than this system lets it open files."""
+    """Raise UsageError if a point needs more connections a process than this system lets it open files. An open
+    loop opens as many as it needs."""
     for point in points:
-        connections = -(-point.parallel // point.workers) * servers
+        connections = -(-(point.parallel or 1) // point.workers) * servers
         hard = file_limits.lacking(connections)
         if hard is not None:
             raise UsageError(
@@ -112,8 +122,12 @@ class WorkerPool:
         interrupts: Interrupts,
         workers: int = 1,
         reading: DecodeOptions | None = None,
+        keep_text: bool = False,
     ) -> None:
-        """`interrupts`: those of the whole run."""
+        """`interrupts`: those of the whole run; `keep_text`: whether a point has conversations."""
+        self._keep_text = keep_text
+        if keep_text:
+            import numpy as np  # noqa: F401 (the first answer should not wait for it)
         self.run_id = run_id
         self._interrupts = interrupts
         self._limits = limits
@@ -129,11 +143,18 @@ class WorkerPool:
         for worker in self._workers:
             self._selector.register(worker.socket, selectors.EVENT_READ, worker)
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
+        self._replies = InFlight(self._begin, self._end, self._shapes)
+        self._states: dict[int, PointState] = {}
+        """Of the points whose requests may be in flight."""
+        self._latest = 0
+        self._kept = False
+        """Whether load goes on after the last point."""
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._replies.lose("cancelled", OVER)
         self._selector.close()
         for worker in self._workers:
             worker.close(ABORT_SECONDS / len(self._workers) if self._interrupts.count > 1 else 3.0)
@@ -143,56 +164,103 @@ class WorkerPool:
         self,
         point: Point,
         model: str,
-        bodies: Iterator[bytes],
+        requests: Iterator[tuple[bytes, int]],
         listener: Listener,
-        tags: Sequence[int] | None = None,
-        schedule: Schedule = CLOSED_LOOP,
+        numbers: Sequence[int] | None = None,
+        schedule: ClosedLoop | OpenLoop | None = None,
+        hand_over: Callable[[], bool] = lambda: False,
+        enough: Callable[[], bool] | None = None,
+        next_turn: FollowUp | None = None,
     ) -> PointOutcome:
-        """Carry out one point: `point.number` of the endless `bodies`, `point.parallel` at a time; with `tags`,
-        only the requests of these numbers; each when `schedule` plans it.
+        """Carry out one point: the measured requests that it plans, of the endless `requests`, given as (body,
+        planned start in ns after the start of the point); with `numbers`, only these. `schedule` is by default a
+        closed loop of `point.parallel`.
+
+        Where load is kept up, it goes on until the next point begins if `hand_over` says so at the end of this
+        one; `enough` ends the point early.
 
         On Ctrl-C or SIGTERM nothing more is sent, and what is in flight gets the grace of the limits to finish; on
         a second one it is given up. All of it is recorded either way. The same if a worker dies, without the
         grace.
         """
-        folder = Path(self._scratch.name)
-        request_file, counter = folder / f"{point.point_id}.deck", folder / f"{point.point_id}.budget"
-        chosen = None if tags is None else tuple(sorted(tags))
-        wanted = None if chosen is None else set(chosen)
-        numbered = islice(zip(count(), bodies), point.number)
+        schedule = schedule or ClosedLoop(point.parallel or 1)
+        slots = schedule.slots if isinstance(schedule, ClosedLoop) else None
+        chosen = None if numbers is None else tuple(sorted(numbers))
+        if chosen is not None:
+            wanted = set(chosen)
+            requests = (one for number, one in zip(count(), requests) if number in wanted)
+        planned = _planned(point, len(chosen) if chosen is not None else point.number, requests)
+        parts = RequestParts(Path(self._scratch.name), point.point_id, planned, slots)
         try:
-            number = write_request_file(
-                request_file, (body for tag, body in numbered if wanted is None or tag in wanted)
-            )
-            RequestCounter(counter).close()
-        except OSError as error:
-            raise StoreError(
-                f"can't write the requests of a point to {folder}: {error.strerror}",
-                "set TMPDIR to another folder",
-            ) from None
-        used = self._workers[: min(point.workers, point.parallel)]
-        cpu = time.process_time()
+            return self._run(point, model, parts, schedule, listener, chosen, hand_over, enough, next_turn)
+        finally:
+            parts.close()
+
+    def _run(
+        self,
+        point: Point,
+        model: str,
+        parts: RequestParts,
+        schedule: ClosedLoop | OpenLoop,
+        listener: Listener,
+        numbers: tuple[int, ...] | None,
+        hand_over: Callable[[], bool],
+        enough: Callable[[], bool] | None,
+        next_turn: FollowUp | None,
+    ) -> PointOutcome:
+        slots = schedule.slots if isinstance(schedule, ClosedLoop) else None
+        file = parts.first((point.number or 4 * (slots or FEWEST)) + point.warmup_requests + (slots or 0))
+        kept = self._kept or point.keeps_load
+        used = self._workers[: point.workers if kept else min(point.workers, slots or point.workers)]
+        cpu, self._latest = time.process_time(), self._latest + 1
+        base = self._latest << BASE_BITS
+        seconds = point.duration if slots is not None and not point.keeps_load else None
         for position, worker in enumerate(used):
-            slots = len(range(position, point.parallel, len(used)))
-            worker.send(Prepare(point.point_id, slots, number, request_file, counter, schedule, chosen))
+            worker.send(
+                Prepare(
+                    point.point_id, base, position, len(used), schedule, file, parts.last, parts.counter, seconds,
+                    numbers,
+                )
+            )  # fmt: skip
         with self._interrupts.deferred():
-            state = _PointState(self.run_id, point, model, listener, self._reading, self._interrupts, self._shapes)
+            state = PointState(
+                self.run_id, point, model, listener, self._reading, self._interrupts, self._shapes,
+                self._replies.tokens,
+            )  # fmt: skip
+            state.enough, state.hands_over, state.parts = enough, hand_over, parts
+            state.next_turn, state.keep_text, state.send = next_turn, self._keep_text, self._send_turn
+            self._states[self._latest] = state
             for _ in self._collect(used, Ready, state):
                 pass
-            state.begun = True
+            state.start_ns = time.time_ns() + (PLAN_NS if slots is None else 0)
+            state.measured = Measured(point, state.start_ns)
             for worker in used:
-                worker.send(Go())
+                worker.send(Go(state.start_ns))
             end = PointOutcome(workers=[done for _, done in self._collect(used, Done, state)])
+            self._kept = state.hand_over and not state.aborted
             if state.aborted:
-                state.replies.lose("cancelled", state.broken or STOPPED)
-        request_file.unlink()
-        counter.unlink()
+                self._replies.lose("cancelled", state.broken or STOPPED)
         end.server, end.broken = state.server, state.broken
+        end.most_in_flight = state.most_in_flight
         end.main_cpu_seconds = time.process_time() - cpu
+        if not self._kept:
+            self._states.clear()
         return end
 
+    def _send_turn(self, worker: int, turn: NextTurn) -> None:
+        self._workers[worker].send(turn)
+
+    def _begin(
+        self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int, scheduled_ns: int | None
+    ) -> ResponseDecoder:
+        state, number = self._states[tag >> BASE_BITS], tag & (1 << BASE_BITS) - 1
+        return state.begin(worker, number, attempt, start_ns, server, scheduled_ns)
+
+    def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
+        self._states[tag >> BASE_BITS].end(decoder, record)
+
     def _collect(
-        self, used: list[WorkerProcess], kind: type, state: _PointState
+        self, used: list[WorkerProcess], kind: type, state: PointState
     ) -> Iterator[tuple[WorkerProcess, Any]]:
         """One message of `kind` from each live worker; batches that arrive meanwhile are decoded."""
         waiting = {worker for worker in used if worker.number not in state.dead}
@@ -215,37 +283,57 @@ class WorkerPool:
                     self._worker_died(worker, state)
                 for message in worker.inbox.feed(data):
                     if isinstance(message, Batch):
-                        state.replies.take(worker.number, message)
+                        self._replies.take(worker.number, message)
                         if message.latest_seen_ns is not None:
                             age = (time.time_ns() - message.latest_seen_ns) / 1e9
                             known[worker] = max(known.get(worker, 0.0), min(looked, time.monotonic() - age))
                     elif isinstance(message, kind):
                         waiting.discard(worker)
                         yield worker, message
+            if state.begun:
+                self._go_on(used, state)
             for shape in self._shapes.new:
                 for worker in self._workers:
                     worker.send(Learn(shape.parts))
             self._shapes.new.clear()
             now = time.monotonic()
             if now >= next_idle:
+                state.most_in_flight = max(state.most_in_flight, len(self._replies))
                 next_idle = now + IDLE_SECONDS
-                reason = state.listener.idle(len(state.replies), state.replies.tokens)
+                reason = state.listener.idle(len(self._replies), self._replies.tokens - state.tokens_before)
                 state.broken = state.broken or reason
                 # A request is not overdue while its tokens wait in our own queue, behind a slow disk or a merge of
                 # parts.
                 until = min(known.values(), default=now)
-                for number, what in state.replies.overdue(self._limits.first_token, self._limits.read, until):
+                for number, what in self._replies.overdue(self._limits.first_token, self._limits.read, until):
                     self._workers[number].send(what)
 
-    def _worker_died(self, worker: WorkerProcess, state: _PointState) -> None:
+    def _go_on(self, used: list[WorkerProcess], state: PointState) -> None:
+        """Send the workers further requests when it is time; end the point when what it measures has ended."""
+        assert state.measured is not None
+        assert state.parts is not None
+        now = time.time_ns()
+        further = None if state.finishing else state.parts.further((now - state.start_ns) / 1e9)
+        if further is not None:
+            for worker in used:
+                worker.send(More(state.point.point_id, further, state.parts.last))
+        if state.enough is not None and not state.measured.closed and state.enough():
+            state.measured.closed = True
+        over = state.point.keeps_load or state.measured.closed
+        if over and not state.finishing and state.measured.complete(now - int(SETTLED_SECONDS * 1e9)):
+            state.finishing, state.hand_over = True, state.point.keeps_load and state.hands_over()
+            for worker in used:
+                worker.send(Finish() if state.hand_over else Stop(abort=True, why=OVER))
+
+    def _worker_died(self, worker: WorkerProcess, state: PointState) -> None:
         """A worker has died: what it had in flight is cancelled, and the point can't go on."""
         self._selector.unregister(worker.socket)
         state.dead.add(worker.number)
         code = worker.process.wait()
         state.broken = f"worker process {worker.number} ended unexpectedly (exit code {code})"
-        state.replies.lose("cancelled", state.broken, worker.number)
+        self._replies.lose("cancelled", state.broken, worker.number)
 
-    def _stop(self, used: list[WorkerProcess], state: _PointState) -> bool:
+    def _stop(self, used: list[WorkerProcess], state: PointState) -> bool:
         """Tell the workers when the point has to end; whether to stop waiting for them."""
         now, asked = time.monotonic(), state.interrupts.count
         if asked and state.give_up_at is None:
@@ -253,7 +341,7 @@ class WorkerPool:
             for worker in used:
                 worker.send(Stop())
             if asked == 1 and state.begun:
-                state.listener.stopping(len(state.replies))
+                state.listener.stopping(len(self._replies))
         late = state.give_up_at is not None and now >= state.give_up_at
         if (asked > 1 or late or state.broken) and not state.aborted:
             state.aborted, state.leave_at = True, now + (ABORT_SECONDS if asked > 1 else 10 * ABORT_SECONDS)
@@ -264,60 +352,13 @@ class WorkerPool:
         return state.aborted and now >= state.leave_at
 
 
-class _PointState:
-    """Responses in flight, and where the finished ones go."""
-
-    def __init__(
-        self,
-        run_id: str,
-        point: Point,
-        model: str,
-        listener: Listener,
-        reading: DecodeOptions,
-        interrupts: Interrupts,
-        shapes: KnownShapes,
-    ) -> None:
-        self.run_id, self.point, self.model = run_id, point, model
-        self.listener = listener
-        self.reading = reading
-        self.shapes = shapes
-        self.replies = InFlight(self._begin, self._end, shapes)
-        self.interrupts = interrupts
-        self.begun = False
-        """Whether connections are open and requests are sent."""
-        self.give_up_at: float | None = None
-        """When the grace period ends; None before the first Ctrl-C."""
-        self.aborted = False
-        self.leave_at = 0.0
-        self.broken: str | None = None
-        self.dead: set[int] = set()
-        self.server: str | None = None
-
-    def _begin(
-        self, worker: int, tag: int, attempt: int, start_ns: int | None, server: int, scheduled_ns: int | None
-    ) -> ResponseDecoder:
-        point = self.point
-        record = RequestRecord(
-            run_id=self.run_id,
-            point_id=point.point_id,
-            request_id=f"{point.point_id}/{tag}",
-            worker=worker,
-            warmup=point.warmup,
-            attempt=attempt,
-            model=self.model,
-            reasoning_effort=point.reasoning_effort,
-            parallel=point.parallel,
-            scheduled_ns=scheduled_ns,
-            start_ns=start_ns,
-            url=self.reading.url(server),
-        )
-        return self.reading.decoder(record, on_shape=self._on_shape)
-
-    def _on_shape(self, shape: Shape) -> None:
-        """A decoder has learned a shape; not where texts are needed to count tokens."""
-        if self.reading.count_tokens is None:
-            self.shapes.add(shape)
-
-    def _end(self, tag: int, decoder: ResponseDecoder, record: RequestRecord) -> None:
-        self.server = decoder.reply.server or self.server
-        self.listener.record(record)
+def _planned(
+    point: Point, number: int | None, requests: Iterator[tuple[bytes, int]]
+) -> Iterator[tuple[bytes, int]]:
+    """The requests of a point; those after its measured ones only where load is kept up."""
+    if point.keeps_load:
+        return requests
+    if point.rate is not None and point.duration is not None:
+        until = point.duration * 1e9
+        return takewhile(lambda request: request[1] < until, requests)
+    return requests if number is None else islice(requests, number)

@@ -1,4 +1,4 @@
-"""What the worker processes of a point share: the request bodies and a counter, as two memory-mapped files."""
+"""What the worker processes of a point share: its requests and a counter, as memory-mapped files."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _COUNT = struct.Struct("=Q")
+_ENTRY = struct.Struct("=QQQ")
 
 
-def write_request_file(path: Path, bodies: Iterable[bytes]) -> int:
-    """Write the request bodies of a point, equal ones once; returns how many requests there are.
+def write_request_file(path: Path, requests: Iterable[tuple[bytes, int]]) -> int:
+    """Write requests, given as (body, planned start in ns after the start of the point), equal bodies once;
+    returns how many requests there are.
 
-    Layout: the number of requests, an (offset, length) pair for each, then the bytes. Written before the
-    point begins, so that no prompt is made while anything is measured, and mapped by every worker, so that
-    the requests of a point cost memory once, whatever their number.
+    Layout: the number of requests, (offset, length, planned start) of each, then the bytes. Mapped by every
+    worker, so that the requests of a point cost memory once, whatever their number.
     """
     index = array("Q")
     seen: dict[bytes, int] = {}
     blob = path.with_suffix(".blob")
     offset = 0
     with blob.open("wb") as out:
-        for body in bodies:
+        for body, due in requests:
             at = seen.get(body)
             if at is None:
                 at = offset
@@ -32,14 +33,14 @@ def write_request_file(path: Path, bodies: Iterable[bytes]) -> int:
                     seen[body] = at
                 out.write(body)
                 offset += len(body)
-            index.extend((at, len(body)))
+            index.extend((at, len(body), due))
     with path.open("wb") as out, blob.open("rb") as bodies_file:
-        out.write(_COUNT.pack(len(index) // 2))
+        out.write(_COUNT.pack(len(index) // 3))
         index.tofile(out)
         while piece := bodies_file.read(1 << 20):
             out.write(piece)
     blob.unlink()
-    return len(index) // 2
+    return len(index) // 3
 
 
 class RequestFile:
@@ -49,14 +50,15 @@ class RequestFile:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._count = _COUNT.unpack_from(self._map)[0]
-        self._base = _COUNT.size + 16 * self._count
+        self._base = _COUNT.size + _ENTRY.size * self._count
 
     def __len__(self) -> int:
         return int(self._count)
 
-    def __getitem__(self, index: int) -> bytes:
-        offset, length = struct.unpack_from("=QQ", self._map, _COUNT.size + 16 * index)
-        return self._map[self._base + offset : self._base + offset + length]
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """(body, planned start in ns after the start of the point) of a request."""
+        offset, length, due = _ENTRY.unpack_from(self._map, _COUNT.size + _ENTRY.size * index)
+        return self._map[self._base + offset : self._base + offset + length], due
 
     def close(self) -> None:
         """Unmap."""
@@ -83,6 +85,11 @@ class RequestCounter:
             return number
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    @property
+    def taken(self) -> int:
+        """How many numbers are taken."""
+        return int(_COUNT.unpack_from(self._map)[0])
 
     def close(self) -> None:
         """Unmap."""

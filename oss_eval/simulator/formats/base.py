@@ -47,6 +47,8 @@ class TokenCounts:
     prompt: int
     completion: int
     reasoning: int
+    cached: int | None = None
+    """Prompt tokens from a prefix cache; None without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,12 @@ class Completions(Format):
         return {"text": answer}
 
     def _usage(self, usage: TokenCounts) -> dict[str, Any]:
+        cached = {} if usage.cached is None else {"prompt_tokens_details": {"cached_tokens": usage.cached}}
         return {
             "prompt_tokens": usage.prompt,
             "completion_tokens": usage.completion,
             "total_tokens": usage.prompt + usage.completion,
+            **cached,
         }
 
 

@@ -124,7 +124,7 @@ class Responses(Format):
     def _response(self, status: str, reason: str | None, usage: TokenCounts | None) -> dict[str, Any]:
         counts = usage and {
             "input_tokens": usage.prompt,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": usage.cached or 0},
             "output_tokens": usage.completion,
             "output_tokens_details": {"reasoning_tokens": usage.reasoning},
             "total_tokens": usage.prompt + usage.completion,

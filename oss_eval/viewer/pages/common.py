@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from oss_eval.analysis.point_name import effort_rank
@@ -30,7 +30,7 @@ def series_name(run: StoredRun, shown: Sequence[StoredRun]) -> str:
 def by_series(views: Sequence[PointView], shown: Sequence[StoredRun]) -> dict[str, list[PointView]]:
     """Points of sweeps by run and effort, each in order of concurrency."""
     found: dict[str, list[PointView]] = {}
-    for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort), v.parallel or 0)):
+    for view in sorted(views, key=lambda v: (shown.index(v.run), effort_rank(v.effort), v.level or 0)):
         name = series_name(view.run, shown) if len(shown) > 1 else ""
         workers = f"w{view.workers}" if view.workers else None
         found.setdefault(" · ".join(filter(None, (name, view.effort, workers))) or view.run.model, []).append(view)
@@ -121,8 +121,15 @@ def command_line(command: str, t: Words) -> str:
 
 
 def levels(series: dict[str, list[PointView]], t: Words) -> dict[str, Any]:
-    """The axis of concurrency of some series."""
-    return figures.levels(t("concurrency"), (view.parallel for views in series.values() for view in views))
+    """The axis of the load of some series."""
+    views = [view for some in series.values() for view in some]
+    return figures.levels(level_title(views, t), (view.level for view in views))
+
+
+def level_title(views: Iterable[PointView], t: Words) -> str:
+    """What the load of some points is: concurrency, requests per second, or both."""
+    kinds = {view.rate is not None for view in views}
+    return ", ".join(t(name) for name, there in (("concurrency", False), ("requests/s", True)) if there in kinds)
 
 
 def requests_of(view: PointView) -> Query:

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from oss_eval.analysis.compare import PAIRED, MetricDifference, adjusted, benchmarks, sweeps
 from oss_eval.analysis.conditions import mismatches
+from oss_eval.analysis.figures import PointMetrics
 from oss_eval.analysis.gate import SHARES
-from oss_eval.analysis.metrics import PointMetrics
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.stats import Difference
 from oss_eval.results.manifest import has_older_intervals

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.latency import request_durations
-from oss_eval.analysis.metrics import Metric, PointMetrics
 from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.slo import REQUEST_COLUMNS
 from oss_eval.analysis.stats import P99_NEEDS
@@ -29,6 +29,7 @@ from oss_eval.viewer.pages.common import (
     run_header,
     unfit,
 )
+from oss_eval.viewer.pages.search import searches
 from oss_eval.viewer.pages.server_load import server_tables
 from oss_eval.viewer.pages.slo import service
 from oss_eval.viewer.query import Query
@@ -82,6 +83,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     )
     rows = {(view.run.key, view.point_id): table for run in shown for view, table in _by_point(run)}
     page.draw(_pareto(series, t), _distribution(series, rows, query.get("spread") or "ttft", limits, t))
+    searches(page, shown, t)
     service(page, series, rows, limits, t)
     server_tables(page, shown, t)
     problems(page, shown, t)
@@ -101,7 +103,7 @@ def _by_point(run: StoredRun) -> list[tuple[PointView, pa.Table]]:
 def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
     head = [
         t("Series"),
-        t("Conc."),
+        t("Load"),
         "RPS",
         t("Gen. tok/s"),
         t("Latency, mean (s)"),
@@ -118,13 +120,13 @@ def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
     rows = []
     for name, views in series.items():
         for view in views:
-            m = view.metrics
-            done = m.get("requests") or 0
+            m = view.metrics.shown
+            done = view.metrics.get("requests") or 0
             few = "" if view.whole else " *"
             rows.append(
                 [
                     text(name),
-                    num(view.parallel, 0),
+                    num(view.level),
                     num(m.get("rps")),
                     num(m.get("output_tps")),
                     estimate(m.metric("latency_ms", "mean"), 1e-3),
@@ -140,15 +142,52 @@ def _table(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
                 ]
             )
     page.table(head, rows, name="perf")
-    if any(not view.whole for views in series.values() for view in views):
+    every = [view for views in series.values() for view in views]
+    if any(view.metrics.steady is not None for view in every):
+        _whole(page, series, t)
+    if any(not view.whole for view in every):
         page.say(t("* fewer requests were finished than planned"))
     if any(view.metrics.tail("latency_ms")[1] for views in series.values() for view in views):
         page.say(t(LARGEST_VALUE).format(n=P99_NEEDS))
 
 
+def _whole(page: Page, series: dict[str, list[PointView]], t: Words) -> None:
+    """Which points are shown by their steady state, and figures of whole points."""
+    none = [view.title for views in series.values() for view in views if view.metrics.steady is None]
+    words = t("Figures of the steady state; those of whole points, with start and end, are below.")
+    page.say(words + (" " + t("Without a steady state: {points}.").format(points=", ".join(none)) if none else ""))
+    head = [
+        t("Series"),
+        t("Load"),
+        "RPS",
+        t("Gen. tok/s"),
+        t("Latency, mean (s)"),
+        "P99",
+        t("TTFT, mean (s)"),
+        "P99",
+    ]
+    rows = [
+        [
+            text(name),
+            num(view.level),
+            num(m.get("rps")),
+            num(m.get("output_tps")),
+            estimate(m.metric("latency_ms", "mean"), 1e-3),
+            _tail(m, "latency_ms", 1e-3),
+            estimate(m.metric("ttft_ms", "mean"), 1e-3),
+            _tail(m, "ttft_ms", 1e-3),
+        ]
+        for name, views in series.items()
+        for view in views
+        for m in (view.metrics,)
+    ]
+    page.fold("whole-points", t("Whole points"), table(head, rows))
+
+
 def _figure(view: PointView, metric: str, stat: str) -> Metric | None:
     """A figure; for a 99th percentile of too few values, the largest one, without an interval."""
-    return view.metrics.tail(metric)[0] if stat == "p99" else view.metrics.metric(metric, stat)
+    found = view.metrics.shown
+    return found.tail(metric)[0] if stat == "p99" else found.metric(metric, stat)
 
 
 def _tail(metrics: PointMetrics, metric: str, factor: float) -> Cell:
@@ -188,24 +227,25 @@ def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
 def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
     data, rows = [], []
     for index, (name, views) in enumerate(series.items()):
-        found = [view.metrics.metric("plateau_output_tps") or view.metrics.metric("output_tps") for view in views]
+        shown = [view.metrics.shown for view in views]
+        found = [m.metric("plateau_output_tps") or m.metric("output_tps") for m in shown]
         data.append(
             figures.line(
                 name,
                 index,
-                [v.parallel for v in views],
+                [v.level for v in views],
                 [m.value if m else None for m in found],
                 error_y=figures.errors(found) | {"color": figures.style(index)[0]},
                 customdata=[str(requests_of(view)) for view in views],
-                hovertemplate="c%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
+                hovertemplate="%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
             )
         )
         rows += [
-            [text(name), num(v.parallel, 0), estimate(m), num(v.metrics.get("output_tps"))]
+            [text(name), num(v.level), estimate(m), num(v.metrics.get("output_tps"))]
             for v, m in zip(views, found, strict=True)
         ]
-    inner = table([t("Series"), t("Conc."), t("tok/s while full"), t("tok/s overall")], rows)
-    layout = figures.layout(t("concurrency"), t("output tokens/s"))
+    inner = table([t("Series"), t("Load"), t("tok/s while full"), t("tok/s overall")], rows)
+    layout = figures.layout("", t("output tokens/s"))
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     note = t(
@@ -232,23 +272,23 @@ def _against(
             figures.line(
                 name,
                 index,
-                [v.parallel for v in views],
+                [v.level for v in views],
                 [m.value * factor if m else None for m in found],
                 error_y=figures.errors(found, factor) | {"color": figures.style(index)[0]},
                 customdata=[str(requests_of(view)) for view in views],
-                hovertemplate="c%{x}: %{y:.4g} " + unit + "<extra>%{fullData.name}</extra>",
+                hovertemplate="%{x}: %{y:.4g} " + unit + "<extra>%{fullData.name}</extra>",
             )
         )
         rows += [
-            [text(name), num(v.parallel, 0), estimate(m, factor), num(m.n if m else None, 0)]
+            [text(name), num(v.level), estimate(m, factor), num(m.n if m else None, 0)]
             for v, m in zip(views, found, strict=True)
         ]
-    layout = figures.layout(t("concurrency"), f"{title} {stat.upper() if stat != 'mean' else t('mean')} ({unit})")
+    layout = figures.layout("", f"{title} {stat.upper() if stat != 'mean' else t('mean')} ({unit})")
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     if limit is not None:
         layout["shapes"] = figures.reference_line(limit * factor, "y")
-    inner = table([t("Series"), t("Conc."), f"{title} ({unit})", "n"], rows)
+    inner = table([t("Series"), t("Load"), f"{title} ({unit})", "n"], rows)
     return Figure(
         metric.removesuffix("_ms"),
         f"{title}, {stat.upper() if stat != 'mean' else t('mean')}",
@@ -269,20 +309,18 @@ def _pareto(series: dict[str, list[PointView]], t: Words) -> Figure:
                 index,
                 [speed for _, speed in having],
                 [v.metrics.get("output_tps") for v, _ in having],
-                text=[f"c{v.parallel}" for v, _ in having],
+                text=[v.level_name for v, _ in having],
                 textposition="top right",
                 customdata=[str(requests_of(v)) for v, _ in having],
                 hovertemplate="%{text}: %{x:.1f} tok/s a user, %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
             )
             | {"mode": "lines+markers+text"}
         )
-        rows += [
-            [text(name), num(v.parallel, 0), num(speed), num(v.metrics.get("output_tps"))] for v, speed in having
-        ]
+        rows += [[text(name), num(v.level), num(speed), num(v.metrics.get("output_tps"))] for v, speed in having]
     layout = figures.layout(t("speed of one user (tokens/s, 1 / mean TPOT)"), t("throughput of all (tokens/s)"))
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= {"rangemode": "tozero"}
-    inner = table([t("Series"), t("Conc."), t("tok/s a user"), t("tok/s of all")], rows)
+    inner = table([t("Series"), t("Load"), t("tok/s a user"), t("tok/s of all")], rows)
     return Figure("pareto", t("Throughput against speed for one user"), data, layout, inner)
 
 
@@ -305,7 +343,7 @@ def _distribution(
         if not len(values):
             continue
         x, y = figures.ecdf(values)
-        label = f"{name} c{view.parallel}"
+        label = f"{name} {view.level_name}"
         curve = figures.line(
             label, index, x, y, hovertemplate="%{x:.4g} ms: %{y:.1%}<extra>%{fullData.name}</extra>"
         )
@@ -314,7 +352,7 @@ def _distribution(
         lines.append(
             [
                 text(name),
-                num(view.parallel, 0),
+                num(view.level),
                 *(num(m.get(f"{which}_ms", s)) for s in ("p50", "p90", "p99", "max")),
                 num(len(values), 0),
             ]
@@ -328,5 +366,5 @@ def _distribution(
     note = (
         t("{n} more points are not drawn").format(n=len(every) - MOST_CURVES) if len(every) > MOST_CURVES else ""
     )
-    inner = table([t("Series"), t("Conc."), "P50 (ms)", "P90 (ms)", "P99 (ms)", t("max (ms)"), "n"], lines)
+    inner = table([t("Series"), t("Load"), "P50 (ms)", "P90 (ms)", "P99 (ms)", t("max (ms)"), "n"], lines)
     return Figure("distribution", t("Distribution of {name}").format(name=title), data, layout, inner, note)

@@ -92,7 +92,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
 
 def _busiest(run: StoredRun) -> str:
     """The point with most in flight."""
-    found = max(run.points, key=lambda view: (view.parallel or 0, view.number), default=None)
+    found = max(run.points, key=lambda view: (view.level or 0, view.number), default=None)
     return found.point_id if found else ""
 
 

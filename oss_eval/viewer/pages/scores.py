@@ -8,7 +8,7 @@ from typing import Any
 
 from oss_eval.analysis.advice import advise_scores
 from oss_eval.analysis.bench_summary import OVERALL, comparisons
-from oss_eval.analysis.metrics import Metric
+from oss_eval.analysis.figures import Metric
 from oss_eval.analysis.point_name import effort_rank
 from oss_eval.viewer import figures
 from oss_eval.viewer.filters import Filter

@@ -46,12 +46,12 @@ def service(
     _summary(page, measured, limits, t)
     if any("≈" in cell.html for line in lines for cell in line):
         page.say(t("≈ fewer than {n} requests, or too close: use a larger --number to tell.").format(n=P99_NEEDS))
-    head = [t("Series"), t("Conc."), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"]
+    head = [t("Series"), t("Load"), t("Attainment"), t("Goodput"), "RPS", t("Service level"), "n"]
     if any(_price(view) is not None for views in series.values() for view in views):
         head.append(t("Price of 1M out"))
         lines = [[*line, num(_price(view))] for line, view in zip(lines, shown, strict=True)]
     inner = table(head, lines)
-    layout = figures.layout(t("concurrency"), t("goodput (requests/s)"))
+    layout = figures.layout("", t("goodput (requests/s)"))
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
     page.add(inner)
@@ -67,10 +67,10 @@ def _trace(name: str, index: int, points: Measured) -> dict[str, Any]:
     return figures.line(
         name,
         index,
-        [view.parallel for view, _ in points],
+        [view.level for view, _ in points],
         [point.rate if point else None for _, point in points],
         text=[f"{point.attainment.value:.1%}" if point else "" for _, point in points],
-        hovertemplate="c%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
+        hovertemplate="%{x}: %{y:.3f}/s, %{text}<extra>%{fullData.name}</extra>",
     )
 
 
@@ -81,7 +81,7 @@ def _line(name: str, view: PointView, point: Goodput, t: Words) -> list[Cell]:
     interval = f' <small class="ci">{point.attainment.low:.1%}–{point.attainment.high:.1%}</small>'
     return [
         text(name),
-        Cell(anchor(f"c{view.parallel}", requests_of(view)), view.parallel, True),
+        Cell(anchor(view.level_name, requests_of(view)), view.level, True),
         Cell(share(point.attainment.value).html + interval, point.attainment.value, True),
         num(point.rate, unit="/s"),
         num(view.metrics.get("rps"), unit="/s"),
@@ -102,11 +102,11 @@ def _summary(page: Page, measured: dict[str, Measured], limits: dict[str, float]
         )
     )
     for name, points in measured.items():
-        held = " ".join(str(view.parallel) for view, point in points if point is not None and point.meets)
+        held = " ".join(str(view.level) for view, point in points if point is not None and point.meets)
         if held:
             page.say(t("{series}: holds at concurrency {levels}").format(series=name, levels=held))
         priced = [
-            (price, view.parallel)
+            (price, view.level)
             for view, point in points
             if point is not None and point.meets and (price := _price(view)) is not None
         ]

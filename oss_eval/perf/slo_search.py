@@ -1,0 +1,171 @@
+"""`perf --find`: levels of load, one after the other, until the highest that meets the objectives is known."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from oss_eval.analysis.latency import record_durations
+from oss_eval.analysis.slo import objectives
+from oss_eval.analysis.slo_search import (
+    Answer,
+    Level,
+    Misses,
+    Search,
+    answer,
+    enough,
+    meets,
+    misses,
+    next_level,
+    objective,
+)
+from oss_eval.analysis.trend import drifts
+from oss_eval.config.perf_task import PerfTask
+from oss_eval.errors import UsageError
+from oss_eval.load.plan import Point, auto_workers, point_at
+from oss_eval.records import RequestRecord
+
+START = {"max-parallel": 8.0, "max-rate": 1.0}
+HIGHEST = {"max-parallel": 4096.0, "max-rate": 10_000.0}
+USUAL_STREAMS = 1024
+"""Streams that the workers of a search are made for."""
+OVERLOAD = 0.5
+"""Growth of the requests in flight and of the TTFT over a level, relative to their means, that is an overload."""
+
+
+def search_of(task: PerfTask) -> Search:
+    """What a task looks for. Raises UsageError for objectives that can't be searched by, or none."""
+    assert task.find is not None
+    asked = objectives(task.slo)
+    if not asked.conditions:
+        raise UsageError("--find needs objectives", "for example: --slo 'ttft_p99<2s' 'success>99%'")
+    found = [objective(c, asked.limits.get(c.metric.removesuffix("_ms"), math.inf)) for c in asked.conditions]
+    given = task.rate if task.find == "max-rate" else task.parallel
+    start = float(given[0]) if given is not None and len(given) == 1 else START[task.find]
+    return Search(task.find, tuple(found), start, HIGHEST[task.find])
+
+
+class SloSearch:
+    """A search in progress: which point is next, and whether the one in progress has told enough."""
+
+    def __init__(self, task: PerfTask, cores: int, stored: dict[str, Any] | None = None) -> None:
+        """`stored` is the manifest's entry of a search that is resumed."""
+        self._task, self._search = task, search_of(task)
+        self._cores = cores
+        self._most = task.number[0] if task.number else None
+        self.levels: list[Level] = []
+        self._points: list[str] = []
+        for level in (stored or {}).get("levels") or ():
+            counts = tuple(Misses(**one) for one in level["misses"])
+            self.levels.append(Level(level["level"], counts, level["overloaded"]))
+            self._points.append(level["point_id"])
+        self._level = 0.0
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._flight: list[int] = []
+        self._looked = 0.0
+        self._enough = False
+
+    def next_point(self, index: int) -> Point | None:
+        """The level to measure next, as point number `index` of the run; None when the search is over."""
+        level = next_level(self._search, self.levels)
+        if level is None:
+            return None
+        self._level, self._rows, self._flight, self._enough = level, [], [], False
+        point = point_at(self._task, self._cores, index, level, None, (self._task.reasoning_effort or (None,))[0])
+        workers = point.workers if self._task.workers != "auto" else auto_workers(USUAL_STREAMS, self._cores)
+        self._points.append(point.point_id)
+        return point.model_copy(update={"search": True, "keeps_load": True, "workers": workers})
+
+    def record(self, record: RequestRecord) -> None:
+        """A measured request of the level has ended."""
+        if record.start_ns is None or record.status == "cancelled":
+            return
+        durations = record_durations(record) if record.status == "ok" else {}
+        self._rows.append((record.start_ns, {name: v for name, v in durations.items() if v is not None}))
+
+    def look(self, in_flight: int) -> None:
+        """Called several times a second, with the requests in flight."""
+        self._flight.append(in_flight)
+
+    def enough(self) -> bool:
+        """Whether the level has told enough."""
+        now = time.monotonic()
+        if self._enough or now - self._looked < 0.2:
+            return self._enough
+        self._looked = now
+        level = Level(self._level, tuple(self._misses()))
+        self._enough = enough(self.levels, level, self._search.objectives, self._most)
+        return self._enough
+
+    def _misses(self) -> list[Misses]:
+        rows = sorted(self._rows, key=lambda row: row[0])
+        flight = self._level if self._task.find == "max-parallel" else float(np.mean(self._flight or [1]))
+        together = max(1, round(flight))
+        return [
+            misses([_duration(values, one.duration) for _, values in rows], one, together)
+            for one in self._search.objectives
+        ]
+
+    def goes_on(self) -> bool:
+        """Whether load may go on to the next level: not where a queue has to be emptied first."""
+        now = [*self.levels, self._current()]
+        no_queue = self._task.find == "max-parallel" or meets(now, self._search.objectives)[-1] is not False
+        return no_queue and next_level(self._search, now) is not None
+
+    def level_ended(self) -> None:
+        """The level that was in progress is known."""
+        self.levels.append(self._current())
+
+    def _current(self) -> Level:
+        level = Level(self._level, tuple(self._misses()))
+        if self._task.find == "max-parallel" or meets([*self.levels, level], self._search.objectives)[-1] is False:
+            return level
+        return replace(level, overloaded=self._overloaded())
+
+    def _overloaded(self) -> bool:
+        """Whether the requests in flight grow, and TTFT or latency with them."""
+        flight = np.asarray(self._flight, dtype=np.float64)
+        if (drifts(flight, OVERLOAD) or 0.0) <= 0:
+            return False
+        rows = sorted(self._rows, key=lambda row: row[0])
+        series = (np.array([v[name] for _, v in rows if name in v]) for name in ("ttft", "latency"))
+        return any((drifts(values, OVERLOAD) or 0.0) > 0 for values in series)
+
+    def answer(self) -> Answer:
+        """What is known so far."""
+        return answer(self._search, self.levels)
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The search as it is stored with the run, and printed as JSON."""
+        found = asdict(self.answer()) if self.levels else {"what": self._search.what}
+        states = {True: "met", False: "missed", None: "undecided"}
+        met = meets(self.levels, self._search.objectives)
+        return {
+            **found,
+            "objectives": [one.text for one in self._search.objectives],
+            "levels": [
+                {
+                    "level": level.level,
+                    "point_id": point_id,
+                    "requests": level.misses[0].n,
+                    "state": states[state],
+                    "overloaded": level.overloaded,
+                    "misses": [one._asdict() for one in level.misses],
+                }
+                for level, point_id, state in zip(self.levels, self._points, met, strict=False)
+            ],
+        }
+
+
+def _duration(values: dict[str, float], name: str | None) -> float:
+    """A duration in ms; infinite of a request that has failed or has none. An answer of one token has no time per
+    token, and misses no limit of it."""
+    if not values:
+        return math.inf
+    if name is None:
+        return 0.0
+    return values.get(name, 0.0 if name == "tpot" else math.inf)
