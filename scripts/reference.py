@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oss_eval import records
+from oss_eval.cli.foreign_flags import TOOLS, foreign_flags
 from oss_eval.cli.parser import COMMANDS, build_parser
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.config.perf_task import PerfTask
@@ -121,9 +122,40 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def other_tools() -> str:
+    """What becomes of other load tools' flags."""
+    parts = [
+        "# Flags of other load tools",
+        "`oss-eval perf` takes the command line of EvalScope 1.14's `perf` and of `vllm bench serve` (0.33). Flags "
+        "that it can't take are refused by name, with what to use instead. A test reads the tools' own parsers "
+        "(`tests/unit/test_foreign_flags.py`).",
+    ]
+    for tool, flags in foreign_flags().items():
+        rows = []
+        for flag, entry in flags.items():
+            if "same" in entry:
+                text = "the same" + (f": {entry['same']}" if entry["same"] else "")
+            elif "as" in entry:
+                text = f"`{entry['as']}`"
+            elif "extra" in entry:
+                text = f"`{entry['extra']}` in `--extra-args`"
+            elif "refused" in entry:
+                text = f"**refused**: {entry['refused']}; use `{entry['instead']}`"
+            else:
+                text = f"nothing to do: {entry['ignored']}" if "ignored" in entry else str(entry["by"])
+            rows.append((f"`{flag}`", text))
+        parts += [f"## {TOOLS[tool]}", _table(("Flag", "Here"), rows)]
+    return "\n\n".join(parts)
+
+
 def main() -> int:
     """Write the pages, or compare them; the exit code."""
-    pages = {"cli.md": command_line(), "tasks.md": task_files(), "columns.md": columns()}
+    pages = {
+        "cli.md": command_line(),
+        "tasks.md": task_files(),
+        "columns.md": columns(),
+        "other_tools.md": other_tools(),
+    }
     note = "<!-- Written by scripts/reference.py from the code. -->\n\n"
     differing = []
     for name, text in pages.items():

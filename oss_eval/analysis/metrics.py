@@ -21,6 +21,7 @@ from oss_eval.analysis.request_rows import (
     Floats,
     asked_once,
     floats,
+    is_abandoned,
     measured_seconds,
     succeeded,
     windows,
@@ -84,9 +85,12 @@ def point_metrics(
 def _count_requests(figures: Figures, measured: pa.Table, good: pa.Table) -> None:
     total = measured.num_rows
     figures.put("requests", "value", float(total), total, "")
-    cancelled = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
-    ended = total - cancelled
+    given_up = pc.sum(pc.equal(measured["status"].cast(pa.string()), "cancelled")).as_py() or 0
+    abandoned = pc.sum(is_abandoned(measured)).as_py() or 0
+    cancelled, ended = given_up - abandoned, total - given_up
     figures.put("failures", "value", float(ended - good.num_rows), ended, "")
+    if abandoned:
+        figures.put("abandoned", "value", float(abandoned), total, "")
     if cancelled:
         figures.put("cancelled", "value", float(cancelled), total, "")
     if ended:

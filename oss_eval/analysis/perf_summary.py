@@ -15,10 +15,10 @@ from oss_eval.analysis.checks import Finding, check_point
 from oss_eval.analysis.figures import STEADY, Metric, PointMetrics
 from oss_eval.analysis.metrics import by_kind, point_metrics
 from oss_eval.analysis.point_name import level_name, level_text
+from oss_eval.analysis.request_groups import group_figures
 from oss_eval.analysis.slo import goodput, goodput_figures, objectives
 from oss_eval.analysis.steady_metrics import steady_metrics
 from oss_eval.analysis.steady_state import SlowStart, slow_start, steady_window
-from oss_eval.analysis.turns import turn_figures
 from oss_eval.errors import StoreError
 from oss_eval.load.client_stats import ClientStats
 from oss_eval.results.manifest import read_begun_manifest
@@ -32,7 +32,7 @@ _SCALARS = [
     "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
     "first_event_tokens", "tokens_to_answer",
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
-    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked", "turn",
+    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked", "turn", "reasoning_effort",
 ]  # fmt: skip
 """Columns that metrics are computed from; one point at a time is in memory."""
 _EVENTS = ["warmup", "status", "start_ns", "event_ns", "event_tokens", "completion_tokens"]
@@ -63,7 +63,9 @@ class PointReport:
     rate: float | None = None
     """Requests per second of an open loop."""
     turns: tuple[dict[str, Any], ...] = ()
-    """Figures by turn, of conversations (see `turn_figures`); not where the figures are the stored ones."""
+    """Figures by turn, of conversations (see `group_figures`); not where the figures are the stored ones."""
+    efforts: tuple[dict[str, Any], ...] = ()
+    """The same by effort, of a mix of efforts."""
     not_steady: str | None = None
     """Why there is no steady state; None where there is one, or where the figures are the stored ones."""
     ended: bool = True
@@ -122,6 +124,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
     if "points" not in manifest:
         raise StoreError(f"{path.name} holds nothing yet: it has not begun to measure", "look again in a moment")
     points: list[PointReport] = []
+    mixed = bool((manifest.get("task") or {}).get("mix"))
     limits = objectives((manifest.get("task") or {}).get("slo") or ()).limits
     telemetry = cache(lambda: read_readings(path, GPU))  # not read where the stored figures are taken
     for planned in manifest.get("points", []):
@@ -131,6 +134,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
             continue
         ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
         metrics, not_steady = summary.get((point_id, None)), None
+        known = metrics is not None
         if metrics is None:
             metrics = point_metrics(
                 rows,
@@ -154,7 +158,8 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 reasoning_effort=planned.get("reasoning_effort"),
                 metrics=metrics,
                 not_steady=not_steady,
-                turns=() if (point_id, None) in summary else turn_figures(rows),
+                turns=() if known else group_figures(rows, "turn"),
+                efforts=group_figures(rows, "reasoning_effort") if mixed and not known else (),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
                 ),
@@ -256,6 +261,7 @@ def point_as_json(point: PointReport) -> dict[str, Any]:
         "metrics": point.metrics.without(STEADY).as_json(),
         **({"steady": {"metrics": steady.as_json()}} if steady is not None else {}),
         **({"turns": list(point.turns)} if point.turns else {}),
+        **({"efforts": list(point.efforts)} if point.efforts else {}),
         "checks": None if point.checks is None else list(point.checks),
         "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
     }  # fmt: skip

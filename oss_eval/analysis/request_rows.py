@@ -33,6 +33,13 @@ def succeeded(rows: pa.Table) -> pa.Table:
     return rows.filter(pc.equal(rows["status"].cast(pa.string()), "ok"))
 
 
+def is_abandoned(rows: pa.Table) -> pa.ChunkedArray:
+    """Whether each request was cancelled on purpose (`--cancel`): it is neither a success nor a failure."""
+    if "error_kind" not in rows.column_names:
+        return pa.chunked_array([pa.array([False] * rows.num_rows)])
+    return pc.fill_null(pc.equal(rows["error_kind"].cast(pa.string()), "abandoned"), False)
+
+
 def asked_once(measured: pa.Table) -> pa.Table:
     """Rows without those that a resumed run has repeated.
 
@@ -40,7 +47,8 @@ def asked_once(measured: pa.Table) -> pa.Table:
     """
     if "session" not in measured.column_names or len(measured["session"].unique()) < 2:
         return measured
-    open_ = pc.or_(pc.equal(measured["status"].cast(pa.string()), "cancelled"), pc.is_null(measured["start_ns"]))
+    given_up = pc.equal(measured["status"].cast(pa.string()), "cancelled")
+    open_ = pc.or_(pc.and_not(given_up, is_abandoned(measured)), pc.is_null(measured["start_ns"]))
     latest = measured.group_by("request_id").aggregate([("session", "max")])
     last = dict(zip(latest["request_id"].to_pylist(), latest["session_max"].to_pylist(), strict=True))
     rows = zip(

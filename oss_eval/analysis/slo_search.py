@@ -36,7 +36,7 @@ WAVES, FAR_WAVES, CLIFF_WAVES, FAR = 30, 10, 2, 1.5
 """The same in times the requests in flight: where the percentile is within the factor FAR of its limit, where it
 is not, and where most requests miss."""
 BATCHES = 6
-STOPPING = 1.35
+STOPPING = 1.6
 """Levels and searches end when an interval happens to be narrow. The deviance that it allows is widened by this
 factor, which benchmarks/search.py shows to make up for that."""
 STEP = 2.0

@@ -75,12 +75,23 @@ def build_parser(commands: Iterable[str] = COMMANDS) -> argparse.ArgumentParser:
     return parser
 
 
+def _flags(parser: argparse.ArgumentParser, name: str) -> set[str]:
+    """The flags of a command."""
+    [commands] = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {flag for action in commands.choices[name]._actions for flag in action.option_strings}
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Arguments of a command line. Raises UsageError; for an unknown flag it names a similar one."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["evalscope"]:  # EvalScope parses its own flags
         return argparse.Namespace(command="evalscope", arguments=arguments[1:])
-    parsed, unknown = build_parser(arguments[:1]).parse_known_args(arguments)
+    parser = build_parser(arguments[:1])
+    if arguments[:1] == ["perf"]:
+        from oss_eval.cli.foreign_flags import translated
+
+        arguments = ["perf", *translated(arguments[1:], _flags(parser, "perf"))]
+    parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         from difflib import get_close_matches
 

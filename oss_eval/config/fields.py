@@ -68,7 +68,7 @@ _SECONDS = re.compile(r"([0-9]*\.?[0-9]+)(ms|s|m|h|)")
 _UNITS = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _as_seconds(value: Any) -> Any:
+def as_seconds(value: Any) -> Any:
     """`30`, `30s`, `5m`, `1h`, `200ms`."""
     if not isinstance(value, str):
         return value
@@ -83,7 +83,7 @@ def _as_range(value: Any) -> Any:
     if not isinstance(value, str):
         return (value, value) if isinstance(value, (int, float)) else value
     low, dash, high = value.partition("-")
-    found = _as_seconds(low), _as_seconds(high if dash else low)
+    found = as_seconds(low), as_seconds(high if dash else low)
     if found[0] > found[1]:
         raise ValueError("the lower end of the range comes first, for example 1-5")
     return found
@@ -108,7 +108,7 @@ def _as_warmup(value: Any) -> Any:
     if value.isdecimal():
         return int(value)
     try:
-        return _as_seconds(value)
+        return as_seconds(value)
     except ValueError:
         raise ValueError("a number of requests, a time such as 10s, or auto is needed") from None
 
@@ -122,8 +122,8 @@ Seconds = Annotated[float, Field(gt=0)]
 Rates = Annotated[
     tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(_as_list), Field(min_length=1)
 ]
-Duration = Annotated[float, BeforeValidator(_as_seconds), Field(gt=0, allow_inf_nan=False)]
-TimeSpan = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(as_seconds), Field(gt=0, allow_inf_nan=False)]
+TimeSpan = Annotated[float, BeforeValidator(as_seconds), Field(ge=0, allow_inf_nan=False)]
 TimeRange = Annotated[tuple[float, float], BeforeValidator(_as_range)]
 WholeRange = Annotated[tuple[Positive, Positive], BeforeValidator(_as_whole_range)]
 Warmup = Annotated[

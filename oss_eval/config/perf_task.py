@@ -107,6 +107,21 @@ class PerfTask(Task):
     """random prompts: maximum length"""
     prefix_length: Annotated[NotNegative, Flag(REQUESTS, "TOKENS")] = 0
     """random prompts: length of a common prefix, in addition to the prompt length"""
+    prefix_count: Annotated[Positive, Flag(REQUESTS, "N")] = 1
+    """random prompts: number of different prefixes, which prompts have in turn"""
+    prompt_length: Annotated[str | None, Flag(REQUESTS, "LAW")] = None
+    """random prompts: law of their lengths: 512, 256-1024, normal:512:100, lognormal:512:0.5 (median and sigma),
+    or file:PATH"""
+    output_length: Annotated[str | None, Flag(REQUESTS, "LAW")] = None
+    """random prompts: law of the maximum length of each answer; of a file, the second number of a line"""
+    token_ids: Annotated[bool, Flag(REQUESTS)] = False
+    """send prompts as token ids (completions, with --tokenizer-path): their length is then exact"""
+    mix: Annotated[str | None, Flag(REQUESTS, "EFFORT:W,...")] = None
+    """a mix of reasoning efforts in every point, e.g. low:0.7,high:0.3"""
+    cancel: Annotated[str | None, Flag(REQUESTS, "SHARE:TIME")] = None
+    """cancel a share of the requests so long after their start, as users do, e.g. 0.1:2s"""
+    reset_cache: Annotated[bool, Flag(LOAD)] = False
+    """empty the server's prefix cache before every point (vLLM in development mode, SGLang)"""
     tokenizer_path: Annotated[str | None, Flag(REQUESTS, "PATH|ID")] = None
     """tokenizer for prompt lengths, and to count the tokens of answers without usage"""
     min_tokens: Annotated[NotNegative | None, Flag(REQUESTS, "TOKENS")] = None
@@ -133,6 +148,14 @@ class PerfTask(Task):
             )
         if self.number is not None and self.duration is not None:
             raise ValueError("--number and --duration exclude each other: a point ends by one of them")
+        if self.token_ids and (self.tokenizer_path is None or self.api not in ("completions", "openai")):
+            raise ValueError("--token-ids needs --tokenizer-path and the completions API")
+        if self.token_ids and self.turns is not None:
+            raise ValueError("--token-ids and --turns exclude each other")
+        if self.cancel is not None and self.turns is not None:
+            raise ValueError("--cancel and --turns exclude each other")
+        if self.mix is not None and (self.reasoning_effort or self.turns is not None):
+            raise ValueError("--mix and --reasoning-effort or --turns exclude each other")
         if self.turns is not None:
             if self.rate is not None or self.trace is not None or self.find is not None:
                 raise ValueError("--turns needs --parallel: a slot has one conversation at a time")

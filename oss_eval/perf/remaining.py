@@ -118,10 +118,13 @@ def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:
     Of points that were in progress when the run ended, requests that could not be sent are not included.
     """
     found: dict[str, set[int]] = defaultdict(set)
-    names = ["point_id", "request_id", "status", "warmup", "start_ns"]
+    names = ["point_id", "request_id", "status", "error_kind", "warmup", "start_ns"]
     for table in iter_requests(path, columns=names):
-        for point, name, status, warmup, start in zip(*(table[key].to_pylist() for key in names), strict=True):
-            if status != "cancelled" and not warmup and (start is not None or point not in under_way):
+        for point, name, status, kind, warmup, start in zip(
+            *(table[key].to_pylist() for key in names), strict=True
+        ):
+            ended = status != "cancelled" or kind == "abandoned"
+            if ended and not warmup and (start is not None or point not in under_way):
                 found[point].add(int(name.rpartition("/")[2]))
     return found
 

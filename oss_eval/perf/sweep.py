@@ -19,6 +19,7 @@ from oss_eval.endpoint import gpu_telemetry, server_metrics
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.endpoint.gpu_telemetry import GpuReader
 from oss_eval.endpoint.network import is_remote, network_times
+from oss_eval.endpoint.prefix_cache import reset_prefix_cache
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
 from oss_eval.endpoint.server_metrics import MetricsReader, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
@@ -27,7 +28,6 @@ from oss_eval.load.plan import Point, auto_workers, grid
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
-from oss_eval.load.schedule.open_loop import law
 from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.perf.liveness import ServerLiveness
@@ -37,7 +37,7 @@ from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.perf.saturation import stop_reason
 from oss_eval.perf.slo_search import USUAL_STREAMS, SloSearch, search_of
 from oss_eval.perf.trace import level_of, task_trace, trace_entry
-from oss_eval.perf.workload import Workload, describe_load
+from oss_eval.perf.workload import Workload, check_laws, describe_load
 from oss_eval.records import RequestRecord
 from oss_eval.results.part_files import GPU, SERVER, write_readings
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
@@ -61,7 +61,7 @@ def run(
     Raises OssEvalError for a usage error or a server that does not answer, before anything is measured. Ctrl-C
     ends the sweep early: finished requests are stored, or KeyboardInterrupt is raised when there are none.
     """
-    law(task.arrival_law)
+    check_laws(task)
     objectives(task.slo)
     if task.find is not None:
         search_of(task)
@@ -274,6 +274,9 @@ class _Sweep:
         started, ended = (self.writer.manifest.get(key, []) for key in ("begun", "ended"))
         ended = [name for name in ended if name != point.point_id]
         self.writer.write_manifest(begun=[*dict.fromkeys([*started, point.point_id])], ended=ended)
+        if self.task.reset_cache:
+            for problem in filter(None, map(reset_prefix_cache, self.server.endpoints)):
+                raise RunFailed(problem)
         self.metrics.begin(point.point_id)
         self.gpu.begin(point.point_id)
         number = point.number if numbers is None else len(numbers)
@@ -286,7 +289,7 @@ class _Sweep:
         outcome = pool.run_point(
             point, self.server.model, requests, self,
             numbers if numbers is not None and point.number is not None and len(numbers) < point.number else None,
-            schedule, goes_on, enough, self.workload.next_turn,
+            schedule, goes_on, enough, self.workload.next_turn, self.workload.effort_of(point),
         )  # fmt: skip
         with self.interrupts.deferred():
             failure = self._note_end(point, outcome, ended)

@@ -382,7 +382,7 @@ class ResponseDecoder:
             error_kind, error_message = "stream_broken", "the stream ended without a stop reason or [DONE]"
         if error_kind is None:
             return
-        if error_kind == "cancelled":
+        if error_kind in ("cancelled", "abandoned"):
             record.status = "cancelled"
         else:
             record.status = "timeout" if error_kind.startswith("timeout") else "error"

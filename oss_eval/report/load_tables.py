@@ -73,22 +73,25 @@ def arrivals_table(report: RunReport, notes: list[str]) -> Table | None:
     return table
 
 
-def turns_table(report: RunReport) -> Table | None:
-    """TTFT by turn of conversations, beside the length of the context."""
-    if not any(point.turns for point in report.points):
+def groups_table(report: RunReport) -> Table | None:
+    """TTFT by turn of conversations, beside the length of the context; or by effort in a mix of efforts."""
+    turns = any(point.turns for point in report.points)
+    if not turns and not any(point.efforts for point in report.points):
         return None
-    table = point_table("Turns", report)
-    for title in ("Turn", "n", "Prompt\ntokens", "Cached\ntokens", "TTFT\nP50 (s)", "max (s)", "Lat.\nP50 (s)"):
+    table = point_table("Turns" if turns else "Efforts of the mix", report)
+    tokens = ("Cached\ntokens",) if turns else ("Out\ntokens",)
+    table.add_column("Turn" if turns else "Effort", justify="right" if turns else "left", no_wrap=True)
+    for title in ("n", "Prompt\ntokens", *tokens, "TTFT\nP50 (s)", "max (s)", "Lat.\nP50 (s)"):
         table.add_column(title, justify="right", no_wrap=True)
     for point in report.points:
-        for one in point.turns:
+        for one in point.turns or point.efforts:
             ttft, latency = one["ttft_ms"] or {}, one["latency_ms"] or {}
             table.add_row(
                 *coordinates(report, point),
-                str(one["turn"]),
+                str(one["turn" if turns else "reasoning_effort"]),
                 str(one["n"]),
                 number(one["prompt_tokens"]),
-                number(one["cached_tokens"]),
+                number(one["cached_tokens" if turns else "completion_tokens"]),
                 scaled(ttft.get("p50"), 1e-3),
                 scaled(ttft.get("max"), 1e-3),
                 scaled(latency.get("p50"), 1e-3),

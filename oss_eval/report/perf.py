@@ -19,7 +19,7 @@ from oss_eval.analysis.slo import objectives
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
 from oss_eval.report.gpu import gpu_table
-from oss_eval.report.load_tables import arrivals_table, cache_lines, turns_table, whole_table
+from oss_eval.report.load_tables import arrivals_table, cache_lines, groups_table, whole_table
 from oss_eval.report.network import network_line
 from oss_eval.report.point_rows import coordinates, load_title, point_table
 from oss_eval.report.search import answer_lines, levels_table
@@ -45,7 +45,7 @@ def print_report(report: RunReport, console: Console) -> None:
     tables = [_basics(report), _details(shown, console.width, notes), _percentiles(shown, console.width, notes)]
     if shown is not report:
         tables.append(whole_table(report, console.width, notes))
-    tables += [table for table in (arrivals_table(report, notes), turns_table(report)) if table is not None]
+    tables += [table for table in (arrivals_table(report, notes), groups_table(report)) if table is not None]
     beside = [server_table(report, notes), gpu_table(report, notes)]
     for table in [*tables, *(table for table in beside if table is not None)]:
         console.print()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import cycle
+from functools import lru_cache
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import orjson
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import UsageError
 from oss_eval.load.plan import Point
+from oss_eval.load.prompts.length_law import length_law
 from oss_eval.load.prompts.tokenizer import (
     Counter,
 )
@@ -30,6 +32,8 @@ class Sized(NamedTuple):
 
     text: str | list[dict[str, Any]]
     max_tokens: int | None
+    token_ids: list[int] | None = None
+    """The prompt as token ids, for completions: they are sent instead of the text."""
 
 
 Prompt = str | list[dict[str, Any]] | dict[str, Any] | Sized
@@ -78,6 +82,8 @@ def body(api: str, prompt: Prompt, settings: Generation) -> bytes:
     elif isinstance(prompt, Sized):
         text = prompt.text
         settings = replace(settings, max_tokens=prompt.max_tokens or settings.max_tokens)
+        if prompt.token_ids is not None:
+            settings = replace(settings, extra=(*settings.extra, ("prompt", prompt.token_ids)))
     else:
         text = prompt
     return orjson.dumps(DIALECTS[api].body(text, settings))
@@ -104,6 +110,7 @@ def source(task: PerfTask, model: str, seed: int, counter: Counter | None, ratio
     return lambda point: cycle(prompts)
 
 
+PREFIXES_KEPT = 1024
 MAX_PROMPT_FILE = 64_000_000
 """Bytes; the longest context windows hold a tenth of it."""
 
@@ -128,16 +135,25 @@ def read_prompt(text: str) -> str:
 
 def random_prompts(
     task: PerfTask, seed: int, point: Point, counter: Counter | None, ratio: float
-) -> Iterator[str]:
-    """Random words, `prefix_length` tokens of them common to all prompts of the run."""
-    shared = random.Random(f"{seed}/prefix")
-    prefix = words(shared, task.prefix_length, counter, ratio)
-    index = 0
-    while True:
+) -> Iterator[Prompt]:
+    """Random words. `prefix_length` tokens before them are common to all prompts of the run, or of a pool of
+    `prefix_count` that prompts have in turn."""
+    prompt_law = length_law(task.prompt_length, "--prompt-length") if task.prompt_length else None
+    output_law = length_law(task.output_length, "--output-length", 1) if task.output_length else None
+
+    @lru_cache(PREFIXES_KEPT)
+    def prefix(number: int) -> str:
+        name = f"{seed}/prefix/{number}" if number else f"{seed}/prefix"
+        return words(random.Random(name), task.prefix_length, counter, ratio)
+
+    for index in count():
         rng = random.Random(f"{seed}/{point.point_id}/{index}")
-        length = rng.randint(task.min_prompt_length, task.max_prompt_length)
-        yield " ".join(filter(None, (prefix, words(rng, length, counter, ratio))))
-        index += 1
+        if prompt_law is None:
+            length = rng.randint(task.min_prompt_length, task.max_prompt_length)
+        else:
+            length = prompt_law.draw(rng, index)
+        text = " ".join(filter(None, (prefix(index % task.prefix_count), words(rng, length, counter, ratio))))
+        yield text if output_law is None else Sized(text, output_law.draw(rng, index))
 
 
 def words(rng: random.Random, tokens: int, counter: Counter | None, ratio: float) -> str:

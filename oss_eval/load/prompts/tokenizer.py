@@ -19,6 +19,10 @@ class Counter:
         """Tokens of a text, without special tokens."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without special tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def fit(self, text: str, tokens: int) -> str:
         """The longest beginning of `text` whose encoding is at most `tokens` long."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from oss_eval.load.schedule.cancellation import Cancellation
+
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
@@ -17,6 +19,7 @@ class ClosedLoop:
     think: tuple[float, float] = (0.0, 0.0)
     """Seconds that a slot waits after a request has ended: drawn evenly from this range."""
     seed: int = 0
+    cancel: Cancellation | None = None
     conversations: bool = False
     """Whether a slot's requests are the turns of conversations: the next one is made when an answer has come."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from oss_eval.errors import UsageError
+from oss_eval.load.schedule.cancellation import Cancellation
 
 NS = 1e9
 
@@ -24,6 +25,7 @@ class OpenLoop:
     max_in_flight: int
     """Over all workers. A request that is due while as many are in flight starts late: its dispatch delay says by
     how much."""
+    cancel: Cancellation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,8 +165,17 @@ class PointLoad:
         """One request of a point, from its body to its end."""
         point, number = feed.point, feed.number(position)
         body, _ = feed.request(position)
-        request_id = f"{self._run_id}/{point.point_id}/{number}"
-        ended = await self._connections.ask(connection, request_id, point.base + number, body, scheduled_ns)
+        request_id, tag = f"{self._run_id}/{point.point_id}/{number}", point.base + number
+        after = None if point.schedule.cancel is None else point.schedule.cancel.of(number)
+        leaving = None
+        if after is not None:
+            why = f"cancelled by the client after {after:g} s"
+            leaving = asyncio.get_running_loop().call_later(
+                after, self._connections.give_up, "abandoned", why, tag
+            )
+        ended = await self._connections.ask(connection, request_id, tag, body, scheduled_ns)
+        if leaving is not None:
+            leaving.cancel()
         self._on_end(ended)
         return ended
 

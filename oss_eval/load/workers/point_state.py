@@ -58,6 +58,8 @@ class PointState:
         self.measured: Measured | None = None
         """None until connections are open and requests are sent."""
         self.parts: RequestParts | None = None
+        self.effort_of: Callable[[int], str] | None = None
+        """The effort of a request, in a mix of efforts."""
         self.next_turn: FollowUp | None = None
         """The request that follows in its conversation; None where requests stand alone."""
         self.send: Callable[[int, NextTurn], None] = lambda worker, turn: None
@@ -95,7 +97,7 @@ class PointState:
             warmup=point.warmup or self.measured is None or not self.measured.starts(number, when),
             attempt=attempt,
             model=self.model,
-            reasoning_effort=point.reasoning_effort,
+            reasoning_effort=point.reasoning_effort if self.effort_of is None else self.effort_of(number),
             parallel=point.parallel,
             rate=point.rate,
             scheduled_ns=scheduled_ns,

@@ -171,6 +171,7 @@ class WorkerPool:
         hand_over: Callable[[], bool] = lambda: False,
         enough: Callable[[], bool] | None = None,
         next_turn: FollowUp | None = None,
+        effort_of: Callable[[int], str] | None = None,
     ) -> PointOutcome:
         """Carry out one point: the measured requests that it plans, of the endless `requests`, given as (body,
         planned start in ns after the start of the point); with `numbers`, only these. `schedule` is by default a
@@ -192,7 +193,9 @@ class WorkerPool:
         planned = _planned(point, len(chosen) if chosen is not None else point.number, requests)
         parts = RequestParts(Path(self._scratch.name), point.point_id, planned, slots)
         try:
-            return self._run(point, model, parts, schedule, listener, chosen, hand_over, enough, next_turn)
+            return self._run(
+                point, model, parts, schedule, listener, chosen, hand_over, enough, next_turn, effort_of
+            )
         finally:
             parts.close()
 
@@ -207,6 +210,7 @@ class WorkerPool:
         hand_over: Callable[[], bool],
         enough: Callable[[], bool] | None,
         next_turn: FollowUp | None,
+        effort_of: Callable[[int], str] | None,
     ) -> PointOutcome:
         slots = schedule.slots if isinstance(schedule, ClosedLoop) else None
         file = parts.first((point.number or 4 * (slots or FEWEST)) + point.warmup_requests + (slots or 0))
@@ -228,6 +232,7 @@ class WorkerPool:
                 self._replies.tokens,
             )  # fmt: skip
             state.enough, state.hands_over, state.parts = enough, hand_over, parts
+            state.effort_of = effort_of
             state.next_turn, state.keep_text, state.send = next_turn, self._keep_text, self._send_turn
             self._states[self._latest] = state
             for _ in self._collect(used, Ready, state):
