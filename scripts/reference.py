@@ -126,9 +126,9 @@ def other_tools() -> str:
     """What becomes of other load tools' flags."""
     parts = [
         "# Flags of other load tools",
-        "`oss-eval perf` takes the command line of EvalScope 1.14's `perf` and of `vllm bench serve` (0.33). Flags "
-        "that it can't take are refused by name, with what to use instead. A test reads the tools' own parsers "
-        "(`tests/unit/test_foreign_flags.py`).",
+        "`oss-eval perf` takes the command line of EvalScope 1.14's `perf` and of `vllm bench serve` (0.33). "
+        "Flags that it can't take are refused by name, with what to use instead. A test reads the tools' own "
+        "parsers (`tests/unit/test_foreign_flags.py`).",
     ]
     for tool, flags in foreign_flags().items():
         rows = []

@@ -39,7 +39,7 @@ MAX_JOURNAL = 1 << 30
 """Bytes; it holds the samples of about a second."""
 LATER = {
     "first_token_low_ns", "first_event_tokens", "tokens_to_answer", "n_shared", "leaked", "server_timings",
-    "url", "session",
+    "url", "session", "conversation", "turn",
 }  # fmt: skip
 """Columns of requests that older versions did not write."""
 CLOSED = ("finished", "failed", "interrupted")

@@ -270,7 +270,7 @@ def test_the_documented_benchmark_is_valid() -> None:
     assert validated(BenchTask, {"name": "x", **yaml.safe_load(example)}, "oss-eval bench").scorer == "integer"
 
 
-def test_the_readme_task_example_is_valid() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documented_task_example_is_valid() -> None:
+    text = (ROOT / "docs" / "perf.md").read_text(encoding="utf-8")
     example = text.partition("```yaml\n")[2].partition("```")[0]
     assert validated(PerfTask, {"name": "x", **yaml.safe_load(example)}, "oss-eval perf").parallel
