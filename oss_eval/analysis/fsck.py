@@ -170,7 +170,7 @@ def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
     for table in iter_requests(path):
         for row in table.to_pylist():
             seen[row["request_id"], row["attempt"], row["session"] or 1] += 1
-            if not row["warmup"] and row["status"] != "cancelled":
+            if not row["warmup"] and (row["status"] != "cancelled" or row["error_kind"] == "abandoned"):
                 finished[row["point_id"]].add(row["request_id"])
             for what in _row(row):
                 wrong.setdefault(what, []).append(row["request_id"])
@@ -185,12 +185,18 @@ def _requests(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 
 def _counts(table: str, counts: Counter[str], manifest: dict[str, Any], exact: bool = True) -> Iterator[Problem]:
     """Rows of each point against the plan; a run that was stopped may lack some."""
-    planned = {point["point_id"]: point["number"] for point in manifest.get("points", [])}
+    # Of points that time ends, and of conversations, the number of requests is not planned.
+    planned = {
+        point["point_id"]: None if point.get("turns") else point.get("number")
+        for point in manifest.get("points", [])
+    }
     aside = {point["point_id"] for point in manifest.get("set_aside", [])}
     unknown = [name for name, count in counts.items() if name not in planned and name not in aside and count]
     if unknown:
         yield Problem(BAD, table, f"of a point that the manifest does not have: {_examples(unknown)}")
     for name, number in planned.items() if exact else ():
+        if number is None:
+            continue
         if counts[name] > number:
             yield Problem(BAD, table, f"{name}: {counts[name]} are stored, {number} were planned")
         elif counts[name] < number:

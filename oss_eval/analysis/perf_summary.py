@@ -133,6 +133,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
         if not rows.num_rows:
             continue
         ended_badly = pc.invert(pc.is_in(rows["status"].cast("string"), pa.array(["ok", "cancelled"])))
+        counted = None if planned.get("turns") else planned.get("number")
         metrics, not_steady = summary.get((point_id, None)), None
         known = metrics is not None
         if metrics is None:
@@ -153,8 +154,8 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 point_id=point_id,
                 parallel=planned.get("parallel"),
                 rate=planned.get("rate"),
-                number=planned.get("number") or sum(not warmup for warmup in rows["warmup"].to_pylist()),
-                ended=planned.get("number") is not None or point_id in (manifest.get("ended") or ()),
+                number=counted or sum(not warmup for warmup in rows["warmup"].to_pylist()),
+                ended=counted is not None or point_id in (manifest.get("ended") or ()),
                 reasoning_effort=planned.get("reasoning_effort"),
                 metrics=metrics,
                 not_steady=not_steady,

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import special
 
+from oss_eval.analysis import gate
 from oss_eval.analysis.gate import Condition
 from oss_eval.analysis.request_rows import Floats
 from oss_eval.errors import UsageError
@@ -62,7 +63,7 @@ class Objective(NamedTuple):
     allowed: float
 
 
-def objective(condition: Condition, limit_ms: float) -> Objective:
+def objective(condition: Condition) -> Objective:
     """A condition such as `ttft_p99<2s` or `success>99%`. Raises UsageError for one that is no share of
     requests."""
     name = condition.metric.removesuffix("_ms")
@@ -70,11 +71,12 @@ def objective(condition: Condition, limit_ms: float) -> Objective:
         share = condition.value / 100 if condition.unit == "%" else condition.value
         if 0 < share < 1:
             return Objective(condition.text, None, math.inf, 1 - share)
-    elif condition.stat in ("p50", "p90", "p95", "p99") and condition.operator[0] == "<":
-        return Objective(condition.text, name, limit_ms, 1 - int(condition.stat[1:]) / 100)
+    elif condition.stat in ("p50", "p90", "p95", "p99") and condition.operator[0] == "<" and name in gate.LIMITED:
+        return Objective(condition.text, name, gate.in_ms(condition), 1 - int(condition.stat[1:]) / 100)
     raise UsageError(
         f"--find can't search by {condition.text!r}",
-        "it needs upper limits of percentiles, or a success rate: --slo 'ttft_p99<2s' 'success>99%'",
+        f"it needs limits of percentiles of {', '.join(gate.LIMITED)}, or a success rate: "
+        "--slo 'ttft_p99<2s' 'success>99%'",
     )
 
 

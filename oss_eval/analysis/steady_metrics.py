@@ -12,7 +12,7 @@ from oss_eval.analysis import stats
 from oss_eval.analysis.figures import Figures, PointMetrics
 from oss_eval.analysis.latency import earliest_ttft, request_durations, token_gaps
 from oss_eval.analysis.metrics import ROWS_AT_ONCE
-from oss_eval.analysis.request_rows import Floats, floats, succeeded
+from oss_eval.analysis.request_rows import Floats, floats, is_abandoned, succeeded
 from oss_eval.analysis.run_interval import FEWEST, rate_of_run
 from oss_eval.analysis.slo import goodput
 from oss_eval.analysis.steady_state import SLICES, SteadyWindow, absolute_events, event_weights
@@ -55,7 +55,9 @@ def steady_metrics(
     rate = figures.by_stat.get(("rps", "value"))
     if level is not None and rate is not None:
         figures.put("attainment", "value", level.attainment, level.n, "")
-        figures.put("goodput", "value", rate.value * level.attainment.value, level.n, "1/s")
+        succeeding = len(succeeded(ended)) / len(ended)  # `rps` counts successes alone, attainment all
+        share = level.attainment.value / succeeding if succeeding else 0.0
+        figures.put("goodput", "value", rate.value * share, level.n, "1/s")
     return PointMetrics(figures.by_stat)
 
 
@@ -64,6 +66,7 @@ def _spread(rows: pa.Table, window: SteadyWindow) -> Floats:
     bursts. One that the end of the point cancelled is taken to be as long as the others on average."""
     rows = rows.filter(pc.is_in(rows["status"].cast(pa.string()), pa.array(["ok", "cancelled"])))
     rows = rows.filter(pc.and_(pc.is_valid(rows["start_ns"]), pc.is_valid(rows["end_ns"])))
+    rows = rows.filter(pc.invert(is_abandoned(rows)))
     times = (rows[name].to_numpy() - window.start_ns for name in ("start_ns", "end_ns"))
     starts, ends = (values.astype(np.float64) for values in times)
     took, whole = ends - starts, pc.equal(rows["status"].cast(pa.string()), "ok").to_numpy()

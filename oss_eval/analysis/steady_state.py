@@ -53,10 +53,10 @@ def steady_window(rows: pa.Table) -> SteadyWindow | str:
     """The steady state of a point, found from all its rows, warm-up included; or why there is none.
 
     It begins when the load is what was asked for and, without a warm-up, as many requests have ended as there
-    are slots; or later, where MSER cuts the TTFT, the time per token, or the gaps between ends (see `trend`). It
-    ends when load falls: in a closed loop as slots run dry, in an open one at the last planned start. There is
-    none where one of these series, or the requests in flight of an open loop, has a trend of DRIFT or more over
-    the window."""
+    are slots; or later, where MSER cuts the TTFT or the time per token (of whole responses the latency; see
+    `trend`). It ends when load falls: in a closed loop as slots run dry, in an open one at the last planned
+    start. There is none where one of these series, or the requests in flight of an open loop, has a trend of
+    DRIFT or more over the window."""
     measured = rows.filter(pc.invert(rows["warmup"]))
     if len(sessions(measured)) != 1:
         return "several sessions measured the point"
@@ -81,7 +81,8 @@ def steady_window(rows: pa.Table) -> SteadyWindow | str:
         return durations[name][having], starts[having]
 
     cuts = [begin]
-    for name in ("ttft", "tpot"):
+    streams = len(series("ttft")[0]) > 0
+    for name in ("ttft", "tpot") if streams else ("latency",):
         values, of = series(name)
         cut = truncation(values, max(MSER_BATCH, len(values) // MSER_BATCHES), UNLIKE)
         # A long cut is that of a drift, unless what comes after the first quarter is steady.

@@ -41,6 +41,13 @@ def translated(arguments: list[str], own: Iterable[str]) -> list[str]:
     return _Translation(groups, own).arguments()
 
 
+_WITHOUT_VALUE = {
+    "--enable-progress-tracker", "--no-timestamp", "--disable-tqdm", "--save-result", "--save-detailed",
+    "--append-result", "--skip-tokenizer-init", "--disable-shuffle", "--no-self-timed", "--ignore-eos",
+    "--open-loop",
+    "--apply-chat-template", "--no-apply-chat-template", "--skip-chat-template", "--tokenize-prompt",
+}  # fmt: skip
+"""What follows one of these is no value of it."""
 _CLASHING = {
     "--endpoint", "--header", "--rate", "--request-rate", "--max-tokens", "--dataset-path", "--api", "--parallel",
 }  # fmt: skip
@@ -74,7 +81,10 @@ class _Translation:
 
     def arguments(self) -> list[str]:
         """The arguments for oss-eval."""
-        for flag, values in self._groups:
+        for flag, given in self._groups:
+            values = given
+            if flag in _WITHOUT_VALUE and values:  # the task
+                self._out, values = [*self._out, *values], []
             if flag == "--extra-args" or flag == "--extra-body":
                 self._merge(flag, values)
             elif (special := _SPECIAL.get(flag)) is not None and special(self, flag, values):
@@ -139,7 +149,9 @@ class _Translation:
         path = path if path.startswith("/") else ""
         host = next(iter(self._given.get("--host", [])), "127.0.0.1")
         port = next(iter(self._given.get("--port", [])), "")
-        if path and "--base-url" in self._given:
+        if "--base-url" in self._given:
+            if not path:
+                return
             self._out[self._out.index("--url") + 1] += path
         elif path and "--url" in self._given:
             pass  # the URL is whole
@@ -148,7 +160,12 @@ class _Translation:
 
     def rate(self, flag: str, values: list[str]) -> bool:
         """No limit is no open loop."""
-        return bool(values) and all(value in ("inf", "-1", "-1.0") for value in values)
+        unlimited = bool(values) and all(value in ("inf", "-1", "-1.0") for value in values)
+        if unlimited and not {"--max-concurrency", "--parallel"} & self._given.keys():
+            raise UsageError(
+                f"{flag} {values[0]} alone starts all requests at once", "use --parallel N, or --max-concurrency N"
+            )
+        return unlimited
 
     def concurrency(self, flag: str, values: list[str]) -> bool:
         """Requests in flight: a level of a closed loop, a limit of an open one."""
@@ -173,8 +190,13 @@ class _Translation:
     def lengths(self, flag: str, values: list[str]) -> bool:
         """A length, with a ratio a range."""
         target = "--prompt-length" if "input" in flag else "--output-length"
-        ratio = self._number("--random-range-ratio") or 0.0
-        if flag.startswith("--random") and ratio and values:
+        ratio = self._number("--random-range-ratio")
+        if ratio is None and "--random-range-ratio" in self._given:
+            raise UsageError(
+                f"--random-range-ratio {' '.join(self._given['--random-range-ratio'])} is no number",
+                "use --prompt-length MIN-MAX and --output-length MIN-MAX",
+            )
+        if ratio and values and values[0].isdecimal():
             middle = int(values[0])
             values = [f"{max(1, round(middle * (1 - ratio)))}-{round(middle * (1 + ratio))}"]
         self._out += [target, *values]
@@ -218,7 +240,7 @@ class _Translation:
         """A dataset by its name, and its file."""
         path = self._given.get("--dataset-path") or ["PATH"]
         name = values[0] if values else ""
-        if name == "random":
+        if name in ("random", "prefix_repetition"):
             return True
         targets = {"sharegpt": "--data", "custom": "--data", "custom_mm": "--data", "timed_trace": "--trace"}
         if name not in targets:

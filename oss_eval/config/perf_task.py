@@ -30,6 +30,12 @@ AUTO_SECONDS = 10.0
 """Warm-up of a point of an open loop with --warmup auto."""
 
 
+RANDOM_TEXT = (
+    "prompt_length", "output_length", "min_prompt_length", "max_prompt_length", "prefix_length", "prefix_count",
+)  # fmt: skip
+"""Settings of random prompts."""
+
+
 class PerfTask(Task):
     """A load sweep: which requests, how many at a time, how often.
 
@@ -152,8 +158,6 @@ class PerfTask(Task):
             raise ValueError("--token-ids needs --tokenizer-path and the completions API")
         if self.token_ids and self.turns is not None:
             raise ValueError("--token-ids and --turns exclude each other")
-        if self.cancel is not None and self.turns is not None:
-            raise ValueError("--cancel and --turns exclude each other")
         if self.mix is not None and (self.reasoning_effort or self.turns is not None):
             raise ValueError("--mix and --reasoning-effort or --turns exclude each other")
         if self.turns is not None:
@@ -165,8 +169,15 @@ class PerfTask(Task):
                 raise ValueError("--turns with --warmup or --ramp needs --duration")
             if self.prompt is not None:
                 raise ValueError("--turns and --prompt exclude each other: use --data")
-        if self.data is not None and (self.prompt is not None or "dataset_path" in self.model_fields_set):
-            raise ValueError("--data and --prompt or --dataset-path exclude each other")
+        own = "--data" if self.data is not None else "--prompt" if self.prompt is not None else ""
+        self._refuse("--trace", self.trace is not None, (*RANDOM_TEXT, "data", "dataset", "dataset_path", "turns"))
+        self._refuse(
+            "--turns", self.turns is not None, ("prompt_length", "output_length", "prefix_count", "cancel")
+        )
+        self._refuse(own, bool(own), ("prompt_length", "output_length", "dataset_path"))
+        if self.data is not None and self.prompt is not None:
+            raise ValueError("--data and --prompt exclude each other")
+        self._refuse("--find", self.find is not None, ("stop_when", "cancel"))
         if self.trace is not None:
             for name in ("rate", "find", "duration", "number", "prompt", "arrival", "burstiness"):
                 if getattr(self, name) is not None:
@@ -185,7 +196,7 @@ class PerfTask(Task):
             raise ValueError("--find max-parallel begins at --parallel; --rate is for --find max-rate")
         if not self.open_loop and (self.burstiness is not None or self.arrival is not None):
             raise ValueError("--arrival and --burstiness need --rate, as a closed loop plans no arrivals")
-        if self.rate is not None and self.think_time != (0.0, 0.0):
+        if self.open_loop and self.trace is None and self.think_time != (0.0, 0.0):
             raise ValueError("--think-time needs --parallel: requests of an open loop start when planned")
         if self.burstiness is not None and self.arrival is not None:
             raise ValueError("--burstiness and --arrival exclude each other: both are the law of arrivals")
@@ -197,6 +208,13 @@ class PerfTask(Task):
         if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
             raise ValueError(f"--min-tokens {self.min_tokens} is above --max-tokens {self.max_tokens}")
         return self
+
+    def _refuse(self, flag: str, given: bool, others: tuple[str, ...]) -> None:
+        """Raise ValueError if a setting is given together with one that would have no effect beside it."""
+        for name in others if given else ():
+            field = type(self).model_fields[name]
+            if getattr(self, name) != field.default:
+                raise ValueError(f"{flag} and --{name.replace('_', '-')} exclude each other")
 
     @property
     def open_loop(self) -> bool:

@@ -63,6 +63,25 @@ def read_task(path: Path, kind: str | None = None) -> dict[str, Any]:
     return {"name": path.stem, **values}
 
 
+_PROMPTS = ("prompt", "dataset", "dataset_path", "data")
+_LENGTHS = (
+    "min_prompt_length", "max_prompt_length", "prompt_length", "output_length", "prefix_length", "prefix_count",
+)  # fmt: skip
+REPLACED = {
+    "parallel": ("number", "rate"),
+    "rate": ("number", "parallel"),
+    "duration": ("number",),
+    "number": ("duration",),
+    "find": ("number", "duration", "rate", "repeat"),
+    "prompt": (*_PROMPTS, *_LENGTHS),
+    "dataset": _PROMPTS,
+    "data": (*_PROMPTS, *_LENGTHS),
+    "turns": ("prompt",),
+    "trace": (*_PROMPTS, *_LENGTHS, "number", "duration", "rate", "parallel", "warmup", "ramp", "think_time"),
+}
+"""What a setting that is typed takes the place of in a task file."""
+
+
 def overridden(task: str, typed: dict[str, Any]) -> dict[str, Any]:
     """The task file of a load sweep, overridden by the given settings. Raises TaskError.
 
@@ -70,14 +89,7 @@ def overridden(task: str, typed: dict[str, Any]) -> dict[str, Any]:
     each other.
     """
     values = read_task(find_task(task), "perf")
-    if typed.keys() & {"parallel", "rate"} and "number" not in typed:
-        values.pop("number", None)
-    if "duration" in typed:
-        values.pop("number", None)
-    elif "number" in typed:
-        values.pop("duration", None)
-    if "prompt" in typed:
-        values.pop("dataset", None)
-    elif "dataset" in typed:
-        values.pop("prompt", None)
+    for key, replaced in REPLACED.items():
+        if key in typed:
+            values = {name: value for name, value in values.items() if name not in replaced}
     return {**values, **typed}

@@ -12,6 +12,7 @@ import statistics
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from oss_eval.endpoint.endpoint import Endpoint
@@ -79,3 +80,13 @@ def _spread(values: list[float]) -> dict[str, float] | None:
     if not values:
         return None
     return {"n": len(values), "median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def handshakes(endpoints: Sequence[Endpoint], timeout: float) -> list[dict[str, Any]]:
+    """`network_times` of each server on another machine that answers, with its `url`."""
+    remote = [endpoint for endpoint in endpoints if is_remote(endpoint)]
+    return [
+        {"url": endpoint.url, **times}
+        for endpoint in remote
+        if (times := network_times(endpoint, timeout)) is not None
+    ]

@@ -28,25 +28,24 @@ class Conversations:
     def __init__(self, task: PerfTask, seed: int, lengths: Lengths, data: list[Prompt] | None, api: str) -> None:
         self._task, self._seed, self._lengths, self._data = task, seed, lengths, data
         self._as_text = api in ("completions", "ollama-generate")
-        self._body: Body = lambda _: b""
-        self._open: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
-        """Messages so far, and those of the user that follow, by number of the conversation."""
+        self._bodies: dict[str, Body] = {}
+        self._open: dict[tuple[str, int], tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+        """Messages so far, and those of the user that follow, by point and number of the conversation."""
 
     def first(self, point_id: str, body: Body) -> Iterator[bytes]:
         """The first request of each conversation of a point, endless."""
-        self._body = body
-        self._open.clear()
+        self._bodies[point_id] = body
         for number in count():
             said = self._said(point_id, number)
             first = next(place for place, one in enumerate(said) if one["role"] == "user") + 1
             history = said[:first]
-            self._open[number] = history, [one for one in said[first:] if one["role"] == "user"]
-            yield self._request(history)
+            self._open[point_id, number] = history, [one for one in said[first:] if one["role"] == "user"]
+            yield self._request(point_id, history)
 
     def next_turn(self, number: int, record: RequestRecord, reply: Reply) -> bytes | None:
         """The request after request `number`, whose answer is `reply`; None where the conversation ends, because
         it is over or the request failed."""
-        conversation = number // TURNS
+        conversation = record.point_id, number // TURNS
         if record.status != "ok" or conversation not in self._open:
             self._open.pop(conversation, None)
             return None
@@ -55,12 +54,13 @@ class Conversations:
             del self._open[conversation]
             return None
         history += [{"role": "assistant", "content": reply.text}, following.pop(0)]
-        return self._request(history)
+        return self._request(record.point_id, history)
 
-    def _request(self, history: list[dict[str, Any]]) -> bytes:
+    def _request(self, point_id: str, history: list[dict[str, Any]]) -> bytes:
+        body = self._bodies[point_id]
         if self._as_text:
-            return self._body("\n\n".join(str(message["content"]) for message in history))
-        return self._body(history)
+            return body("\n\n".join(str(message["content"]) for message in history))
+        return body(history)
 
     def _said(self, point_id: str, number: int) -> list[dict[str, Any]]:
         """The messages of a conversation but for the model's answers."""

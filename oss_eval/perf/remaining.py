@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,11 @@ def remaining(path: Path, missing: bool) -> RemainingWork:
                     "number": point.number,
                 }
             )
+            if point.search:
+                continue  # the search decides anew which level comes next
             # A new name gives new random prompts: a server that has seen the first ones in this sweep would
             # answer them out of its prefix cache.
-            point = point.model_copy(update={"point_id": _again(point.point_id, taken)})
+            point = point.model_copy(update={"point_id": again(point.point_id, taken)})
             taken.add(point.point_id)
             lacking = _numbers(point)
         found.points.append(point)
@@ -129,7 +131,7 @@ def _finished(path: Path, under_way: set[str]) -> dict[str, set[int]]:
     return found
 
 
-def _again(point_id: str, taken: set[str]) -> str:
+def again(point_id: str, taken: Collection[str]) -> str:
     """`02-c50`, then `02-c50-r2`, `02-c50-r3`: the point's next repetition."""
     base = re.sub(r"-r\d+$", "", point_id)
     return next(name for n in range(2, 1 << 20) if (name := f"{base}-r{n}") not in taken)

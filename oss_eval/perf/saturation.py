@@ -7,15 +7,26 @@ from pathlib import Path
 
 from oss_eval.load.plan import Point
 
-MORE = 1.03
+MORE = 1.05
 """Growth of the throughput below which more load gives none."""
+
+
+def beyond(saturated: Point, other: Point) -> bool:
+    """Whether a point has the same effort and repeat as a saturated one, and more load."""
+    same = (saturated.reasoning_effort, saturated.repeat) == (other.reasoning_effort, other.repeat)
+    more = (other.rate or 0.0) > (saturated.rate or 0.0) or (other.parallel or 0) > (saturated.parallel or 0)
+    return same and more
 
 
 def stop_reason(path: Path, point: Point) -> str | None:
     """Why the sweep stored in `path` ends with `point`, which has just ended; None if it goes on."""
     from oss_eval.analysis.perf_summary import load_run
 
-    own = [one for one in load_run(path).points if one.reasoning_effort == point.reasoning_effort]
+    own = [
+        one
+        for one in load_run(path).points
+        if (one.reasoning_effort, one.repeat) == (point.reasoning_effort, point.repeat)
+    ]
     rates = [(one.level, one.metrics.shown.get("output_tps")) for one in own]
     grows = any(one.metrics.get("queue_growth") for one in own if one.point_id == point.point_id)
     if point.rate is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from oss_eval.analysis.trend import drifts
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import UsageError
 from oss_eval.load.plan import Point, auto_workers, point_at
+from oss_eval.perf.remaining import again
 from oss_eval.records import RequestRecord
 
 START = {"max-parallel": 8.0, "max-rate": 1.0}
@@ -43,10 +45,18 @@ def search_of(task: PerfTask) -> Search:
     asked = objectives(task.slo)
     if not asked.conditions:
         raise UsageError("--find needs objectives", "for example: --slo 'ttft_p99<2s' 'success>99%'")
-    found = [objective(c, asked.limits.get(c.metric.removesuffix("_ms"), math.inf)) for c in asked.conditions]
+    found = [objective(condition) for condition in asked.conditions]
+    whole = [one.text for one in found if one.duration not in (None, "latency") and not task.stream]
+    if whole:
+        raise UsageError(f"--find can't search by {whole[0]!r} without streams", "leave out --no-stream")
     given = task.rate if task.find == "max-rate" else task.parallel
     start = float(given[0]) if given is not None and len(given) == 1 else START[task.find]
     return Search(task.find, tuple(found), start, HIGHEST[task.find])
+
+
+def search_workers(task: PerfTask, cores: int) -> int:
+    """Worker processes of a search, the same at all levels: slots that go on from level to level stay there."""
+    return auto_workers(USUAL_STREAMS, cores) if task.workers == "auto" else task.workers
 
 
 class SloSearch:
@@ -69,16 +79,18 @@ class SloSearch:
         self._looked = 0.0
         self._enough = False
 
-    def next_point(self, index: int) -> Point | None:
-        """The level to measure next, as point number `index` of the run; None when the search is over."""
+    def next_point(self, index: int, taken: Collection[str] = ()) -> Point | None:
+        """The level to measure next, as point number `index` of the run; None when the search is over. `taken`:
+        ids of points that an earlier session has left unfinished."""
         level = next_level(self._search, self.levels)
         if level is None:
             return None
         self._level, self._rows, self._flight, self._enough = level, [], [], False
         point = point_at(self._task, self._cores, index, level, None, (self._task.reasoning_effort or (None,))[0])
-        workers = point.workers if self._task.workers != "auto" else auto_workers(USUAL_STREAMS, self._cores)
-        self._points.append(point.point_id)
-        return point.model_copy(update={"search": True, "keeps_load": True, "workers": workers})
+        workers = search_workers(self._task, self._cores)
+        name = again(point.point_id, taken) if point.point_id in taken else point.point_id
+        self._points.append(name)
+        return point.model_copy(update={"point_id": name, "search": True, "keeps_load": True, "workers": workers})
 
     def record(self, record: RequestRecord) -> None:
         """A measured request of the level has ended."""

@@ -18,13 +18,13 @@ from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint import gpu_telemetry, server_metrics
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.endpoint.gpu_telemetry import GpuReader
-from oss_eval.endpoint.network import is_remote, network_times
+from oss_eval.endpoint.network import handshakes
 from oss_eval.endpoint.prefix_cache import reset_prefix_cache
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
 from oss_eval.endpoint.server_metrics import MetricsReader, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.client_stats import ClientStats, merge
-from oss_eval.load.plan import Point, auto_workers, grid
+from oss_eval.load.plan import Point, grid
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
@@ -34,8 +34,8 @@ from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
-from oss_eval.perf.saturation import stop_reason
-from oss_eval.perf.slo_search import USUAL_STREAMS, SloSearch, search_of
+from oss_eval.perf.saturation import beyond, stop_reason
+from oss_eval.perf.slo_search import SloSearch, search_of, search_workers
 from oss_eval.perf.trace import level_of, task_trace, trace_entry
 from oss_eval.perf.workload import Workload, check_laws, describe_load
 from oss_eval.records import RequestRecord
@@ -113,8 +113,8 @@ class _Sweep:
         """Measured in this session."""
         self.point: Point | None = None
         """The point in progress."""
-        self.ended: set[str] = set()
-        """Points of this session that have ended."""
+        self.stopped: list[str] = []
+        """Why levels were left out."""
         self.searching: SloSearch | None = None
         self.workload: Workload
         self.liveness = ServerLiveness()
@@ -185,8 +185,8 @@ class _Sweep:
 
     def _carry_out(self, stored: dict[str, Any]) -> None:
         task = self.task
-        usual = auto_workers(USUAL_STREAMS, environment.usable_cores()) if task.workers == "auto" else task.workers
-        workers = max((point.workers for point in self.points), default=usual)
+        usual = 1 if task.find is None else search_workers(task, environment.usable_cores())
+        workers = max([usual, *(point.workers for point in self.points)])
         with WorkerPool(
             self.writer.run_id, self.server.targets(), limits(task, self.options.grace), self.interrupts, workers,
             self.server.reading(task, self.lengths.count), task.turns is not None,
@@ -197,7 +197,8 @@ class _Sweep:
                 request=self.capabilities.as_manifest(),
                 **described(task, self.options, self.server, self.remaining, self.lengths, self.seed, self.writer),
             )
-            self.writer.write_manifest(network=self._network())
+            network = handshakes(self.server.endpoints, task.connect_timeout)
+            self.writer.write_manifest(network=network)
             if self.trace is not None:
                 self.writer.write_manifest(trace=trace_entry(self.trace, task))
             if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
@@ -206,12 +207,30 @@ class _Sweep:
                 if task.find is not None:
                     self._search(pool, stored)
                     return
-                todo = [point for point in self.points if point.point_id in self.remaining.todo]
-                for point, following in zip(todo, [*todo[1:], None], strict=True):
-                    goes_on = following is not None and following.keeps_load
-                    self._measure(pool, point, partial(bool, goes_on))
-                    if self._stops_after(point):
-                        break
+                self._measure_points(pool)
+
+    def _goes_on(self, search: SloSearch) -> bool:
+        return search.goes_on() and not self.task.reset_cache
+
+    def _measure_points(self, pool: WorkerPool) -> None:
+        """All points of the plan that are not measured yet, but for those that a saturated one makes needless."""
+        todo = [point for point in self.points if point.point_id in self.remaining.todo]
+        while todo:
+            point, todo = todo[0], todo[1:]
+            self._measure(pool, point, partial(bool, todo and todo[0].keeps_load and not self.task.reset_cache))
+            if self.task.stop_when is None:
+                continue
+            self.writer.flush()
+            reason = stop_reason(self.writer.path, point)
+            if reason is not None:
+                todo = [other for other in todo if not beyond(point, other)]
+                self.points = [one for one in self.points if one in todo or not beyond(point, one)]
+                self.stopped.append(reason)
+                self.progress.say(f"saturated: {reason}; no higher level is measured")
+                self.writer.write_manifest(
+                    stopped=f"saturated: {'; '.join(self.stopped)}",
+                    points=[one.model_dump(mode="json") for one in self.points],
+                )
 
     def _preflight(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
         def send_point(point: Point, bodies: Iterator[bytes]) -> tuple[list[RequestRecord], str | None]:
@@ -235,29 +254,14 @@ class _Sweep:
     def _search(self, pool: WorkerPool, stored: dict[str, Any]) -> None:
         """`--find`: levels until the answer is known."""
         self.searching = search = SloSearch(self.task, environment.usable_cores(), stored.get("search"))
-        while (point := search.next_point(len(self.points))) is not None:
+        aside = {point["point_id"] for point in self.remaining.quarantined}
+        while (point := search.next_point(len(self.points), aside)) is not None:
             self.points.append(point)
             self.remaining.todo[point.point_id] = None
             self.writer.write_manifest(points=[one.model_dump(mode="json") for one in self.points])
-            self._measure(pool, point, search.goes_on, search.enough)
+            self._measure(pool, point, partial(self._goes_on, search), search.enough)
             search.level_ended()
             self.writer.write_manifest(search=search.as_manifest())
-
-    def _stops_after(self, point: Point) -> bool:
-        """`--stop-when saturated`: whether the points that follow would tell nothing more; says and stores why."""
-        if self.task.stop_when is None:
-            return False
-        self.writer.flush()
-        reason = stop_reason(self.writer.path, point)
-        if reason is None:
-            return False
-        self.progress.say(f"saturated: {reason}; no further point is measured")
-        left = {name for name in self.remaining.todo if name not in self.ended}
-        measured = [one for one in self.points if one.point_id not in left]
-        self.writer.write_manifest(
-            stopped=f"saturated: {reason}", points=[one.model_dump(mode="json") for one in measured]
-        )
-        return True
 
     def _measure(
         self,
@@ -297,7 +301,6 @@ class _Sweep:
         if failure:
             raise RunFailed(failure)
         self.point = None
-        self.ended.add(point.point_id)
 
     def _note_end(self, point: Point, outcome: PointOutcome, ended: list[str]) -> str | None:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
@@ -319,15 +322,6 @@ class _Sweep:
             ended=[*ended, point.point_id] if complete else ended,
         )
         return failure
-
-    def _network(self) -> list[dict[str, Any]]:
-        """Handshake times of each server on another machine, before the load."""
-        remote = [endpoint for endpoint in self.server.endpoints if is_remote(endpoint)]
-        return [
-            {"url": endpoint.url, **times}
-            for endpoint in remote
-            if (times := network_times(endpoint, self.task.connect_timeout)) is not None
-        ]
 
     def _store_readings(self, name: str, columns: dict[str, list[Any]]) -> None:
         """Store a point's readings. What is beside the measurement can't end it: a part that can't be written is

@@ -222,7 +222,7 @@ class StoredRun:
                         planned.get("reasoning_effort"),
                         planned.get("parallel"),
                         planned.get("rate"),
-                        planned.get("number") or 0,
+                        0 if planned.get("turns") else planned.get("number") or 0,
                         metrics,
                         self._workers(planned),
                     )

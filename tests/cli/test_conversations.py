@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -81,6 +82,27 @@ def test_turns_are_planned_for_the_end_of_the_last_answer_and_the_time_to_think(
         assert pauses.between(0.049, 0.11).all()
         assert talk.prompt_tokens.is_monotonic_increasing, "the context grows"
     assert rows.turn.max() == 6
+
+
+def test_conversations_of_two_points_do_not_mix(oss_eval: Command, tmp_path: Path) -> None:
+    """Slots of the first point are in the middle of theirs while the second point begins."""
+    with ScriptedServer(script) as server:
+        done = oss_eval(
+            "perf", "--url", server.url, "--parallel", "2", "4", "--turns", "6", "--duration", "1s", "--warmup", "0.3s",
+            "--think-time", "0.05", "--min-prompt-length", "5", "--max-prompt-length", "5", "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        sent = [body["messages"] for body in posts(server)]
+    for messages in sent:
+        said = [message["content"] for message in messages if message["role"] == "assistant"]
+        assert len(said) == len(set(said)), "no answer is there twice"
+    by_first: dict[str, list[list[str]]] = {}
+    for messages in sent:
+        by_first.setdefault(messages[0]["content"], []).append([message["content"] for message in messages])
+    for talk in by_first.values():
+        for shorter, longer in pairwise(talk):
+            assert longer[: len(shorter)] == shorter, "each turn has all the history of its own conversation"
+    assert oss_eval("fsck", "last").returncode == 0
 
 
 def test_a_failed_turn_ends_its_conversation(oss_eval: Command, tmp_path: Path) -> None:

@@ -134,19 +134,20 @@ def test_warm_points_are_stored_whole_and_counted_without_their_warm_up(oss_eval
     assert set(rows[rows.status == "cancelled"].warmup) <= {True}
     assert "steady state" in done.stderr
     assert "Whole points" in done.stderr
+    assert oss_eval("fsck", "last").returncode == 0
 
 
 def test_objectives_are_in_the_tables(oss_eval: Command) -> None:
     done = oss_eval(
         "perf", "--url", "sim://gpt-oss-20b-h20?speed=20", "--parallel", "2", "32", "--number", "120", "320",
-        "--max-tokens", "16", "--json", "--slo", "ttft_p50<10s", "tpot_p50<0.0001ms", "success>90%",
+        "--max-tokens", "16", "--json", "--slo", "ttft_p50<10s", "latency_p50<0.0001ms", "success>90%",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for point in json.loads(done.stdout)["points"]:
-        assert point["metrics"]["attainment"]["value"] == 0.0, "no request meets the limit on TPOT"
+        assert point["metrics"]["attainment"]["value"] == 0.0, "no request meets the limit on latency"
         assert point["metrics"]["goodput"]["value"] == 0.0
     assert "SLO ttft_p50<10s: met at c2, c32" in done.stderr
-    assert "SLO tpot_p50<0.0001ms: missed at c2, c32" in done.stderr
+    assert "SLO latency_p50<0.0001ms: missed at c2, c32" in done.stderr
     assert "SLO success>90%: met at c2, c32" in done.stderr
 
 
@@ -183,17 +184,79 @@ def test_no_more_throughput_ends_the_sweep(oss_eval: Command) -> None:
             yield MODELS
             return
         with turn:
-            time.sleep(0.02)
+            time.sleep(0.05)
         yield GOOD
 
     with ScriptedServer(script) as server:
         done = oss_eval(
-            "perf", "--url", server.url, "--parallel", "1", "2", "4", "8", "--number", "40", "--prompt", "Hi",
+            "perf", "--url", server.url, "--parallel", "1", "2", "4", "8", "--number", "30", "--prompt", "Hi",
             "--json", "--stop-when", "saturated",
         )  # fmt: skip
     document = json.loads(done.stdout)
     assert [point["parallel"] for point in document["points"]] == [1, 2]
     assert "concurrency 2 gives" in document["stopped"]
+
+
+def test_a_saturated_effort_leaves_the_other_ones(oss_eval: Command) -> None:
+    """`low` is saturated at two, so its higher levels are left out; `high` is measured on its own."""
+    turn = threading.Lock()
+
+    def script(number: int, request: bytes) -> Iterator[bytes | float]:
+        if request.startswith(b"GET"):
+            yield MODELS
+            return
+        with turn:
+            time.sleep(0.05)
+        yield GOOD
+
+    with ScriptedServer(script) as server:
+        done = oss_eval(
+            "perf", "--url", server.url, "--parallel", "1", "2", "4", "--number", "30", "--prompt", "Hi", "--json",
+            "--stop-when", "saturated", "--reasoning-effort", "low", "high",
+        )  # fmt: skip
+    points = json.loads(done.stdout)["points"]
+    assert [(point["reasoning_effort"], point["parallel"]) for point in points] == [
+        ("low", 1), ("low", 2), ("high", 1), ("high", 2),
+    ]  # fmt: skip
+
+
+def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path: Path) -> None:
+    lock, busy = threading.Lock(), [0]
+
+    def script(number: int, request: bytes) -> Iterator[bytes | float]:
+        if request.startswith(b"GET"):
+            yield MODELS
+            return
+        with lock:
+            busy[0] += 1
+            now = busy[0]
+        time.sleep(0.01 if now <= 5 else 0.12)
+        with lock:
+            busy[0] -= 1
+        yield GOOD
+
+    with ScriptedServer(script) as server:
+        flags = ("--find", "max-parallel", "--parallel", "2", "--slo", "ttft_p90<0.08s", "--prompt", "Hi")
+        done = oss_eval("perf", "--url", server.url, *flags)
+        assert done.returncode == 0, done.stderr
+        run = only_run(tmp_path)
+        manifest = json.loads((run / "manifest.json").read_text())
+        tried = manifest["search"]["levels"]
+        cut = 2
+        manifest["search"]["levels"] = tried[:cut]
+        manifest["points"] = manifest["points"][: cut + 1]
+        manifest["ended"] = manifest["ended"][:cut]
+        manifest["status"] = "interrupted"
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        again = oss_eval("resume", "last", "--json")
+    assert again.returncode == 0, again.stderr
+    document = json.loads(again.stdout)
+    levels = document["search"]["levels"]
+    assert levels[:cut] == tried[:cut], "what was known is not measured again"
+    assert document["search"]["value"] in (4, 5)
+    names = [point["point_id"] for point in document["points"]]
+    assert len(names) == len(set(names)) == len(levels)
+    assert [level["point_id"] for level in levels] == names
 
 
 def test_the_highest_concurrency_is_found(oss_eval: Command, tmp_path: Path) -> None:
@@ -235,7 +298,7 @@ def test_the_highest_concurrency_is_found(oss_eval: Command, tmp_path: Path) -> 
         (["--rate", "2", "--arrival", "often"], "is no law of arrivals"),
         (["--rate", "2", "--arrival", "poisson", "--burstiness", "2"], "exclude each other"),
         (["--rate", "2", "3", "--number", "1", "2", "3"], "--rate has 2 values and --number has 3"),
-        (["--rate", "-1"], "greater than 0"),
+        (["--rate", "0"], "greater than 0"),
         (["--number", "5", "--duration", "5s"], "exclude each other"),
         (["--duration", "soon"], "a time is needed"),
         (["--warmup", "some"], "a number of requests, a time such as 10s, or auto"),

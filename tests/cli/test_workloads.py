@@ -58,6 +58,7 @@ def test_requests_that_the_client_cancels(oss_eval: Command, tmp_path: Path) -> 
     assert metrics["latency_ms"]["n"] == 60 - len(gone)
     again = oss_eval("resume", "last")
     assert "nothing is missing" in again.stderr
+    assert oss_eval("fsck", "last").returncode == 0
 
 
 def test_token_ids(oss_eval: Command, tmp_path: Path) -> None:

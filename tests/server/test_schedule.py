@@ -143,6 +143,16 @@ def test_load_goes_on_from_point_to_point() -> None:
     assert max(now for _, now in busy.seen) == 8
 
 
+def test_slots_that_think_go_on_to_the_next_point() -> None:
+    """A slot has taken a request of the first point and waits while the second one begins."""
+    points = [
+        Point(point_id=f"p{n}", index=n, parallel=slots, number=8, warmup_requests=slots, keeps_load=True)
+        for n, slots in enumerate((2, 4))
+    ]
+    rows = run_points(points, [ClosedLoop(2, think=(0.2, 0.3)), ClosedLoop(4, think=(0.01, 0.02))], Busy(0.02))
+    assert [sum(not r.warmup for r in rows if r.point_id == p.point_id) for p in points] == [8, 8]
+
+
 def test_time_limits_a_point() -> None:
     busy = Busy(0.05)
     point = Point(point_id="p", index=0, parallel=3, duration=0.6)

@@ -116,6 +116,15 @@ def test_a_command_of_evalscope() -> None:
     assert (opened.rate, opened.max_in_flight) == ((5.0,), 4096)
 
 
+def test_one_server_stays_one() -> None:
+    assert settings("--base-url http://gpu:9000 --port 8000 --model m").url == ("http://gpu:9000",)
+
+
+def test_a_task_behind_a_flag_without_a_value() -> None:
+    parsed = parse(["perf", "--disable-tqdm", "stress", "--ignore-eos"])
+    assert (parsed.task, parsed.extra_args) == ("stress", '{"ignore_eos": true}')
+
+
 def test_own_flags_stay_as_they_are() -> None:
     command = ["--endpoint", "prod", "--rate", "1", "2", "--header", "k:v=w", "--extra-args", '{"a": 1}']
     parsed = parse(["perf", *command])
@@ -140,6 +149,8 @@ def test_what_is_refused_is_named_with_what_to_use(tool: str) -> None:
         ("--backend tgi", "--backend tgi is not taken"),
         ("--dataset-name sonnet", "--dataset-name sonnet is not taken"),
         ("--rate 3 --parallel 1 2", "exclude each other"),
+        ("--request-rate inf", "starts all requests at once"),
+        ("--random-input-len 10 --random-range-ratio {}", "is no number"),
         ("--nothing-like-it 3", "does not know --nothing-like-it"),
     ],
 )

@@ -40,15 +40,15 @@ def independent(level: float, share: float, n: int, seed: int = 0, one: Objectiv
 
 
 def test_what_can_be_searched_by() -> None:
-    texts = ("ttft_p99<2s", "tpot_p95<50ms", "success>99%")
+    texts = ("ttft_p99<2s", "ttft_p50<500ms", "tpot_p95<50ms", "success>99%")
     asked = objectives(texts)
-    found = [objective(c, asked.limits.get(c.metric, math.inf)) for c in asked.conditions]
+    found = [objective(condition) for condition in asked.conditions]
     assert [(o.duration, o.limit_ms, round(o.allowed, 6)) for o in found] == [
-        ("ttft", 2000.0, 0.01), ("tpot", 50.0, 0.05), (None, math.inf, 0.01),
+        ("ttft", 2000.0, 0.01), ("ttft", 500.0, 0.5), ("tpot", 50.0, 0.05), (None, math.inf, 0.01),
     ]  # fmt: skip
-    for text in ("ttft_mean<2s", "ttft_p99>2s", "rps>3", "success<99%", "ttft_max<2s"):
+    for text in ("ttft_mean<2s", "ttft_p99>2s", "rps>3", "success<99%", "ttft_max<2s", "itl_p99<1s"):
         with pytest.raises(UsageError, match="can't search by"):
-            objective(parse(text, "--slo"), 1.0)
+            objective(parse(text, "--slo"))
 
 
 def test_a_level_is_known_when_the_bound_is_on_one_side() -> None:

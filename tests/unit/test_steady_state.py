@@ -117,6 +117,19 @@ def test_warm_slots_lose_nothing() -> None:
     assert figures(rows).get("requests") >= 95
 
 
+def test_goodput_counts_a_failure_once() -> None:
+    """Half of the requests fail at once, the others meet the limit: goodput is the rate of successes."""
+    rows = burst(1, 20, 400)
+    failed = [number % 2 == 1 for number in range(rows.num_rows)]
+    status = pa.array(["error" if one else "ok" for one in failed])
+    rows = rows.set_column(rows.column_names.index("status"), "status", status)
+    window = steady_window(rows)
+    assert isinstance(window, SteadyWindow), window
+    found = steady_metrics(rows, window, [rows], {"latency": 1e9})
+    assert found.get("attainment") == pytest.approx(0.5, abs=0.02)
+    assert found.get("goodput") == pytest.approx(found.get("rps"), rel=0.02)
+
+
 def test_an_open_loop_that_can_not_keep_up() -> None:
     """At a rate below the server's limit nothing grows, above it the queue does."""
     rng = random.Random(5)

@@ -81,7 +81,8 @@ def body(api: str, prompt: Prompt, settings: Generation) -> bytes:
         settings = replace(settings, extra=(*settings.extra, *own.items()))
     elif isinstance(prompt, Sized):
         text = prompt.text
-        settings = replace(settings, max_tokens=prompt.max_tokens or settings.max_tokens)
+        if prompt.max_tokens is not None:
+            settings = replace(settings, max_tokens=max(1, prompt.max_tokens))
         if prompt.token_ids is not None:
             settings = replace(settings, extra=(*settings.extra, ("prompt", prompt.token_ids)))
     else:

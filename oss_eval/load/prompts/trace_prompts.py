@@ -16,8 +16,8 @@ BLOCKS_KEPT = 4096
 def trace_prompts(
     requests: Sequence[TraceRequest], seed: int, point_id: str, counter: Counter | None, ratio: float
 ) -> Iterator[Sized]:
-    """A prompt for each request. Blocks of equal hash ids have equal text in all points of a run; what has no id
-    is the point's own, so that no point finds the earlier one's text in the server's cache.
+    """A prompt for each request. Blocks of equal hash ids have equal text in a point, and another one in the
+    next point: no point finds the earlier one's text in the server's cache.
 
     `counter` and `ratio`: see `prompts.source`.
     """

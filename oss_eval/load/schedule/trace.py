@@ -147,7 +147,7 @@ def theoretical_hit_rate(requests: Iterable[TraceRequest]) -> float | None:
             prefix = hash((prefix, block))
             missed = missed or prefix not in seen
             if not missed:
-                hits += min(BLOCK_TOKENS, one.input_tokens - place * BLOCK_TOKENS)
+                hits += max(0, min(BLOCK_TOKENS, one.input_tokens - place * BLOCK_TOKENS))
             seen.add(prefix)
     return hits / total if any_ids and total else None
 

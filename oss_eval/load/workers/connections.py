@@ -115,16 +115,17 @@ class Connections:
         self._server_of.clear()
         self._idle.clear()
 
-    def give_up(self, kind: str, message: str, tag: int | None = None) -> None:
-        """End a request by its tag, or all requests and attempts to connect."""
+    def give_up(self, kind: str, message: str, tag: int | None = None) -> bool:
+        """End a request by its tag, or all requests and attempts to connect; whether there was any."""
         if tag is not None:
             if tag in self._asking:
                 self._asking[tag].give_up(kind, message)
-            return
+            return tag in self._asking
         for connection in list(self._all):
             connection.give_up(kind, message)
         for task in self._connecting:
             task.cancel()
+        return True
 
     def start_counting(self) -> None:
         """`opened` and `reconnects` count from here."""

@@ -75,10 +75,10 @@ class More:
 
 @dataclass(slots=True)
 class NextTurn:
-    """Main to worker: the request that follows request `number` in its conversation; None: none does."""
+    """Main to worker: the request that follows another one, named by its tag, in its conversation; None: none
+    does."""
 
-    point_id: str
-    number: int
+    tag: int
     body: bytes | None
 
 

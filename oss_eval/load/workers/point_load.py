@@ -39,7 +39,7 @@ class PointLoad:
         self._run_id, self._connections, self._stop = run_id, connections, stop
         self._is_full, self._on_end, self._flush = is_full, on_end, flush
         self._turns: dict[int, asyncio.Future[bytes | None]] = {}
-        """What conversations wait for, by the number of the request that was answered."""
+        """What conversations wait for, by the tag of the request that was answered."""
         self._feeds: dict[str, RequestFeed] = {}
         """Of the point in progress and, while it is prepared, of the next one."""
         self._feed: RequestFeed | None = None
@@ -74,7 +74,7 @@ class PointLoad:
 
     def next_turn(self, turn: NextTurn) -> None:
         """The request that follows another one in its conversation."""
-        following = self._turns.get(turn.number)
+        following = self._turns.get(turn.tag)
         if following is not None and not following.done():
             following.set_result(turn.body)
 
@@ -126,7 +126,7 @@ class PointLoad:
         if before is not None:
             before.wake()
             self._feeds.pop(before.point.point_id).close()
-        while self._active and not self._finishing:
+        while self._active and not self._finishing and self._failure is None:
             await self._changed.wait()
             self._changed.clear()
         if self._failure is not None:
@@ -159,20 +159,23 @@ class PointLoad:
         self._feeds.clear()
         self._feed = None
 
+    async def _leave(self, tag: int, seconds: float, why: str) -> None:
+        """Cancel a request some time after its start; one that waits for a connection, when it has one."""
+        await asyncio.sleep(seconds)
+        while not self._connections.give_up("abandoned", why, tag):
+            await asyncio.sleep(FULL_PAUSE)
+
     async def _request(
-        self, connection: Connection, feed: RequestFeed, position: int, scheduled_ns: int | None
+        self, connection: Connection, point: Prepare, number: int, body: bytes, scheduled_ns: int | None
     ) -> Ended:
-        """One request of a point, from its body to its end."""
-        point, number = feed.point, feed.number(position)
-        body, _ = feed.request(position)
+        """One request of a point. Its body was read when it was taken: the point's files may be closed
+        meanwhile."""
         request_id, tag = f"{self._run_id}/{point.point_id}/{number}", point.base + number
         after = None if point.schedule.cancel is None else point.schedule.cancel.of(number)
         leaving = None
         if after is not None:
             why = f"cancelled by the client after {after:g} s"
-            leaving = asyncio.get_running_loop().call_later(
-                after, self._connections.give_up, "abandoned", why, tag
-            )
+            leaving = asyncio.get_running_loop().create_task(self._leave(tag, after, why))
         ended = await self._connections.ask(connection, request_id, tag, body, scheduled_ns)
         if leaving is not None:
             leaving.cancel()
@@ -207,15 +210,15 @@ class PointLoad:
                 await feed.more()
                 self.held_back += time.monotonic() - waited
                 continue
-            number = feed.number(position)
+            number, (body, _) = feed.number(position), feed.request(position)
             thinking = loop.think_time(number) if asked else 0.0
             if thinking and not await self._stop.pause(thinking):
                 break
             asked = True
             if loop.conversations:
-                await self._converse(slot, connections, feed, position, loop)
-                continue
-            ended = await self._request(connections[number % len(connections)], feed, position, None)
+                ended = await self._converse(slot, connections, feed, number, body, loop)
+            else:
+                ended = await self._request(connections[number % len(connections)], feed.point, number, body, None)
             # A server that restarts, and refuses connections meanwhile, would use up all requests at once.
             refused = ended[2] is None
             pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, pause * 2)) if refused else 0.0
@@ -226,31 +229,38 @@ class PointLoad:
             self._connections.drop(connection)
 
     async def _converse(
-        self, slot: int, connections: list[Connection], feed: RequestFeed, position: int, loop: ClosedLoop
-    ) -> None:
-        """One conversation: each turn is planned for the end of the one before and the time to think."""
-        conversation = feed.number(position)
-        body: bytes | None = feed.request(position)[0]
+        self,
+        slot: int,
+        connections: list[Connection],
+        feed: RequestFeed,
+        conversation: int,
+        first: bytes,
+        loop: ClosedLoop,
+    ) -> Ended:
+        """One conversation: each turn is planned for the end of the one before and the time to think. The end of
+        its last request."""
+        point, body = feed.point, first
         scheduled_ns: int | None = None
         connection = connections[conversation % len(connections)]
         for number in itertools.count(conversation * TURNS):
-            assert body is not None
-            following = self._turns[number] = asyncio.get_running_loop().create_future()
-            request_id = f"{self._run_id}/{feed.point.point_id}/{number}"
-            tag = feed.point.base + number
+            tag = point.base + number
+            following = self._turns[tag] = asyncio.get_running_loop().create_future()
+            request_id = f"{self._run_id}/{point.point_id}/{number}"
             ended = await self._connections.ask(connection, request_id, tag, body, scheduled_ns)
             self._on_end(ended)
             self._flush()  # the next turn is made from this answer
-            body = await following
-            del self._turns[number]
-            seconds = feed.point.seconds
+            next_body = await following
+            del self._turns[tag]
+            seconds = point.seconds
             over = seconds is not None and time.time_ns() > feed.start_ns + seconds * 1e9
-            if body is None or over or self._stop.requested or feed is not self._feed or slot >= loop.slots:
-                return
+            if next_body is None or over or self._stop.requested or feed is not self._feed or slot >= loop.slots:
+                break
+            body = next_body
             scheduled_ns = ended[3] + round(loop.think_time(number + 1) * 1e9)
             while (left := (scheduled_ns - time.time_ns()) / 1e9) > 0:  # the loop's timers are a millisecond early
                 if not await self._stop.pause(left):
-                    return
+                    return ended
+        return ended
 
     async def _may_send(self) -> bool:
         """Wait while the main process is behind; False when the point is being stopped."""
@@ -271,19 +281,19 @@ class PointLoad:
                 await feed.more()
             if position >= feed.count:
                 return
-            _, due = feed.request(position)
+            body, due = feed.request(position)
             while time.time_ns() < due:
                 await self._timer.wait_until(due)
             while self._in_flight >= most:
                 self._room.clear()
                 await self._room.wait()
             self._in_flight += 1
-            self._start(self._send_scheduled(feed, position, due))
+            self._start(self._send_scheduled(point, feed.number(position), body, due))
             position += point.workers
 
-    async def _send_scheduled(self, feed: RequestFeed, position: int, due: int) -> None:
-        connection = self._connections.free(feed.number(position) % self._connections.servers)
-        await self._request(connection, feed, position, due)
+    async def _send_scheduled(self, point: Prepare, number: int, body: bytes, due: int) -> None:
+        connection = self._connections.free(number % self._connections.servers)
+        await self._request(connection, point, number, body, due)
         self._connections.keep(connection)
         self._in_flight -= 1
         self._room.set()

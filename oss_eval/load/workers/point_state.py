@@ -57,6 +57,8 @@ class PointState:
         self.start_ns = 0
         self.measured: Measured | None = None
         """None until connections are open and requests are sent."""
+        self.base = 0
+        """A request's tag is this and its number."""
         self.parts: RequestParts | None = None
         self.effort_of: Callable[[int], str] | None = None
         """The effort of a request, in a mix of efforts."""
@@ -120,7 +122,7 @@ class PointState:
         number = int(record.request_id.rpartition("/")[2])
         if self.next_turn is not None:
             body = self.next_turn(number, record, decoder.reply)
-            self.send(record.worker, NextTurn(self.point.point_id, number, body))
+            self.send(record.worker, NextTurn(self.base + number, body))
         if self.measured is not None:
             self.measured.ends(number)
         self.listener.record(record)

@@ -232,7 +232,7 @@ class WorkerPool:
                 self._replies.tokens,
             )  # fmt: skip
             state.enough, state.hands_over, state.parts = enough, hand_over, parts
-            state.effort_of = effort_of
+            state.effort_of, state.base = effort_of, base
             state.next_turn, state.keep_text, state.send = next_turn, self._keep_text, self._send_turn
             self._states[self._latest] = state
             for _ in self._collect(used, Ready, state):
