@@ -1,6 +1,6 @@
 """Open loops and conversations on one core: when requests start against when they should, by the client and the server.
 
-The client is held to one core, the simulator to another one. Prints, for each load, the planned and the achieved rate,
+The client is held to one core, the simulator to another one; a trace may use both. Prints, for each load, the planned and the achieved rate,
 and the delay of starts; "received" is by the server's own log. `--trace FILE` adds a replayed trace.
 """
 
@@ -22,12 +22,14 @@ from oss_eval.simulator.truth_log import read_truth
 CLIENT, SERVER = {0}, {1}
 
 
-def measured(folder: Path, profile: str, *flags: str) -> tuple[dict[str, dict[str, float]], pd.DataFrame, Path]:
+def measured(
+    folder: Path, cores: tuple[set[int], set[int]], profile: str, *flags: str
+) -> tuple[dict[str, dict[str, float]], pd.DataFrame, Path]:
     """(the metrics, the rows, the server's log) of a point."""
     truth = folder / "truth.jsonl"
     server = subprocess.Popen(
         [sys.executable, "-m", "oss_eval", "simulate", "--profile", profile, "--port", "8931", "--truth-log", truth],
-        stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, SERVER),
+        stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, cores[1]),
     )  # fmt: skip
     assert server.stderr is not None
     try:
@@ -36,7 +38,7 @@ def measured(folder: Path, profile: str, *flags: str) -> tuple[dict[str, dict[st
         done = subprocess.run(
             [sys.executable, "-m", "oss_eval", "perf", "--url", "http://127.0.0.1:8931/v1", "--json", "--out", folder,
              "--seed", "1", *flags],
-            capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, CLIENT),
+            capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cores[0]),
         )  # fmt: skip
     finally:
         server.terminate()
@@ -76,8 +78,10 @@ def main() -> None:
     print(f"{'load':18}{'requests':>9}{'planned/s':>10}{'achieved/s':>11}{'delay p50':>11}{'p99':>8}{'max':>8}"
           f"{'received p99':>14}{'max ms':>8}")  # fmt: skip
     for name, (profile, *flags) in cases.items():
+        both = CLIENT | SERVER
+        cores = (both, both) if "--trace" in flags else (CLIENT, SERVER)
         with tempfile.TemporaryDirectory() as folder:
-            metrics, rows, truth = measured(Path(folder), profile, *flags)
+            metrics, rows, truth = measured(Path(folder), cores, profile, *flags)
             delay, received = metrics["dispatch_delay_ms"], received_delays(rows, truth)
             print(
                 f"{name:18}{len(rows):9,}{metrics['planned_rate']['value']:10.2f}"
