@@ -35,6 +35,9 @@ START = {"max-parallel": 8.0, "max-rate": 1.0}
 HIGHEST = {"max-parallel": 4096.0, "max-rate": 10_000.0}
 USUAL_STREAMS = 1024
 """Streams that the workers of a search are made for."""
+WARMING_UP, MOST_COLD = 0.3, 3
+"""Fall of the TTFT or the latency over a level that misses, relative to its mean, that is a server's warming up;
+how many such levels are measured again."""
 OVERLOAD = 0.5
 """Growth of the requests in flight and of the TTFT over a level, relative to their means, that is an overload."""
 
@@ -73,6 +76,10 @@ class SloSearch:
             counts = tuple(Misses(**one) for one in level["misses"])
             self.levels.append(Level(level["level"], counts, level["overloaded"]))
             self._points.append(level["point_id"])
+        self.cold: list[str] = list((stored or {}).get("cold") or ())
+        """Points at which the server was still warming up."""
+        self._again: float | None = None
+        """A level that is measured once more."""
         self._level = 0.0
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._flight: list[int] = []
@@ -82,9 +89,10 @@ class SloSearch:
     def next_point(self, index: int, taken: Collection[str] = ()) -> Point | None:
         """The level to measure next, as point number `index` of the run; None when the search is over. `taken`:
         ids of points that an earlier session has left unfinished."""
-        level = next_level(self._search, self.levels)
+        level = self._again if self._again is not None else next_level(self._search, self.levels)
         if level is None:
             return None
+        self._again = None
         self._level, self._rows, self._flight, self._enough = level, [], [], False
         point = point_at(self._task, self._cores, index, level, None, (self._task.reasoning_effort or (None,))[0])
         workers = search_workers(self._task, self._cores)
@@ -124,13 +132,29 @@ class SloSearch:
 
     def goes_on(self) -> bool:
         """Whether load may go on to the next level: not where a queue has to be emptied first."""
+        if self._is_warming_up(self._current()):
+            return True
         now = [*self.levels, self._current()]
         no_queue = self._task.find == "max-parallel" or meets(now, self._search.objectives)[-1] is not False
         return no_queue and next_level(self._search, now) is not None
 
     def level_ended(self) -> None:
-        """The level that was in progress is known."""
-        self.levels.append(self._current())
+        """The level that was in progress has ended. One at which the server was still warming up tells nothing,
+        and is measured again."""
+        level = self._current()
+        if self._is_warming_up(level):
+            self.cold.append(self._points.pop())
+            self._again = level.level
+        else:
+            self.levels.append(level)
+
+    def _is_warming_up(self, level: Level) -> bool:
+        """Whether a level misses the objectives while its TTFT or latency still falls."""
+        if len(self.cold) >= MOST_COLD or meets([*self.levels, level], self._search.objectives)[-1] is not False:
+            return False
+        rows = sorted(self._rows, key=lambda row: row[0])
+        series = (np.array([v[name] for _, v in rows if name in v]) for name in ("ttft", "latency"))
+        return any((drifts(values, WARMING_UP) or 0.0) < 0 for values in series)
 
     def _current(self) -> Level:
         level = Level(self._level, tuple(self._misses()))
@@ -158,6 +182,7 @@ class SloSearch:
         met = meets(self.levels, self._search.objectives)
         return {
             **found,
+            "cold": self.cold,
             "objectives": [one.text for one in self._search.objectives],
             "levels": [
                 {

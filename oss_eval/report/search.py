@@ -28,6 +28,11 @@ def answer_lines(search: dict[str, Any]) -> list[str]:
     lines = [f"{search['what']}: {asked} holds up to {_load(value)} {unit}{interval}; {search.get('why')}"]
     if search.get("cliff"):
         lines.append("It is a cliff: the next higher level misses by far. Stay well below it.")
+    if search.get("cold"):
+        again = ", ".join(search["cold"])
+        lines.append(
+            f"The server was still warming up at {again}: such a level does not count, and was measured again."
+        )
     if not search.get("finished"):
         lines.append("The interval is wider than 3% of the value on each side: more requests would narrow it.")
     return lines

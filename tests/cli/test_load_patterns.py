@@ -259,6 +259,35 @@ def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path:
     assert [level["point_id"] for level in levels] == names
 
 
+def test_a_level_that_warms_the_server_up_is_measured_again(oss_eval: Command) -> None:
+    """Answers take 0.2 s at first, and 10 ms after forty of them, as while a server compiles; 0.12 s with more than
+    five at once."""
+    lock, busy = threading.Lock(), [0]
+
+    def script(number: int, request: bytes) -> Iterator[bytes | float]:
+        if request.startswith(b"GET"):
+            yield MODELS
+            return
+        with lock:
+            busy[0] += 1
+            now = busy[0]
+        time.sleep(max(0.01 if now <= 5 else 0.12, 0.2 - 0.004 * number))
+        with lock:
+            busy[0] -= 1
+        yield GOOD
+
+    with ScriptedServer(script) as server:
+        done = oss_eval(
+            "perf", "--url", server.url, "--find", "max-parallel", "--parallel", "2", "--slo", "ttft_p90<0.08s",
+            "--prompt", "Hi", "--json", "--number", "60",
+        )  # fmt: skip
+    search = json.loads(done.stdout)["search"]
+    assert search["cold"] == ["00-c2"]
+    assert (search["levels"][0]["level"], search["levels"][0]["point_id"]) == (2, "01-c2")
+    assert search["levels"][0]["state"] != "missed"
+    assert "still warming up at 00-c2" in done.stderr
+
+
 def test_the_highest_concurrency_is_found(oss_eval: Command, tmp_path: Path) -> None:
     """A server that makes a request wait when more than five are there."""
     lock, busy = threading.Lock(), [0]
