@@ -94,7 +94,7 @@ class RequestRecord:
     client_lag_max_ns: int | None = None
     """Maximum of this delay."""
     sample_id: str | None = None
-    """Benchmarks: the sample that the request belongs to."""
+    """Benchmarks: the sample that the request belongs to. Load sweeps: the task file, in a mix of them."""
     epoch: int | None = None
     """Benchmarks: the repetition of the sample, from 1."""
     conversation: int | None = None

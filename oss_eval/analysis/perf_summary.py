@@ -32,7 +32,7 @@ _SCALARS = [
     "last_token_ns", "end_ns", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens",
     "first_event_tokens", "tokens_to_answer",
     "token_source", "n_events", "n_shared", "status", "error_kind", "error_message", "finish_reason",
-    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked", "turn", "reasoning_effort",
+    "clock_source", "client_lag_p50_ns", "client_lag_max_ns", "leaked", "turn", "reasoning_effort", "sample_id",
 ]  # fmt: skip
 """Columns that metrics are computed from; one point at a time is in memory."""
 _EVENTS = ["warmup", "status", "start_ns", "event_ns", "event_tokens", "completion_tokens"]
@@ -64,8 +64,8 @@ class PointReport:
     """Requests per second of an open loop."""
     turns: tuple[dict[str, Any], ...] = ()
     """Figures by turn, of conversations (see `group_figures`); not where the figures are the stored ones."""
-    efforts: tuple[dict[str, Any], ...] = ()
-    """The same by effort, of a mix of efforts."""
+    mix: tuple[dict[str, Any], ...] = ()
+    """The same by part of a mix."""
     not_steady: str | None = None
     """Why there is no steady state; None where there is one, or where the figures are the stored ones."""
     ended: bool = True
@@ -160,7 +160,7 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
                 metrics=metrics,
                 not_steady=not_steady,
                 turns=() if known else group_figures(rows, "turn"),
-                efforts=group_figures(rows, "reasoning_effort") if mixed and not known else (),
+                mix=_mix_figures(rows) if mixed and not known else (),
                 failures=by_kind(
                     zip(bad["error_kind"].to_pylist(), bad["error_message"].to_pylist(), strict=True)
                 ),
@@ -174,6 +174,11 @@ def load_run(path: Path, stored: bool = False, damaged: list[str] | None = None)
             )
         )
     return RunReport(path, manifest, points)
+
+
+def _mix_figures(rows: pa.Table) -> tuple[dict[str, Any], ...]:
+    """By task file where the mix has any, else by effort."""
+    return group_figures(rows, "sample_id") or group_figures(rows, "reasoning_effort")
 
 
 def _steady(
@@ -262,7 +267,7 @@ def point_as_json(point: PointReport) -> dict[str, Any]:
         "metrics": point.metrics.without(STEADY).as_json(),
         **({"steady": {"metrics": steady.as_json()}} if steady is not None else {}),
         **({"turns": list(point.turns)} if point.turns else {}),
-        **({"efforts": list(point.efforts)} if point.efforts else {}),
+        **({"mix": list(point.mix)} if point.mix else {}),
         "checks": None if point.checks is None else list(point.checks),
         "failures": {kind: {"count": n, "example": text} for kind, (n, text) in point.failures.items()},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of a point's requests by turn of their conversation, or by effort in a mix of efforts."""
+"""Figures of a point's requests by turn of their conversation, or by part of a mix."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from oss_eval.analysis.request_rows import floats, succeeded
 
 
 def group_figures(requests: pa.Table, column: str) -> tuple[dict[str, Any], ...]:
-    """For each value of `turn` or `reasoning_effort` among a point's requests: that, `n` of its successful
-    requests, means of `prompt_tokens`, `cached_tokens` and `completion_tokens` (None where the server does not
-    count them), `ttft_ms` and `latency_ms` (P50 and largest)."""
+    """For each value of `turn`, `reasoning_effort` or `sample_id` (the task of a mix) among a point's requests:
+    that, `n` of its successful requests, means of `prompt_tokens`, `cached_tokens` and `completion_tokens` (None
+    where the server does not count them), `ttft_ms` and `latency_ms` (P50 and largest)."""
     if column not in requests.column_names or requests[column].null_count == requests.num_rows:
         return ()
     good = succeeded(requests.filter(pc.invert(requests["warmup"])))
-    values = good[column].cast(pa.string()) if column == "reasoning_effort" else good[column]
+    values = good[column].cast(pa.string()) if column != "turn" else good[column]
     found = []
     for value in sorted(pc.unique(values).drop_null().to_pylist()):
         rows = good.filter(pc.equal(values, value))

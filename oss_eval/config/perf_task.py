@@ -122,8 +122,9 @@ class PerfTask(Task):
     """random prompts: law of the maximum length of each answer; of a file, the second number of a line"""
     token_ids: Annotated[bool, Flag(REQUESTS)] = False
     """send prompts as token ids (completions, with --tokenizer-path): their length is then exact"""
-    mix: Annotated[str | None, Flag(REQUESTS, "EFFORT:W,...")] = None
-    """a mix of reasoning efforts in every point, e.g. low:0.7,high:0.3"""
+    mix: Annotated[str | None, Flag(REQUESTS, "NAME:W,...")] = None
+    """a mix of reasoning efforts, or of task files, in every point: low:0.7,high:0.3 or
+    chat.yaml:0.7,report.yaml:0.3"""
     cancel: Annotated[str | None, Flag(REQUESTS, "SHARE:TIME")] = None
     """cancel a share of the requests so long after their start, as users do, e.g. 0.1:2s"""
     reset_cache: Annotated[bool, Flag(LOAD)] = False

@@ -293,7 +293,7 @@ class _Sweep:
         outcome = pool.run_point(
             point, self.server.model, requests, self,
             numbers if numbers is not None and point.number is not None and len(numbers) < point.number else None,
-            schedule, goes_on, enough, self.workload.next_turn, self.workload.effort_of(point),
+            schedule, goes_on, enough, self.workload.next_turn, self.workload.part_of(point),
         )  # fmt: skip
         with self.interrupts.deferred():
             failure = self._note_end(point, outcome, ended)

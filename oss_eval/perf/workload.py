@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 from oss_eval.config.perf_task import OPEN_SECONDS, PerfTask
+from oss_eval.config.task import validated
+from oss_eval.config.task_files import find_task, read_task
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.endpoint.server import Server
 from oss_eval.errors import UsageError
-from oss_eval.load.effort_mix import effort_mix
 from oss_eval.load.generation import generation
+from oss_eval.load.mix import Mix, MixPart, parse_mix
 from oss_eval.load.plan import STREAMS_A_WORKER, Point
 from oss_eval.load.prompts.data_file import read_data
 from oss_eval.load.prompts.length_law import length_law
@@ -46,13 +48,23 @@ class Workload:
         self._task, self._server, self._capabilities = task, server, capabilities
         self._seed, self._lengths, self._trace = seed, lengths, trace
         self._conversations: Conversations | None = None
-        data = None if task.data is None else read_data(task.data)
+        self._mixed: dict[str, PerfTask] = {}
+        """The parts of a mix that are task files."""
         if task.turns is not None:
+            data = None if task.data is None else read_data(task.data)
             self._conversations = Conversations(task, seed, lengths, data, server.endpoint.api)
-        elif data is not None:
-            self._prompts: Source = lambda point: cycle(data)
         elif trace is None:
-            self._prompts = source(task, server.model, seed, lengths.counter, lengths.words_per_token)
+            self._mixed = mixed_tasks(task)
+            self._sources = {name: self._source(one) for name, one in self._mixed.items()}
+            self._prompts = self._source(task)
+
+    def _source(self, task: PerfTask) -> Source:
+        """Where the prompts of the task, or of a part of its mix, come from."""
+        if task.data is not None:
+            own = read_data(task.data)
+            return lambda point: cycle(own)
+        lengths = self._lengths
+        return source(task, self._server.model, self._seed, lengths.counter, lengths.words_per_token)
 
     @property
     def next_turn(self) -> FollowUp | None:
@@ -78,21 +90,42 @@ class Workload:
             return loop, ((first, 0) for first in self._conversations.first(point.point_id, make))
         return loop, ((one, 0) for one in self._bodies(point))
 
-    def effort_of(self, point: Point) -> Callable[[int], str] | None:
-        """The effort of each request of a point, by its number; None without a mix of efforts."""
-        return None if self._task.mix is None else effort_mix(self._task.mix, f"{self._seed}/{point.point_id}").of
+    def part_of(self, point: Point) -> Callable[[int], MixPart] | None:
+        """What each request of a point is, by its number; None without a mix."""
+        if self._task.mix is None:
+            return None
+        mix = self._mix(point)
+        parts = {name: self._part(name) for name in mix.names}
+        return lambda number: parts[mix.of(number)]
+
+    def _mix(self, point: Point) -> Mix:
+        return parse_mix(self._task.mix or "", f"{self._seed}/{point.point_id}")
+
+    def _part(self, name: str) -> MixPart:
+        task = self._mixed.get(name)
+        return MixPart(name) if task is None else MixPart((task.reasoning_effort or (None,))[0], name)
 
     def _bodies(self, point: Point, prompts: Iterator[Any] | None = None) -> Iterator[bytes]:
         """The requests of a point in order of their numbers."""
+        if self._task.mix is not None and prompts is None:
+            return self._mixed_bodies(point)
         some = self._prompts(point) if prompts is None else prompts
         if self._task.token_ids:
             some = map(self._as_ids, some)
-        effort_of = self.effort_of(point)
-        if effort_of is None:
-            return map(self._body_of(point), some)
-        efforts = effort_mix(self._task.mix or "").efforts
-        made = {one: self._body_of(point.model_copy(update={"reasoning_effort": one})) for one in efforts}
-        return (made[effort_of(number)](prompt) for number, prompt in enumerate(some))
+        return map(self._body_of(point), some)
+
+    def _mixed_bodies(self, point: Point) -> Iterator[bytes]:
+        mix, own = self._mix(point), self._prompts(point)
+        makers, prompts = {}, {}
+        for name in mix.names:
+            part = point.model_copy(update={"reasoning_effort": self._part(name).effort})
+            makers[name] = self._body_of(part, self._mixed.get(name))
+            # Parts have prompts of their own: equal beginnings would be found in a prefix cache.
+            apart = point.model_copy(update={"point_id": f"{point.point_id}/{name}"})
+            prompts[name] = self._sources[name](apart) if name in self._sources else own
+        for name in map(mix.of, count()):
+            prompt = next(prompts[name])
+            yield makers[name](self._as_ids(prompt) if self._task.token_ids else prompt)
 
     def _as_ids(self, prompt: Any) -> Sized:
         counter = self._lengths.counter
@@ -101,10 +134,38 @@ class Workload:
             raise UsageError("--token-ids needs a tokenizer, and prompts that are texts", "give --tokenizer-path")
         return Sized(text, prompt.max_tokens if isinstance(prompt, Sized) else None, counter.ids(text))
 
-    def _body_of(self, point: Point) -> Callable[[Any], bytes]:
-        settings = generation(self._task, self._server.model, point.reasoning_effort)
+    def _body_of(self, point: Point, task: PerfTask | None = None) -> Callable[[Any], bytes]:
+        settings = generation(task or self._task, self._server.model, point.reasoning_effort)
         settings = self._capabilities.apply(settings)
         return lambda prompt: body(self._server.endpoint.api, prompt, settings)
+
+
+PROMPTS = (
+    "prompt", "data", "dataset", "dataset_path", "min_prompt_length", "max_prompt_length", "prompt_length",
+    "output_length", "prefix_length", "prefix_count", "reasoning_effort",
+)  # fmt: skip
+"""Settings that a task file of a mix has of its own alone."""
+SAMPLING = ("max_tokens", "min_tokens", "temperature", "top_p", "extra_args")
+"""Settings that hold for all parts of a mix that do not set them."""
+
+
+def mixed_tasks(task: PerfTask) -> dict[str, PerfTask]:
+    """The task files of a mix, by name: their prompts and sampling settings with everything else of the task.
+    Raises UsageError and TaskError."""
+    if task.mix is None:
+        return {}
+    rest = {name: value for name, value in task.model_dump(exclude_unset=True).items() if name not in PROMPTS}
+    found = {}
+    for name in parse_mix(task.mix).tasks:
+        own = {
+            key: value for key, value in read_task(find_task(name), "perf").items() if key in (*PROMPTS, *SAMPLING)
+        }
+        found[name] = validated(PerfTask, {**rest, **own, "mix": None}, "oss-eval perf")
+        if len(found[name].reasoning_effort) > 1:
+            raise UsageError(
+                f"--mix: the task file {name} has several efforts", "give each part of a mix one effort"
+            )
+    return found
 
 
 def check_laws(task: PerfTask) -> None:
@@ -113,8 +174,7 @@ def check_laws(task: PerfTask) -> None:
     for text, flag in ((task.prompt_length, "--prompt-length"), (task.output_length, "--output-length")):
         if text is not None:
             length_law(text, flag)
-    if task.mix is not None:
-        effort_mix(task.mix)
+    mixed_tasks(task)
     if task.cancel is not None:
         cancellation(task.cancel)
 

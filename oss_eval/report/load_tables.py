@@ -74,21 +74,21 @@ def arrivals_table(report: RunReport, notes: list[str]) -> Table | None:
 
 
 def groups_table(report: RunReport) -> Table | None:
-    """TTFT by turn of conversations, beside the length of the context; or by effort in a mix of efforts."""
+    """TTFT by turn of conversations, beside the length of the context; or by part of a mix."""
     turns = any(point.turns for point in report.points)
-    if not turns and not any(point.efforts for point in report.points):
+    if not turns and not any(point.mix for point in report.points):
         return None
-    table = point_table("Turns" if turns else "Efforts of the mix", report)
+    table = point_table("Turns" if turns else "Parts of the mix", report)
     tokens = ("Cached\ntokens",) if turns else ("Out\ntokens",)
-    table.add_column("Turn" if turns else "Effort", justify="right" if turns else "left", no_wrap=True)
+    table.add_column("Turn" if turns else "Part", justify="right" if turns else "left", no_wrap=True)
     for title in ("n", "Prompt\ntokens", *tokens, "TTFT\nP50 (s)", "max (s)", "Lat.\nP50 (s)"):
         table.add_column(title, justify="right", no_wrap=True)
     for point in report.points:
-        for one in point.turns or point.efforts:
+        for one in point.turns or point.mix:
             ttft, latency = one["ttft_ms"] or {}, one["latency_ms"] or {}
             table.add_row(
                 *coordinates(report, point),
-                str(one["turn" if turns else "reasoning_effort"]),
+                str(next(one[key] for key in ("turn", "sample_id", "reasoning_effort") if key in one)),
                 str(one["n"]),
                 number(one["prompt_tokens"]),
                 number(one["cached_tokens" if turns else "completion_tokens"]),

@@ -36,8 +36,41 @@ def test_a_mix_of_efforts(oss_eval: Command, tmp_path: Path) -> None:
     assert asked["low"] + asked["high"] == 200
     assert 120 < asked["low"] < 160
     [point] = json.loads(done.stdout)["points"]
-    assert [(one["reasoning_effort"], one["n"]) for one in point["efforts"]] == sorted(asked.items())
-    assert "Efforts of the mix" in done.stderr
+    assert [(one["reasoning_effort"], one["n"]) for one in point["mix"]] == sorted(asked.items())
+    assert "Parts of the mix" in done.stderr
+
+
+def test_a_mix_of_task_files(oss_eval: Command, tmp_path: Path) -> None:
+    """Each part has its own prompts, lengths and effort; what is typed holds for all."""
+    (tmp_path / "chat.yaml").write_text("kind: perf\nprompt: Hi\nmax_tokens: 5\nreasoning_effort: low\n")
+    (tmp_path / "report.yaml").write_text(
+        "kind: perf\nmin_prompt_length: 40\nmax_prompt_length: 40\nmax_tokens: 9\ntemperature: 0.5\n"
+    )
+    with ScriptedServer(answering(GOOD)) as server:
+        done = oss_eval(
+            "perf", "--url", server.url, "--parallel", "4", "--number", "100", "--mix", "chat.yaml:3,report.yaml:1",
+            "--json", "--seed", "1", "--top-p", "0.9",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        bodies = sent(server)[-100:]
+    chats = [body for body in bodies if body["max_tokens"] == 5]
+    reports = [body for body in bodies if body["max_tokens"] == 9]
+    assert len(chats) + len(reports) == 100
+    assert 60 < len(chats) < 90
+    assert {body["messages"][0]["content"] for body in chats} == {"Hi"}
+    assert {body.get("reasoning_effort") for body in chats} == {"low"}
+    assert {(body.get("reasoning_effort"), body["temperature"]) for body in reports} == {(None, 0.5)}
+    assert len({body["messages"][0]["content"] for body in reports}) == len(reports)
+    assert {body["top_p"] for body in bodies} == {0.9}
+    rows = pd.read_parquet(only_run(tmp_path) / "requests").query("not warmup")
+    assert Counter(rows.sample_id) == {"chat.yaml": len(chats), "report.yaml": len(reports)}
+    [point] = json.loads(done.stdout)["points"]
+    assert [(one["sample_id"], one["n"]) for one in point["mix"]] == [
+        ("chat.yaml", len(chats)), ("report.yaml", len(reports)),
+    ]  # fmt: skip
+    refused = oss_eval("perf", "--url", "sim://instant", "--mix", "nowhere.yaml:1")
+    assert refused.returncode == 2
+    assert "there is no task file 'nowhere.yaml'" in refused.stderr
 
 
 def test_requests_that_the_client_cancels(oss_eval: Command, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.errors import UsageError
-from oss_eval.load.effort_mix import effort_mix
+from oss_eval.load.mix import parse_mix
 from oss_eval.load.plan import Point
 from oss_eval.load.prompts.length_law import length_law
 from oss_eval.load.prompts.prompts import Sized, random_prompts
@@ -75,13 +75,13 @@ def test_prefixes_come_in_turn() -> None:
 
 
 def test_a_mix_has_its_shares() -> None:
-    mix = effort_mix("low:0.7,high:0.3", "s")
+    mix = parse_mix("low:0.7,high:0.3", "s")
     tally = Tally(mix.of(number) for number in range(4000))
     assert stats.binomtest(tally["low"], 4000, 0.7).pvalue > 0.001
-    assert [mix.of(n) for n in range(20)] == [effort_mix("low:7,high:3", "s").of(n) for n in range(20)]
+    assert [mix.of(n) for n in range(20)] == [parse_mix("low:7,high:3", "s").of(n) for n in range(20)]
     for text in ("low", "low:0", "low:x", "low:1,low:2", ":1", "low:1,,"):
         with pytest.raises(UsageError, match="no mix of efforts"):
-            effort_mix(text)
+            parse_mix(text)
 
 
 def test_a_share_is_cancelled() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from oss_eval.load.mix import MixPart
 from oss_eval.load.plan import Point
 from oss_eval.load.workers.measured import Measured
 from oss_eval.load.workers.messages import TURNS, NextTurn
@@ -60,8 +61,8 @@ class PointState:
         self.base = 0
         """A request's tag is this and its number."""
         self.parts: RequestParts | None = None
-        self.effort_of: Callable[[int], str] | None = None
-        """The effort of a request, in a mix of efforts."""
+        self.part_of: Callable[[int], MixPart] | None = None
+        """What a request of a mix is."""
         self.next_turn: FollowUp | None = None
         """The request that follows in its conversation; None where requests stand alone."""
         self.send: Callable[[int, NextTurn], None] = lambda worker, turn: None
@@ -91,6 +92,7 @@ class PointState:
         """The decoder of a request that has started, or could not."""
         point = self.point
         when = scheduled_ns or start_ns or time.time_ns()
+        part = MixPart(point.reasoning_effort) if self.part_of is None else self.part_of(number)
         record = RequestRecord(
             run_id=self.run_id,
             point_id=point.point_id,
@@ -99,7 +101,8 @@ class PointState:
             warmup=point.warmup or self.measured is None or not self.measured.starts(number, when),
             attempt=attempt,
             model=self.model,
-            reasoning_effort=point.reasoning_effort if self.effort_of is None else self.effort_of(number),
+            reasoning_effort=part.effort,
+            sample_id=part.task,
             parallel=point.parallel,
             rate=point.rate,
             scheduled_ns=scheduled_ns,

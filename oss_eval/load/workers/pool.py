@@ -17,6 +17,7 @@ from typing import Any
 
 from oss_eval.errors import UsageError
 from oss_eval.load.client_stats import ClientStats
+from oss_eval.load.mix import MixPart
 from oss_eval.load.plan import Point
 from oss_eval.load.schedule.closed_loop import ClosedLoop
 from oss_eval.load.schedule.open_loop import OpenLoop
@@ -171,7 +172,7 @@ class WorkerPool:
         hand_over: Callable[[], bool] = lambda: False,
         enough: Callable[[], bool] | None = None,
         next_turn: FollowUp | None = None,
-        effort_of: Callable[[int], str] | None = None,
+        part_of: Callable[[int], MixPart] | None = None,
     ) -> PointOutcome:
         """Carry out one point: the measured requests that it plans, of the endless `requests`, given as (body,
         planned start in ns after the start of the point); with `numbers`, only these. `schedule` is by default a
@@ -194,7 +195,7 @@ class WorkerPool:
         parts = RequestParts(Path(self._scratch.name), point.point_id, planned, slots)
         try:
             return self._run(
-                point, model, parts, schedule, listener, chosen, hand_over, enough, next_turn, effort_of
+                point, model, parts, schedule, listener, chosen, hand_over, enough, next_turn, part_of
             )
         finally:
             parts.close()
@@ -210,7 +211,7 @@ class WorkerPool:
         hand_over: Callable[[], bool],
         enough: Callable[[], bool] | None,
         next_turn: FollowUp | None,
-        effort_of: Callable[[int], str] | None,
+        part_of: Callable[[int], MixPart] | None,
     ) -> PointOutcome:
         slots = schedule.slots if isinstance(schedule, ClosedLoop) else None
         file = parts.first((point.number or 4 * (slots or FEWEST)) + point.warmup_requests + (slots or 0))
@@ -232,7 +233,7 @@ class WorkerPool:
                 self._replies.tokens,
             )  # fmt: skip
             state.enough, state.hands_over, state.parts = enough, hand_over, parts
-            state.effort_of, state.base = effort_of, base
+            state.part_of, state.base = part_of, base
             state.next_turn, state.keep_text, state.send = next_turn, self._keep_text, self._send_turn
             self._states[self._latest] = state
             for _ in self._collect(used, Ready, state):
