@@ -349,6 +349,13 @@ def answer(search: Search, levels: Sequence[Level]) -> Answer:
         elif low is not None and high is not None:
             # One that is known to meet them is a better answer than one between levels.
             value = max((level for level in passed if low <= level <= high), default=value)
+    passed = [level.level for level, state in zip(tried, met, strict=True) if state]
+    failed = [level.level for level, state in zip(tried, met, strict=True) if state is False]
+    if failed and not passed:  # the curve says nothing below the lowest level
+        why = f"{len(levels)} levels, none of which meets it"
+        return Answer(search.what, None, None, min(failed), False, False, why)
+    if passed and not failed and value is not None and value > tried[-1].level:
+        return Answer(search.what, None, max(passed), None, False, False, f"{len(levels)} levels, none misses it")
     narrow = value is not None and low is not None and high is not None
     width = max(1.0 if search.what == "max-parallel" else 0.0, 2 * PRECISION * (value or 0.0))
     finished = narrow and (high or 0.0) - (low or 0.0) <= width

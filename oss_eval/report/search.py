@@ -18,7 +18,8 @@ def answer_lines(search: dict[str, Any]) -> list[str]:
     asked = " and ".join(search.get("objectives") or ())
     value, low, high = (search.get(name) for name in ("value", "low", "high"))
     if value is None:
-        return [f"{search['what']}: not known, no level told where {asked} ends to hold"]
+        ends = f"at least {_load(low)}" if low is not None else f"below {_load(high)}" if high is not None else ""
+        return [f"{search['what']}: not known where {asked} ends to hold; " + (ends or str(search.get("why")))]
     if low == high:
         interval = ""
     elif high is None:

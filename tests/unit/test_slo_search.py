@@ -119,6 +119,14 @@ def test_nothing_holds_and_everything_holds() -> None:
     assert "highest level" in found.why
 
 
+def test_levels_on_one_side_give_a_bound_and_no_value() -> None:
+    search = Search("max-rate", (P99,), 1.0, 1e4)
+    found = answer(search, [independent(24, 0.99, 1500), independent(12, 0.93, 700, 1)])
+    assert (found.value, found.low, found.high, found.finished) == (None, None, 12, False)
+    found = answer(search, [independent(2, 0.0, 2500), independent(4, 0.0, 2500, 1)])
+    assert (found.value, found.low, found.high, found.finished) == (None, 4, None, False)
+
+
 def test_an_overloaded_level_fails_whatever_it_measured() -> None:
     search = Search("max-rate", (P99,), 1.0, 1e4)
     levels = [independent(4, 0.0, 2500), Level(8, independent(8, 0.0, 2500).misses, overloaded=True)]
