@@ -22,8 +22,8 @@ from oss_eval.analysis.figures import PointMetrics
 from oss_eval.analysis.metrics import point_metrics
 from oss_eval.records import RequestRecord
 from oss_eval.results.tables import requests_table
-from oss_eval.simulator.engine import Engine, Sequence
 from oss_eval.simulator.profiles import PROFILES
+from oss_eval.simulator.virtual_time import closed_loop
 
 FIGURES = (
     ("ttft_ms", "mean"), ("ttft_ms", "p50"), ("tpot_ms", "mean"), ("tpot_ms", "p90"), ("latency_ms", "mean"),
@@ -52,41 +52,32 @@ def run(arguments: tuple[Cell, int]) -> PointMetrics:
     """The figures of one run in virtual time."""
     cell, seed = arguments
     rng = random.Random(f"{cell}/{seed}")
-    engine = Engine(PROFILES["gpt-oss-20b-h20"])
-    records: dict[Sequence, RequestRecord] = {}
-    events: dict[Sequence, list[int]] = {}
-    now, asked, free = 0.0, 0, cell.parallel
-    while True:
-        duration = engine.plan()
-        while free and asked < cell.number:
-            prompt = max(1, round(200 * rng.lognormvariate(0, 0.5)))
-            answer = max(2, round(cell.tokens * rng.lognormvariate(0, cell.sigma)))
-            sequence = Sequence(prompt, answer)
-            records[sequence] = record(asked, cell.parallel, round(now * 1e9), prompt, answer)
-            events[sequence] = []
-            engine.submit(sequence)
-            asked, free = asked + 1, free - 1
-            if duration is None:
-                duration = engine.plan()
-        if duration is None:
-            break
-        now += duration / 1000 * rng.lognormvariate(0, 0.1)
-        for sequence in engine.commit():
-            events[sequence].append(round(now * 1e9) - records[sequence].start_ns)
-            free += sequence.finished
-    for sequence, row in records.items():
-        row.event_ns = events[sequence]
+    records: list[RequestRecord] = []
+
+    def lengths(number: int) -> tuple[int, int]:
+        prompt = max(1, round(200 * rng.lognormvariate(0, 0.5)))
+        answer = max(2, round(cell.tokens * rng.lognormvariate(0, cell.sigma)))
+        records.append(record(number, cell.parallel, prompt, answer))
+        return prompt, answer
+
+    def slower(now: float) -> float:
+        return rng.lognormvariate(0, 0.1)
+
+    for ended in closed_loop(PROFILES["gpt-oss-20b-h20"], cell.parallel, lengths, cell.number, slower):
+        row, start = records[ended.number], round(ended.start * 1e9)
+        row.scheduled_ns = row.start_ns = start
+        row.event_ns = [round(token * 1e9) - start for token in ended.tokens]
         row.n_events = len(row.event_ns)
-        row.first_token_ns = row.first_answer_ns = row.start_ns + row.event_ns[0]
-        row.end_ns = row.last_token_ns = row.start_ns + row.event_ns[-1]
-    return point_metrics(requests_table(list(records.values())))
+        row.first_token_ns = row.first_answer_ns = start + row.event_ns[0]
+        row.end_ns = row.last_token_ns = start + row.event_ns[-1]
+    return point_metrics(requests_table(records))
 
 
-def record(number: int, parallel: int, start_ns: int, prompt: int, answer: int) -> RequestRecord:
+def record(number: int, parallel: int, prompt: int, answer: int) -> RequestRecord:
     return RequestRecord(
         run_id="r", point_id="p", request_id=f"{number}", worker=0, warmup=False, attempt=1, model="m",
-        reasoning_effort=None, parallel=parallel, rate=None, scheduled_ns=start_ns, start_ns=start_ns,
-        prompt_tokens=prompt, completion_tokens=answer, status="ok", finish_reason="stop", session=1,
+        reasoning_effort=None, parallel=parallel, rate=None, scheduled_ns=0, prompt_tokens=prompt,
+        completion_tokens=answer, status="ok", finish_reason="stop", session=1,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ DECIDED = 0.01
 """Error of the decision that a level meets or misses an objective."""
 PER_ALLOWED, MOST_PER_ALLOWED = 20, 100
 """A level ends undecided when so many independent misses were to be expected at the limit, or so many in all:
-after 1,000 to 5,000 requests for a P99."""
+after 2,000 to 10,000 requests for a P99."""
 FEWEST = 20
 """Requests before a level is judged."""
 WAVES, FAR_WAVES, CLIFF_WAVES, FAR = 30, 10, 2, 1.5
@@ -273,7 +273,7 @@ class Search(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchAnswer:
     """The result of a search. `value` is None where no level told; an end of the interval likewise."""
 
     what: What
@@ -331,16 +331,18 @@ def _allowed(search: Search, level: float) -> float:
     return float(f"{min(level, search.highest):.4g}")
 
 
-def answer(search: Search, levels: Sequence[Level]) -> Answer:
+def answer(search: Search, levels: Sequence[Level]) -> SearchAnswer:
     """What the levels tell."""
     value, low, high = capacity(levels, search.objectives)
     tried = sorted(levels, key=lambda level: level.level)
     met = meets(tried, search.objectives)
     if met[-1] and tried[-1].level >= search.highest:
-        return Answer(search.what, search.highest, search.highest, None, False, True, "the highest level meets it")
+        return SearchAnswer(
+            search.what, search.highest, search.highest, None, False, True, "the highest level meets it"
+        )
     if search.what == "max-parallel":
         if met[0] is False and tried[0].level <= 1:
-            return Answer(search.what, 0.0, 0.0, 0.0, False, True, "one request at a time misses it")
+            return SearchAnswer(search.what, 0.0, 0.0, 0.0, False, True, "one request at a time misses it")
         value, low, high = (None if end is None else math.floor(end + 1e-9) for end in (value, low, high))
         passed = [level.level for level, state in zip(tried, met, strict=True) if state]
         failed = [level.level for level, state in zip(tried, met, strict=True) if state is False]
@@ -353,14 +355,16 @@ def answer(search: Search, levels: Sequence[Level]) -> Answer:
     failed = [level.level for level, state in zip(tried, met, strict=True) if state is False]
     if failed and not passed:  # the curve says nothing below the lowest level
         why = f"{len(levels)} levels, none of which meets it"
-        return Answer(search.what, None, None, min(failed), False, False, why)
+        return SearchAnswer(search.what, None, None, min(failed), False, False, why)
     if passed and not failed and value is not None and value > tried[-1].level:
-        return Answer(search.what, None, max(passed), None, False, False, f"{len(levels)} levels, none misses it")
+        return SearchAnswer(
+            search.what, None, max(passed), None, False, False, f"{len(levels)} levels, none misses it"
+        )
     narrow = value is not None and low is not None and high is not None
     width = max(1.0 if search.what == "max-parallel" else 0.0, 2 * PRECISION * (value or 0.0))
     finished = narrow and (high or 0.0) - (low or 0.0) <= width
     why = "the interval is narrow enough" if finished else f"{len(levels)} levels"
-    return Answer(search.what, value, low, high, _is_cliff(tried, met), bool(finished), why)
+    return SearchAnswer(search.what, value, low, high, _is_cliff(tried, met), bool(finished), why)
 
 
 def _is_cliff(tried: Sequence[Level], met: Sequence[bool | None]) -> bool:

@@ -131,8 +131,8 @@ def _full_load(
     slots = pc.max(sent["parallel"]).as_py()
     if slots is None:
         last = int(starts[own][-1])
-        settled = first if warm else first + int(np.median(ends[own] - starts[own]))
-        return (settled, last) if last > settled else "the point is shorter than a request"
+        begin = first if warm else first + int(np.median(ends[own] - starts[own]))
+        return (begin, last) if last > begin else "the point is shorter than a request"
     if len(starts) <= slots:
         return "there is one request for each slot"
     begin, end = int(starts[slots - 1]), int(ordered[len(ordered) - slots])

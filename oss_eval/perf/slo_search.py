@@ -9,14 +9,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oss_eval.analysis.latency import record_durations
 from oss_eval.analysis.slo import objectives
 from oss_eval.analysis.slo_search import (
-    Answer,
     Level,
     Misses,
     Search,
+    SearchAnswer,
     answer,
     enough,
     meets,
@@ -132,9 +133,10 @@ class SloSearch:
 
     def goes_on(self) -> bool:
         """Whether load may go on to the next level: not where a queue has to be emptied first."""
-        if self._is_warming_up(self._current()):
+        level = self._current()
+        if self._is_warming_up(level):
             return True
-        now = [*self.levels, self._current()]
+        now = [*self.levels, level]
         no_queue = self._task.find == "max-parallel" or meets(now, self._search.objectives)[-1] is not False
         return no_queue and next_level(self._search, now) is not None
 
@@ -152,9 +154,7 @@ class SloSearch:
         """Whether a level misses the objectives while its TTFT or latency still falls."""
         if len(self.cold) >= MOST_COLD or meets([*self.levels, level], self._search.objectives)[-1] is not False:
             return False
-        rows = sorted(self._rows, key=lambda row: row[0])
-        series = (np.array([v[name] for _, v in rows if name in v]) for name in ("ttft", "latency"))
-        return any((drifts(values, WARMING_UP) or 0.0) < 0 for values in series)
+        return any((drifts(values, WARMING_UP) or 0.0) < 0 for values in self._series())
 
     def _current(self) -> Level:
         level = Level(self._level, tuple(self._misses()))
@@ -167,11 +167,14 @@ class SloSearch:
         flight = np.asarray(self._flight, dtype=np.float64)
         if (drifts(flight, OVERLOAD) or 0.0) <= 0:
             return False
-        rows = sorted(self._rows, key=lambda row: row[0])
-        series = (np.array([v[name] for _, v in rows if name in v]) for name in ("ttft", "latency"))
-        return any((drifts(values, OVERLOAD) or 0.0) > 0 for values in series)
+        return any((drifts(values, OVERLOAD) or 0.0) > 0 for values in self._series())
 
-    def answer(self) -> Answer:
+    def _series(self) -> list[NDArray[np.float64]]:
+        """TTFT and latency of the level's requests, ms, in the order of their starts."""
+        rows = sorted(self._rows, key=lambda row: row[0])
+        return [np.array([v[name] for _, v in rows if name in v]) for name in ("ttft", "latency")]
+
+    def answer(self) -> SearchAnswer:
         """What is known so far."""
         return answer(self._search, self.levels)
 

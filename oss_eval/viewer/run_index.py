@@ -252,19 +252,11 @@ class StoredRun:
     @property
     def planned(self) -> list[tuple[str, str]]:
         """(title, point_id) of every point, begun or not."""
-        return [
-            (
-                point_title(
-                    point.get("task"),
-                    point.get("reasoning_effort"),
-                    point.get("parallel"),
-                    self._workers(point),
-                    point.get("rate"),
-                ),
-                point["point_id"],
-            )
-            for point in self.manifest.get("points", [])
-        ]
+        return [(self._planned_title(point), point["point_id"]) for point in self.manifest.get("points", [])]
+
+    def _planned_title(self, point: dict[str, Any]) -> str:
+        effort, workers = point.get("reasoning_effort"), self._workers(point)
+        return point_title(point.get("task"), effort, point.get("parallel"), workers, point.get("rate"))
 
     def _workers(self, point: dict[str, Any]) -> int | None:
         """Number of workers, if it distinguishes the points: only in a calibration."""
