@@ -239,16 +239,17 @@ class RunWriter:
 
     def close(self) -> None:
         """Close the run's files and release its lock."""
-        if self._journal is not None:
-            os.close(self._journal)
-            self._journal = None
+        # Forgotten before they are closed: Ctrl-C may come between, and a second close must not close them again.
+        descriptor, self._journal = self._journal, None
+        if descriptor is not None:
+            os.close(descriptor)
         journal = self.path / JOURNAL
         with contextlib.suppress(OSError):  # an empty journal does no harm
             if not journal.stat().st_size:
                 journal.unlink()
-        if self._lock >= 0:
-            lock.release(self.path, self._lock)
-            self._lock = -1
+        held, self._lock = self._lock, -1
+        if held >= 0:
+            lock.release(self.path, held)
 
     def undo(self) -> None:
         """Nothing was measured: remove a new run, or restore a resumed one. Raises StoreError."""

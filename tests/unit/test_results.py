@@ -19,7 +19,7 @@ from oss_eval.analysis import fsck
 from oss_eval.analysis.fsck import examine
 from oss_eval.errors import StoreError
 from oss_eval.records import RequestRecord, SampleRecord
-from oss_eval.results import reader, writer
+from oss_eval.results import lock, reader, writer
 from oss_eval.results.manifest import SCHEMA_VERSION, read_manifest
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.parquet import ParquetFile
@@ -159,6 +159,23 @@ def test_ctrl_c_while_files_are_written_repeats_nothing(
     monkeypatch.undo()
     run.finish("interrupted")
     assert read_requests(run.path)["start_ns"].to_pylist() == list(range(14))
+
+
+def test_ctrl_c_while_a_run_is_closed_closes_nothing_twice(
+    run: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the lock's descriptor was closed; by the second close that number may be another file's."""
+    release = lock.release
+
+    def interrupted(path: Path, descriptor: int) -> None:
+        release(path, descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oss_eval.results.lock.release", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.close()
+    monkeypatch.undo()
+    run.leave()
 
 
 def test_a_damaged_joined_part_gives_way_to_what_it_was_made_of(run: RunWriter, tmp_path: Path) -> None:
