@@ -17,6 +17,7 @@ COMMANDS = {
     "resume": "resume a stored run that ended too early",
     "ask": "one question, its answer as it streams, and what it took",
     "doctor": "what a server is and supports, and what that means for a measurement",
+    "models": "facts of models and GPUs: what fits, for how many users, how fast it can be",
     "tasks": "list the task files, one line each",
     "show": "print a stored run's tables again",
     "fsck": "check whether a stored run is complete",
