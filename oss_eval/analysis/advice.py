@@ -18,6 +18,7 @@ CLOSE = 0.05
 HEALTHY = 0.95
 """Points with a lower success rate are not considered."""
 Z = 1.96
+NO_ADVICE = "No recommendation"
 SHARE = 0.95
 """The knee is the lowest concurrency with this share of the best throughput."""
 
@@ -73,7 +74,7 @@ def advise(points: Sequence[PointReport]) -> list[str]:
             f"{_levels(short)}: fewer than four requests a slot, so there are no intervals; "
             "use a --number of 10 times the concurrency for narrow ones"
         )
-    return lines or ["No recommendation"]
+    return lines or [NO_ADVICE]
 
 
 def _levels(points: Sequence[PointReport]) -> str:

@@ -23,6 +23,7 @@ from oss_eval.analysis.conditions import Mismatch, mismatches
 from oss_eval.analysis.figures import PointMetrics
 from oss_eval.analysis.perf_summary import load_run
 from oss_eval.analysis.point_name import effort_rank, point_title
+from oss_eval.analysis.published_points import PREFIX, manifest, origin, published_points
 from oss_eval.analysis.slo import REQUEST_COLUMNS, goodput, goodput_figures
 from oss_eval.errors import UsageError
 from oss_eval.results.manifest import adaptive_points, read_begun_manifest
@@ -103,7 +104,11 @@ def sides(names: Sequence[str], out: Path, by: str | None, limits: dict[str, flo
     """The sides that `oss-eval compare` names: runs, or points of runs (RUN:POINT); or the groups of all their
     points by reasoning_effort, model, or label:KEY. With `limits` of a request (see `goodput`), sweeps have their
     attainment and goodput too. Raises UsageError and StoreError."""
-    points = [(name, _points(name, out, limits or {})) for name in names]
+    stored = {name: _points(name, out, limits or {}) for name in names if not name.startswith(PREFIX)}
+    models = [point.model for some in stored.values() for point in some]
+    if not models:
+        raise UsageError("published figures are compared with a run", f"for example {names[0]} last")
+    points = [(name, stored[name] if name in stored else _published(name, models[0])) for name in names]
     if by is None:
         if len(names) < 2:
             raise UsageError(
@@ -166,6 +171,16 @@ def _points(name: str, out: Path, limits: dict[str, float]) -> list[StoredPoint]
             f"its points are: {', '.join(p.point_id for p in found)}",
         )
     return matching
+
+
+def _published(name: str, model: str) -> list[StoredPoint]:
+    """Published figures of a model (`published:MACHINE`) as points. Raises UsageError."""
+    return [
+        StoredPoint(
+            Path(name), manifest(row), f"c{row.parallel}", None, None, row.parallel, None, None, metrics, ()
+        )
+        for row, metrics in published_points(name, model)
+    ]
 
 
 def _of_benchmark(path: Path, manifest: dict[str, Any]) -> list[StoredPoint]:
@@ -265,12 +280,16 @@ def unlike(found: Sequence[Side]) -> list[tuple[str, list[Mismatch]]]:
 
 def _of_manifests(a: Side, b: Side) -> list[Mismatch]:
     one, two = (next(iter(side.points.values()))[0] for side in (a, b))
+    if "published" in one.manifest or "published" in two.manifest:
+        return origin(one.manifest, two.manifest)
     return mismatches(one.manifest, two.manifest) if one.path != two.path else []
 
 
 def _of_points(a: Side, b: Side) -> list[Mismatch]:
-    """How tokens were counted, and what the instrument warns of."""
-    found = []
+    """How tokens were counted, and what the instrument warns of; nothing of published figures."""
+    found: list[Mismatch] = []
+    if any("published" in p.manifest for side in (a, b) for points in side.points.values() for p in points):
+        return found
     for name, of in (("token counts from", "token_sources"), ("warnings", "warnings")):
         one, two = (
             sorted({value for points in side.points.values() for p in points for value in getattr(p, of)})

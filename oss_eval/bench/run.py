@@ -23,6 +23,7 @@ from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
 from oss_eval.results.reader import find_run
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts
+from oss_eval.run.manifest import labels_entry
 from oss_eval.run.options import RunOptions
 from oss_eval.run.progress import Progress
 
@@ -181,6 +182,7 @@ class _Bench:
             broke_off={"reason": reason} if status == "failed" else None,
             finished=datetime.now(UTC).isoformat(),
             parallel=self.executor.concurrency_reached(),
+            **({"labels": labels_entry(self.writer.manifest, self.server)} if status == "finished" else {}),
             run_checks=[*known, *(asdict(finding) for finding in self.executor.clock.findings())],
         )
         return replace(result, status=status, reason=reason)

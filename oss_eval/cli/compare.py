@@ -10,6 +10,7 @@ EPILOG = """examples:
   oss-eval compare REFERENCE last                        is this deployment as good as the reference
   oss-eval compare last --by reasoning_effort            which effort: all pairs
   oss-eval compare runA:c64 runB:c64                     two points
+  oss-eval compare published:H20-96GB last               a sweep against published figures
   oss-eval compare A B --require 'score > -0.02'         exit 0: not worse by 0.02, 1: worse, 3: can't tell
   oss-eval compare A B --fail-if 'ttft_p99 > +10%'       exit 1 only if that is established
 """
@@ -24,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "RUN", nargs="+", help="a run id, a unique part of one, a run's folder, or `last`; RUN:POINT for one point"
+        "RUN",
+        nargs="+",
+        help="a run id, a unique part of one, a run's folder, or `last`; RUN:POINT for one point; "
+        "published:MACHINE for figures that others have published",
     )
     parser.add_argument(
         "--by",

@@ -81,7 +81,7 @@ def print_result(result: RunResult, arguments: argparse.Namespace) -> None:
     if result.aborted:
         return
     try:
-        print_run(result.path, given.get("json", False), given.get("grid", False))
+        print_run(result.path, given.get("json", False), given.get("grid", False), given.get("roofline", False))
         sys.stdout.flush()
     except KeyboardInterrupt:
         if result.status == "finished":
@@ -89,9 +89,14 @@ def print_result(result: RunResult, arguments: argparse.Namespace) -> None:
         # Interrupted once more: the hint how to resume is printed all the same.
 
 
-def print_run(path: Path, as_document: bool, grid: bool = False) -> None:
-    """A stored run: tables on standard output, or one JSON document there and the tables on standard error."""
-    document, tables = _outputs(path, grid)
+def print_run(
+    path: Path, as_document: bool, grid: bool = False, roofline: bool = False, gpu: str | None = None
+) -> None:
+    """A stored run: tables on standard output, or one JSON document there and the tables on standard error.
+
+    `roofline`: with the bounds of a sweep, on the machine `gpu` where that is given.
+    """
+    document, tables = _outputs(path, grid, roofline, gpu)
     if as_document:
         print_json(document())
     tables(open_console(stderr=as_document))
@@ -103,7 +108,9 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json_text(document))
 
 
-def _outputs(path: Path, grid: bool) -> tuple[Callable[[], Any], Callable[[Console], None]]:
+def _outputs(
+    path: Path, grid: bool = False, roofline: bool = False, gpu: str | None = None
+) -> tuple[Callable[[], Any], Callable[[Console], None]]:
     """(makes the JSON document, prints the tables) of a stored run."""
     manifest = read_manifest(path)
     kind = manifest["kind"]
@@ -115,20 +122,31 @@ def _outputs(path: Path, grid: bool) -> tuple[Callable[[], Any], Callable[[Conso
     from oss_eval.report.perf import print_report
 
     report = load_run(path)
+    if gpu is not None:
+        report.manifest["task"]["gpu"] = gpu
     if kind == "calibrate" and manifest["status"] == "finished":
         from oss_eval.diagnose.calibrate import as_rows, compare, print_calibration
 
         return lambda: {**as_json(report), "calibration": as_rows(compare(path))}, partial(print_calibration, path)
-    return partial(_sweep_document, report), partial(print_report, report)
+    return partial(_sweep_document, report), partial(print_report, report, roofline=roofline)
 
 
 def _sweep_document(report: RunReport) -> dict[str, Any]:
     """The JSON of a sweep; `repeats` has repeats of a point put together."""
     from oss_eval.analysis.perf_summary import as_json, point_as_json
     from oss_eval.analysis.repeats import pooled
+    from oss_eval.analysis.speed_bound import as_json as bound_as_json
+    from oss_eval.analysis.speed_bound import bounds, deployment
 
     together = pooled(report)
     document = as_json(report)
+    found = deployment(report.manifest, [(p.point_id, p.metrics) for p in report.points])
+    if found is not None:
+        known = bounds(found, report.points)
+        document |= {"model_card": found.card.name, "model_doubt": found.doubt, "machine": found.machine.name}
+        for entry in document["points"]:
+            if (bound := known.get(entry["point_id"])) is not None:
+                entry["bound"] = bound_as_json(bound)
     if together is not report:
         document["repeats"] = [{**point_as_json(p), "repeat": None, "repeats": p.repeats} for p in together.points]
     return document

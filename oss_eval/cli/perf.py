@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a task by name or a YAML file (default: sweep); flags override it",
     )  # fmt: skip
     add_flags(parser, PerfTask, EndpointSettings, RunSettings)
+    parser.add_argument(
+        "--roofline", action="store_true",
+        help="print each point's share of the bound that the GPU's bandwidth and arithmetic set",
+    )  # fmt: skip
     add_assert(parser, "'ttft_p99<2s' 'success>99%%'")
 
 

@@ -92,6 +92,8 @@ class PerfTask(Task):
     """the server's own metrics (Prometheus): auto: /metrics beside the API, if there"""
     gpu_telemetry: Annotated[str, Flag(LOAD, "auto|off|dcgm:URL")] = "auto"
     """power and load of the server's GPUs: auto: NVML, if the server is on this machine; or a DCGM exporter"""
+    gpu: Annotated[str | None, Flag(LOAD, "GPU[xN]")] = None
+    """the server's machine, e.g. H100-80GBx2, for bounds of its speed (default: the one that telemetry sees)"""
     gpu_price: Annotated[HourlyPrice | None, Flag(LOAD, "PRICE/h", as_text=True)] = None
     """price an hour of all GPUs of the server together, e.g. 2.5/h: gives the price of a million output tokens"""
     warmup: Annotated[Warmup, Flag(LOAD, "N|TIME|auto", aliases=("--warmup-num",), as_text=True)] = 0

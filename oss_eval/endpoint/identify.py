@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,20 @@ from oss_eval.endpoint.endpoint import Endpoint
 from oss_eval.endpoint.http import get
 
 IDENTIFY_SECONDS = 3.0
+LONGEST = 100
+"""Characters of a label: whatever a server says of itself ends up in tables."""
+LABEL_SECONDS = 1.0
+"""A run that ends does not wait longer for a server to say what it is."""
 
 
+PATHS = (
+    ("/version", "vLLM", "version"),
+    ("/get_server_info", "SGLang", "version"),
+    ("/props", "llama.cpp", "build_info"),
+    ("/api/version", "Ollama", "version"),
+    ("/info", "TGI", "version"),
+)
+"""Path, the server that has it, and the key of its version."""
 OWNERS = {
     "vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "organization_owner": "LM Studio",
     "oss-eval": "oss-eval simulator",
@@ -31,18 +44,28 @@ class Identity:
 
 
 def identify(endpoint: Endpoint) -> Identity:
-    """Identify a server by paths that only one kind has, or by its Server header. Never raises."""
-    for path, name, key in (
-        ("/version", "vLLM", "version"),
-        ("/get_server_info", "SGLang", "version"),
-        ("/props", "llama.cpp", "build_info"),
-        ("/api/version", "Ollama", "version"),
-        ("/info", "TGI", "version"),
-    ):
-        payload = _json(endpoint, f"{endpoint.root}{path}")
+    """Identify a server by paths that only one kind has, or by its model list or Server header. Never raises."""
+    found = _by_paths(endpoint, IDENTIFY_SECONDS)
+    return found if found.name else _by_models(endpoint)
+
+
+def engine_labels(endpoint: Endpoint) -> dict[str, str]:
+    """The labels `engine` and `engine_version` of a server, as far as it says what it is."""
+    found = _by_paths(endpoint, LABEL_SECONDS)
+    labels = {"engine": found.name, "engine_version": found.version}
+    return {key: endpoint.redact(value)[:LONGEST] for key, value in labels.items() if value}
+
+
+def _by_paths(endpoint: Endpoint, seconds: float) -> Identity:
+    """Identify a server by paths that only one kind has; takes twice `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    for path, name, key in PATHS:
+        if time.monotonic() > deadline:
+            break
+        payload = _json(endpoint, f"{endpoint.root}{path}", seconds)
         if isinstance(payload, dict) and isinstance(payload.get(key), str):
             return Identity(name, payload[key], f"GET {path}")
-    return _by_models(endpoint)
+    return Identity()
 
 
 def _by_models(endpoint: Endpoint) -> Identity:
@@ -64,8 +87,8 @@ def _by_models(endpoint: Endpoint) -> Identity:
     return Identity(server.partition("/")[0], server.partition("/")[2], "Server header") if server else Identity()
 
 
-def _json(endpoint: Endpoint, address: str) -> Any:
+def _json(endpoint: Endpoint, address: str, seconds: float) -> Any:
     try:
-        return json.loads(get(endpoint, address, IDENTIFY_SECONDS).body)
+        return json.loads(get(endpoint, address, seconds).body)
     except Exception:  # noqa: BLE001 (whatever it is, it is no such server)
         return None

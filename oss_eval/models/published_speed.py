@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from oss_eval.errors import UsageError
 from oss_eval.models.card import find_card, plain
 
 FILE = Path(__file__).parent / "reference" / "published_speed.yaml"
@@ -34,6 +35,8 @@ class PublishedSpeed(BaseModel):
     engine_version: str | None = None
     parallel: int
     """Concurrent requests."""
+    requests: int | None = None
+    """How many the figures are from."""
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     metrics: dict[Figure, float | Range]
@@ -51,6 +54,28 @@ class PublishedSpeed(BaseModel):
 @lru_cache(maxsize=1)
 def _all() -> tuple[PublishedSpeed, ...]:
     return tuple(map(PublishedSpeed.model_validate, yaml.safe_load(FILE.read_text(encoding="utf-8"))))
+
+
+def sweep_of(machine: str, served: str) -> list[PublishedSpeed]:
+    """Figures of a model on a machine at each concurrency: `H20-96GB`, or `H20-96GB/vllm` for one engine.
+
+    Raises UsageError where there are none, or several for one concurrency.
+    """
+    rows = published_speed(served)
+    name, _, engine = machine.partition("/")
+    found = [row for row in rows if plain(row.machine) == plain(name) and (not engine or row.engine == engine)]
+    if not found:
+        there = sorted({row.machine for row in rows})
+        raise UsageError(
+            f"no figures of {served} on {machine} have been published, as far as oss-eval knows",
+            f"there are some on {', '.join(there)}" if there else "oss-eval knows none of this model",
+        )
+    if len({row.parallel for row in found}) < len(found):
+        engines = sorted({row.engine for row in found})
+        raise UsageError(
+            f"several figures of {served} on {machine} have been published", f"name one: {name}/{engines[0]}"
+        )
+    return found
 
 
 def published_speed(served: str) -> list[PublishedSpeed]:

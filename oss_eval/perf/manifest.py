@@ -6,15 +6,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from oss_eval.config.perf_task import PerfTask
+from oss_eval.endpoint.gpu_telemetry import GpuReader
 from oss_eval.endpoint.server import Server
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.perf.remaining import RemainingWork
-from oss_eval.run.manifest import endpoint_entry, environment_entry, public_task
+from oss_eval.run.manifest import endpoint_entry, environment_entry, labels_entry, public_task
 from oss_eval.run.options import RunOptions
 from oss_eval.run.resume import prompt_hash
 from oss_eval.system.redact import command_line
 
 if TYPE_CHECKING:  # a mistake of the user's should not wait for what writes Parquet
+    from oss_eval.analysis.perf_summary import RunReport
     from oss_eval.results.writer import RunWriter
 
 
@@ -62,6 +64,22 @@ def described(
         "words_per_token": lengths.words_per_token,
         "seed": seed,
     }
+
+
+def ended(report: RunReport, server: Server, gpus: GpuReader, status: str) -> dict[str, Any]:
+    """Entries of a sweep that has ended, beside its checks."""
+    from oss_eval.analysis.speed_bound import gpu_label
+
+    telemetry = {"gpu_telemetry": gpus.as_manifest()} if gpus.gpus else {}
+    found = {
+        "finished": datetime.now(UTC).isoformat(),
+        "clock_source": sorted({source for point in report.points for source in point.clock_sources}),
+        **telemetry,
+    }
+    if status == "finished":
+        gpu = gpu_label({**report.manifest, **telemetry}, [point.metrics for point in report.points])
+        found["labels"] = labels_entry(report.manifest, server, gpu)
+    return found
 
 
 def workload(task: PerfTask) -> str:

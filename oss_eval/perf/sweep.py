@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
 from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
+from oss_eval.models.machine import get_machine
 from oss_eval.perf.liveness import ServerLiveness
-from oss_eval.perf.manifest import described
+from oss_eval.perf.manifest import described, ended
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.perf.saturation import beyond, stop_reason
@@ -63,6 +63,8 @@ def run(
     """
     check_laws(task)
     objectives(task.slo)
+    if task.gpu is not None:
+        get_machine(task.gpu)
     if task.find is not None:
         search_of(task)
     if task.prompt is not None:
@@ -385,10 +387,8 @@ class _Sweep:
         self.writer.finish(
             result.status,
             broke_off=broke_off,
-            finished=datetime.now(UTC).isoformat(),
-            clock_source=sorted({source for point in report.points for source in point.clock_sources}),
             checks=checks,
-            **({"gpu_telemetry": self.gpu.as_manifest()} if self.gpu.gpus else {}),
+            **ended(report, self.server, self.gpu, result.status),
             run_checks=[*known, *(asdict(finding) for finding in self.clock.findings())],
         )
         return result

@@ -96,6 +96,8 @@ def sentences(comparison: Comparison) -> list[str]:
         if benchmark.flips:
             lines.append(f"Solved mostly by one side only: {_flips(benchmark.flips)}.")
         return lines
+    if any("published" in point.manifest for point in comparison.points):
+        return ["Published figures have no interval: whether a difference is more than chance is not known."]
     told = [c for c in comparison.differences if c.verdict in ("better", "worse")]
     for word in ("better", "worse"):
         some = [" ".join(_row(c)[place] for place in (0, 3)) for c in told if c.verdict == word]

@@ -11,25 +11,30 @@ from rich.table import Table
 from rich.text import Text
 
 from oss_eval.analysis import gate
-from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.advice import best
 from oss_eval.analysis.checks import BOUND_SHARE, CHUNK_TOKENS, NO_TEXT
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.slo import objectives
+from oss_eval.analysis.speed_bound import recommendations
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE, NOTHING, number, percent, scaled
 from oss_eval.report.gpu import gpu_table
 from oss_eval.report.load_tables import arrivals_table, cache_lines, groups_table, whole_table
 from oss_eval.report.network import network_line
 from oss_eval.report.point_rows import coordinates, load_title, point_table
+from oss_eval.report.roofline import roofline_table
 from oss_eval.report.search import answer_lines, levels_table
 from oss_eval.report.server_view import server_table
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import status_of
 
 
-def print_report(report: RunReport, console: Console) -> None:
-    """Print the sections of EvalScope's summary, with effort, intervals and marks; repeats of a point as one."""
+def print_report(report: RunReport, console: Console, roofline: bool = False) -> None:
+    """Print the sections of EvalScope's summary, with effort, intervals and marks; repeats of a point as one.
+
+    `roofline`: with each point's share of the bound of its speed.
+    """
     report = pooled(report)
     if report.manifest.get("search"):
         report = replace(report, points=sorted(report.points, key=lambda point: point.level))
@@ -47,6 +52,7 @@ def print_report(report: RunReport, console: Console) -> None:
         tables.append(whole_table(report, console.width, notes))
     tables += [table for table in (arrivals_table(report, notes), groups_table(report)) if table is not None]
     beside = [server_table(report, notes), gpu_table(report, notes)]
+    beside += [roofline_table(report, notes)] if roofline else []
     for table in [*tables, *(table for table in beside if table is not None)]:
         console.print()
         console.print(table)
@@ -78,7 +84,7 @@ def print_report(report: RunReport, console: Console) -> None:
         console.print(f"The sweep ended early, {report.manifest['stopped']}", highlight=False, markup=False)
     console.print("\n[bold italic]Recommendations[/]")
     whole = [p for p in report.points if p.whole]
-    for line in advise(whole or report.points):
+    for line in recommendations(report.manifest, whole or report.points):
         console.print(f"• {line}", highlight=False, markup=False)
 
 
@@ -110,6 +116,7 @@ def _basics(report: RunReport) -> Table:
         ("Endpoint", f"{endpoint['url']}, {endpoint.get('api') or 'unknown'} API"),
         ("Simulator", endpoint.get("simulator") if report.simulated else None),
         ("Task", f"{manifest['task']['name']}: {manifest.get('workload') or 'unknown workload'}"),
+        ("Labels", ", ".join(f"{key}={value}" for key, value in (manifest.get("labels") or {}).items()) or None),
         ("Generated", f"{tokens:,.0f} tokens in {seconds:,.1f} s"),
         ("Mean output rate", f"{tokens / seconds:,.1f} tokens/s" if seconds else None),
         *(("Network", network_line(times)) for times in manifest.get("network") or ()),
@@ -212,10 +219,10 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
         done = int(m.get("requests") or 0)
         if not point.whole:
             notes.append("* fewer requests were finished than planned")
-        success = m.get("success_rate") or 0.0
+        success = m.get("success_rate")
         row.append(percent(success) + ("" if point.whole else "*"))
         if judged:
-            row += [number(m.get("goodput")), percent(m.get("attainment") or 0.0)]
+            row += [number(m.get("goodput")), percent(m.get("attainment"))]
         if roomy:
             row += [str(done), number(m.get("completion_tokens", "mean"))]
             row += [number(m.get("price_per_mtok"))] if priced else []

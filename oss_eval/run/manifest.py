@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oss_eval.config.task import Task
+from oss_eval.endpoint.identify import engine_labels
 from oss_eval.endpoint.server import Server
 from oss_eval.probe.reads import reader_kind
 from oss_eval.run.options import RunOptions
@@ -27,6 +28,14 @@ def public_task(task: Task) -> dict[str, Any]:
 def environment_entry() -> dict[str, Any]:
     """The manifest's `environment`: the machine, the versions, and what reads the streams."""
     return {**environment(), "reader": reader_kind()}
+
+
+def labels_entry(before: dict[str, Any], server: Server, gpu: str | None = None) -> dict[str, str]:
+    """The labels of a run that ends: those of its manifest `before`, and what is known and was not given: `gpu`,
+    and `engine` and `engine_version` of a server that says what it is."""
+    given = before.get("labels") or {}
+    found = {} if server.simulator is not None or "engine" in given else engine_labels(server.endpoint)
+    return {**found, **({} if gpu is None else {"gpu": gpu}), **given}
 
 
 def endpoint_entry(server: Server, options: RunOptions, before: dict[str, Any] | None) -> dict[str, Any]:

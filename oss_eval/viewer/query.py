@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
+PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "machines", "about")
 MOST_RUNS = 8
 """Maximum number of runs shown together: more can't be distinguished in a figure."""
 LONGEST = 300

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import Command
+from tests.helpers.commands import ROOT, Command
+from tests.helpers.scripted_server import GOOD, MODELS, ScriptedServer, json_reply
 
 
 def test_a_model_as_json(oss_eval: Command) -> None:
@@ -89,3 +90,82 @@ def test_a_mistake_is_told(oss_eval: Command, words: tuple[str, ...], told: str)
     assert done.returncode == 2
     assert told in done.stderr
     assert not done.stdout
+
+
+# -- bounds, labels and figures of others, in sweeps ---------------------------------------------------------------
+
+
+def test_a_sweep_shows_its_share_of_the_bound(oss_eval: Command, fast_simulator: str) -> None:
+    words = ("perf", "--url", fast_simulator, "--parallel", "2", "--number", "8", "--max-tokens", "20")
+    done = oss_eval(*words, "--gpu", "H20-96GB", "--roofline", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["model_card"], document["machine"]) == ("gpt-oss-20b", "H20-96GB")
+    [point] = document["points"]
+    bound = point["bound"]
+    rate = point.get("steady", point)["metrics"]["output_tps"]["value"]
+    assert bound["share"] == pytest.approx(rate / bound["output_tps"])
+    assert "Share of the bound: gpt-oss-20b on H20-96GB" in done.stderr
+    assert f"{bound['share']:.0%} of the" in done.stderr
+    other = oss_eval("show", "last", "--gpu", "A10-24GBx2")
+    assert "Share of the bound: gpt-oss-20b on A10-24GBx2" in other.stdout
+    assert "Share of the bound" not in oss_eval("show", "last").stdout
+
+
+def test_a_sweep_without_a_card_says_so(oss_eval: Command, fast_simulator: str) -> None:
+    words = ("perf", "--url", fast_simulator, "--parallel", "2", "--number", "8", "--max-tokens", "20")
+    done = oss_eval(*words, "--roofline")
+    assert done.returncode == 0, done.stderr
+    assert "no bound of the speed" in done.stdout
+    assert "--gpu GPU[xN]" in done.stdout
+
+
+def test_an_unknown_gpu_is_told_before_anything_is_measured(oss_eval: Command, tmp_path: Path) -> None:
+    done = oss_eval("perf", "--url", "sim://instant", "--gpu", "H10")
+    assert done.returncode == 2
+    assert "did you mean H100-80GB" in done.stderr
+    assert not (tmp_path / "results").exists()
+    assert oss_eval("show", "last", "--gpu", "H10").returncode == 2
+
+
+def test_a_server_that_says_what_it_is_labels_its_runs(oss_eval: Command, tmp_path: Path) -> None:
+    def script(number: int, request: bytes) -> list[object]:
+        if request.startswith(b"GET /version "):
+            return [json_reply(b'{"version":"0.24.0"}')]
+        return [GOOD] if request.startswith(b"POST") else [MODELS]
+
+    with ScriptedServer(script) as server:
+        for words in (("--label", "server=a"), ("--label", "engine=mine")):
+            done = oss_eval(
+                "perf", "--url", server.url, "--prompt", "Hi", "--parallel", "2", "--number", "6", *words
+            )
+            assert done.returncode == 0, done.stderr
+    labels = [
+        json.loads(path.read_text())["labels"] for path in sorted((tmp_path / "results").glob("*/manifest.json"))
+    ]
+    assert {"engine": "vLLM", "engine_version": "0.24.0", "server": "a"} in labels
+    assert {"engine": "mine"} in labels
+
+
+def test_published_figures_of_another_load_are_told(oss_eval: Command) -> None:
+    cold = str(next((ROOT / "results" / "examples" / "h100").glob("*-0d04")))
+    done = oss_eval("compare", "published:H20-96GB", cold)
+    assert done.returncode == 2
+    assert "no point in common: c1, c10, c50, c100 and c128" in done.stderr
+
+
+def test_published_figures_have_no_verdict(oss_eval: Command, fast_simulator: str) -> None:
+    words = ("perf", "--url", fast_simulator, "--parallel", "10", "--number", "20", "--max-tokens", "20")
+    assert oss_eval(*words).returncode == 0
+    document = json.loads(oss_eval("compare", "published:H20-96GB", "last", "--json").stdout)
+    found = {(c["metric"], c["stat"]): c for c in document["comparisons"]}
+    assert found["output_tps", "value"]["a"] == 986.63
+    assert found["ttft_ms", "mean"]["a"] == 865
+    assert {c["verdict"] for c in found.values()} == {"no interval"}
+    assert document["mismatches"][0]["a"].startswith("published 2025-08-06, error unknown, https://evalscope")
+    text = oss_eval("compare", "published:H20-96GB", "last").stdout
+    assert "Published figures have no interval" in text
+    done = oss_eval("compare", "published:H20", "last")
+    assert done.returncode == 2
+    assert "H20-96GB" in done.stderr
+    assert "compared with a run" in oss_eval("compare", "published:H20-96GB").stderr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from oss_eval.viewer.pages import about, compare, perf, requests, runs, samples, scores
+from oss_eval.viewer.pages import about, compare, machines, perf, requests, runs, samples, scores
 
 PAGE_MODULES: dict[str, ModuleType] = {
     "runs": runs, "scores": scores, "samples": samples, "perf": perf, "requests": requests, "compare": compare,
-    "about": about,
+    "machines": machines, "about": about,
 }  # fmt: skip
 TITLES = {
     "runs": "Runs",
@@ -17,5 +17,6 @@ TITLES = {
     "perf": "Load",
     "requests": "Requests",
     "compare": "Compare",
+    "machines": "Machines",
     "about": "About this run",
 }

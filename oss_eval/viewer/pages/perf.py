@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oss_eval.analysis.advice import advise, best
+from oss_eval.analysis.advice import best
 from oss_eval.analysis.figures import Metric, PointMetrics
 from oss_eval.analysis.latency import request_durations
 from oss_eval.analysis.repeats import pooled
 from oss_eval.analysis.slo import REQUEST_COLUMNS
+from oss_eval.analysis.speed_bound import recommendations, view_bound
 from oss_eval.analysis.stats import P99_NEEDS
 from oss_eval.report.format import LARGEST_VALUE
 from oss_eval.viewer import figures
@@ -220,7 +221,7 @@ def _findings(page: Page, shown: Sequence[StoredRun], t: Words) -> None:
         if len(report.points) > 1 and run.kind == "perf":
             whole = [p for p in report.points if p.whole] or report.points
             items = "".join(f"<li>{esc(name)}: {esc(words)}</li>" for name, words in best(whole))
-            items += "".join(f"<li>{esc(line)}</li>" for line in advise(whole))
+            items += "".join(f"<li>{esc(line)}</li>" for line in recommendations(run.manifest, whole))
             page.fold(f"advice-{run.key}", letter + t("Recommendations"), f"<ul>{items}</ul>", opened=True)
 
 
@@ -240,11 +241,30 @@ def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
                 hovertemplate="%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
             )
         )
+        known = [view_bound(v.run.manifest, v.point_id, v.metrics, v.parallel) for v in views]
+        if any(known):
+            curve = figures.line(
+                t("{series}: bound").format(series=name),
+                index,
+                [v.level for v in views],
+                [bound and bound.output_tps for bound in known],
+                hovertemplate="%{x}: %{y:,.0f} tok/s<extra>%{fullData.name}</extra>",
+            )
+            data.append(curve | {"mode": "lines", "line": curve["line"] | {"dash": "dot", "width": 1.5}})
         rows += [
-            [text(name), num(v.level), estimate(m), num(v.metrics.get("output_tps"))]
-            for v, m in zip(views, found, strict=True)
+            [
+                text(name),
+                num(v.level),
+                estimate(m),
+                num(v.metrics.get("output_tps")),
+                num(bound.output_tps if bound else None),
+                share(bound.share if bound else None),
+                text(t(bound.limit) if bound else "–"),
+            ]
+            for v, m, bound in zip(views, found, known, strict=True)
         ]
-    inner = table([t("Series"), t("Load"), t("tok/s while full"), t("tok/s overall")], rows)
+    head = [t("Series"), t("Load"), t("tok/s while full"), t("tok/s overall")]
+    inner = table([*head, t("Bound (tok/s)"), t("Share of the bound"), t("Limit")], rows)
     layout = figures.layout("", t("output tokens/s"))
     layout["xaxis"] = levels(series, t)
     layout["yaxis"] |= {"rangemode": "tozero"}
@@ -252,6 +272,9 @@ def _throughput(series: dict[str, list[PointView]], t: Words) -> Figure:
         "The rate while the planned number of requests was in flight; ramp-up and tail are left out where "
         "possible."
     )
+    if any(trace["mode"] == "lines" for trace in data):
+        note += " " + t("Bound: what the GPU's bandwidth and arithmetic allow.")
+        layout["yaxis"] |= {"type": "log", "rangemode": "normal"}
     return Figure("throughput", t("Throughput while full"), data, layout, inner, note)
 
 
