@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.argument_default = argparse.SUPPRESS
     add_flags(parser, Task, EndpointSettings, without=("reasoning_effort",))
+    parser.add_argument("--gpu", metavar="GPU[xN]", help="the server's machine (default: this machine's GPUs)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
 
 
@@ -27,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.cli.shared import run_options
     from oss_eval.diagnose.check import FAIL, PASS, WARN, Check
     from oss_eval.diagnose.doctor import PATIENCE, as_json, examine
+    from oss_eval.models.machine import get_machine
     from oss_eval.system.terminal import open_console
 
     options, named = run_options(arguments)
@@ -39,7 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         line = Text(f"{check.verdict:<5}", styles[check.verdict]).append(f"{check.name}: {check.seen}", "default")
         console.print(line.append(f"\n     → {check.advice}" if check.advice else "", "bright_black"))
 
-    checks = examine(task, options.auth, print_check)
+    gpu = vars(arguments).get("gpu")
+    if gpu is not None:
+        get_machine(gpu)  # an unknown one is told before anything is sent
+    checks = examine(task, options.auth, print_check, gpu)
     if "json" in vars(arguments):
         print_json(as_json(checks))
     return 1 if any(check.verdict == FAIL for check in checks) else 0

@@ -17,6 +17,7 @@ from oss_eval.config.task import Task
 from oss_eval.diagnose.ask import no_text
 from oss_eval.diagnose.check import FAIL, PASS, WARN, Check
 from oss_eval.diagnose.connect import ServerSession, open_session
+from oss_eval.diagnose.deployment import deployment_checks
 from oss_eval.diagnose.effort import THINKING, effort_checks
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import LISTED, LONGEST_NAME
@@ -46,9 +47,11 @@ LENGTH_FLAGS = "--max-tokens N --min-tokens N --extra-args '{\"ignore_eos\": tru
 NO_LENGTHS = "replies end when the model wants: compare runs by tokens, not by requests"
 
 
-def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check]:
-    """All checks; `note` gets each one as soon as it is done. Raises OssEvalError for a server that can't be
-    used."""
+def examine(task: Task, auth: Auth, tell: Callable[[Check], None], gpu: str | None = None) -> list[Check]:
+    """All checks; `tell` gets each one as soon as it is done. `gpu` names the server's machine.
+
+    Raises OssEvalError for a server that can't be used.
+    """
     found: list[Check] = []
 
     def note(check: Check | None) -> None:
@@ -62,6 +65,9 @@ def examine(task: Task, auth: Auth, tell: Callable[[Check], None]) -> list[Check
         simulated = line.server.simulator is not None or identity.name.startswith("oss-eval")
         note(_server(identity, simulated))
         note(_models(endpoint, line.server.model))
+        if not simulated or gpu is not None:
+            for check in deployment_checks(line.server, identity, gpu):
+                note(check)
         note(_clock(endpoint))
         if endpoint.base.scheme == "https":
             trusted = "any certificate is trusted" if auth.insecure else "certificate trusted"

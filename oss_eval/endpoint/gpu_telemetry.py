@@ -6,6 +6,7 @@ https://docs.nvidia.com/datacenter/dcgm/latest/reference/dcgm-exporter-metrics.h
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -87,7 +88,7 @@ class GpuReader(BackgroundReader):
         if self._setting == "off":
             return False
         try:
-            self._open()
+            self.open()
             found = self._read() if self._read else {}
         except Exception as error:  # noqa: BLE001 (no driver, no exporter, no such field: all the same to the run)
             self._note_failure(self._told(error))
@@ -117,7 +118,8 @@ class GpuReader(BackgroundReader):
         """The manifest's `gpu_telemetry`."""
         return {"source": self.source, "gpus": self.gpus, "problem": self.problem}
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Find the GPUs. Raises whatever the driver or the exporter raises."""
         if self._setting.startswith(DCGM):
             self._interval = DCGM_SECONDS
             self.source = public_url(self._setting.removeprefix(DCGM))
@@ -146,6 +148,14 @@ class GpuReader(BackgroundReader):
 
     def _told(self, error: Exception) -> str:
         return self._server.redact(f"{type(error).__name__}: {error}"[:300])
+
+
+def gpu_names(server: Server) -> list[str | None]:
+    """The GPUs of this machine, where the server runs on it; none without a driver."""
+    reader = GpuReader(server, "auto")
+    with contextlib.suppress(Exception):  # no driver, no GPU
+        reader.open()
+    return [gpu["name"] for gpu in reader.gpus]
 
 
 def as_columns(rows: list[TelemetryRow], run_id: str, session: int) -> dict[str, list[Any]]:

@@ -93,8 +93,8 @@ def test_every_page_in_both_languages(page: Page, address: str, results: Path, n
     shown(page, name)
     current = page.locator("nav.pages a[aria-current=page]")
     titles = {
-        "": "Runs Scores Samples Load Requests Compare About",
-        "zh": "运行列表 得分 样本 负载 请求 比较 关于",
+        "": "Runs Scores Samples Load Requests Compare Machines About",
+        "zh": "运行列表 得分 样本 负载 请求 比较 机器 关于",
     }
     expect(current).to_contain_text(titles[language].split()[PAGES.index(name)])
     body = page.inner_text(f"#page-{name}")
@@ -109,14 +109,14 @@ def test_every_page_in_both_languages(page: Page, address: str, results: Path, n
 def test_runs_can_be_searched_and_filtered(page: Page, address: str) -> None:
     page.goto(address)
     rows = page.locator("#content-runs table[data-name=runs] tbody tr")
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(6)
     search = page.locator("#runs-q input")
     search.press_sequentially("sweep-b")
     expect(rows).to_have_count(1)
     page.wait_for_url("**q=sweep-b**")
     for _ in "sweep-b":
         search.press("Backspace")
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(6)
     page.locator("#runs-kind input").click()
     page.get_by_role("option", name="benchmarks").click()
     expect(rows).to_have_count(2)

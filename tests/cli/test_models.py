@@ -169,3 +169,38 @@ def test_published_figures_have_no_verdict(oss_eval: Command, fast_simulator: st
     assert done.returncode == 2
     assert "H20-96GB" in done.stderr
     assert "compared with a run" in oss_eval("compare", "published:H20-96GB").stderr
+
+
+# -- doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_advises_where_server_and_gpu_are_known(oss_eval: Command) -> None:
+    listed = json_reply(b'{"data":[{"id":"openai/gpt-oss-20b","owned_by":"vllm"}]}')
+
+    def script(number: int, request: bytes) -> list[object]:
+        if request.startswith(b"GET /version "):
+            return [json_reply(b'{"version":"0.24.0"}')]
+        return [GOOD] if request.startswith(b"POST") else [listed]
+
+    def checks(url: str, *words: str) -> dict[str, list[dict[str, str]]]:
+        done = oss_eval("doctor", "--url", url, *words, "--json")
+        found: dict[str, list[dict[str, str]]] = {}
+        for check in json.loads(done.stdout):
+            found.setdefault(check["name"], []).append(check)
+        return found
+
+    with ScriptedServer(script) as server:
+        on_a10 = checks(server.url, "--gpu", "A10")
+        on_hopper = checks(server.url, "--gpu", "H100")
+        too_small = checks(server.url, "--gpu", "8GB")
+        unknown = checks(server.url)
+        mistaken = oss_eval("doctor", "--url", server.url, "--gpu", "H10")
+    assert on_a10["model card"][0]["seen"].startswith("gpt-oss-20b: 20.9B parameters, 3.6B for a token, 12.8 GiB")
+    assert on_a10["GPU"][0]["verdict"] == "pass"
+    assert any("TRITON_ATTN" in check["seen"] for check in on_a10["runtime"])
+    assert all("https://" in check["advice"] for check in on_a10["runtime"])
+    assert any("FlashAttention 3" in check["seen"] for check in on_hopper["runtime"])
+    assert too_small["GPU"][0]["verdict"] == "warn"
+    assert "runtime" not in unknown
+    assert mistaken.returncode == 2
+    assert "did you mean H100-80GB" in mistaken.stderr
