@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oss_eval.bench import answer_key, remaining
 from oss_eval.bench.allocation import Allocation, Budget
@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 from oss_eval.run.resume import check_server
 
 
-def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> RunResult:
+def run(
+    plans: list[Plan], options: RunOptions, resumed: Path | None = None, effort: dict[str, Any] | None = None
+) -> RunResult:
     """Carry out benchmarks and store them as one run; with `resumed`, add what that stored run lacks.
+
+    `effort`: the settings of an effort sheet, kept in the manifest.
 
     Raises OssEvalError for a usage error or a server that does not answer, before anything is asked. Ctrl-C ends
     the run early: finished samples are stored, or KeyboardInterrupt is raised when there are none.
@@ -63,7 +67,7 @@ def run(plans: list[Plan], options: RunOptions, resumed: Path | None = None) -> 
         changes = described(loaded, planned, server, options, run.writer.manifest, run.writer.session)
         if not todo:  # no request is sent, so the manifest keeps the server of before
             changes = {key: changes[key] for key in ("tasks", "points")}
-        run.writer.write_manifest(status="running", **changes)
+        run.writer.write_manifest(status="running", **changes, **({} if effort is None else {"effort": effort}))
         if todo:
             run.result = bench.run(todo)
     return run.result

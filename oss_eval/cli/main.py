@@ -11,7 +11,7 @@ from oss_eval.system.signals import clear_unhandled_flag, reraise_lost_interrupt
 from oss_eval.system.terminal import open_output, output_failure, print_error
 
 INTERRUPTED = 130
-RUNS = ("perf", "bench", "resume", "calibrate")
+RUNS = ("perf", "bench", "effort", "resume", "calibrate")
 """Their exit codes say what became of the run, whatever becomes of the output."""
 
 

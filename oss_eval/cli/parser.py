@@ -14,6 +14,7 @@ from oss_eval.errors import UsageError
 COMMANDS = {
     "perf": "load sweep: TTFT, TPOT, latency, throughput",
     "bench": "benchmarks: scored answers with effort, epochs and error bars",
+    "effort": "which reasoning effort to use: quality, tokens, time and money side by side",
     "resume": "resume a stored run that ended too early",
     "ask": "one question, its answer as it streams, and what it took",
     "doctor": "what a server is and supports, and what that means for a measurement",

@@ -28,9 +28,9 @@ class Task(BaseModel):
     """One line for `oss-eval tasks`."""
 
     url: Annotated[Names, Flag(ENDPOINT, repeated=True)] = ()
-    """server: host root, .../v1, or the full path of an API, query kept; sim://PROFILE for the simulator; repeat
-    it to spread requests over several servers (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual
-    local ports, else the simulator)"""
+    """server: host root, .../v1, or the full path of an API, query kept; sim://PROFILE for the simulator;
+    local://smollm2 or local:///FILE.gguf for llama.cpp on this CPU; repeat it to spread requests over several
+    servers (default: OPENAI_BASE_URL, AZURE_OPENAI_ENDPOINT, else the usual local ports, else the simulator)"""
     model: Annotated[str | None, Flag(ENDPOINT)] = None
     """model name (default: the only one that the server lists)"""
     api: Annotated[

@@ -11,6 +11,7 @@ from oss_eval.config.task import Task
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.discovery import SIMULATOR_URL, choose_model, find_endpoint, reach, server_header
 from oss_eval.endpoint.endpoint import Endpoint, parse_url
+from oss_eval.endpoint.local_model import SCHEME, LocalModel, parse_local_url, running_local
 from oss_eval.errors import UsageError
 from oss_eval.probe.decode_options import DecodeOptions
 from oss_eval.probe.target import Target
@@ -26,9 +27,11 @@ class Server:
     model: str
     simulator: str | None = None
     started: bool = False
-    """Whether the simulator is started for this run, and ends with it."""
+    """Whether the simulator, or llama.cpp, is started for this run, and ends with it."""
     header: str | None = None
     """Its Server header."""
+    local: LocalModel | None = None
+    """The model that llama.cpp runs on this machine for the command."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -75,8 +78,15 @@ def resolve_endpoints(task: Task, auth: Auth) -> tuple[str | None, tuple[Endpoin
 def find_server(task: Task, auth: Auth) -> Server:
     """The server that a task names, or that answers on this machine, and its model.
 
-    A simulator that has to be started has no endpoint yet, see `running_server`. Raises OssEvalError.
+    A simulator or a local model that has to be started has no endpoint yet, see `running_server`. Raises
+    OssEvalError.
     """
+    local = [url for url in task.url if url.startswith(SCHEME)]
+    if local:
+        if len(task.url) > 1:
+            raise UsageError(f"--url names {local[0]} and something else", "a local model is asked alone")
+        found = parse_local_url(local[0])
+        return Server((), task.model or found.name, started=True, local=found)
     simulator, endpoints = resolve_endpoints(task, auth)
     if simulator:
         return Server((), task.model or parse_sim_url(simulator).profile.model, simulator, started=True)
@@ -93,7 +103,7 @@ def connected(server: Server, timeout: float) -> Server:
 def recognised(server: Server, timeout: float) -> Server:
     """The same, marked if its Server header says that it is this project's simulator and no real model."""
     server = connected(server, timeout)
-    if server.simulator:
+    if server.simulator or server.local:
         return server
     return replace(server, simulator=simulator_named(server_header(server.endpoint, timeout) or ""))
 
@@ -102,10 +112,14 @@ def recognised(server: Server, timeout: float) -> Server:
 def running_server(
     server: Server, api: str, truth: Path | None = None, answers: Path | None = None
 ) -> Iterator[Server]:
-    """The server; a simulator that has to be started runs while the context is open.
+    """The server; a simulator or a local model that has to be started runs while the context is open.
 
     `truth` is where the simulator writes its truth log, `answers` the answer key that it reads.
     """
+    if server.local is not None and not server.endpoints:
+        with running_local(server.local) as url:
+            yield replace(server, endpoints=(parse_url(url, api),))
+        return
     if server.endpoints or server.simulator is None:
         yield server
         return
@@ -123,6 +137,8 @@ def describe_server(server: Server, named: bool) -> str:
     if server.simulator:
         why = "" if named else "no server answers on the usual local ports: "
         return f"{why}SIMULATED by {server.simulator}, no model is run"
+    if server.local is not None:
+        return f"{server.local.url}: {server.model} on {server.local.description}"
     found = f" (found: {server.endpoint.found})" if server.endpoint.found else ""
     urls = " ".join(endpoint.url for endpoint in server.endpoints)
     return f"endpoint {urls}{found}, {server.endpoint.api} API, model {server.model}"

@@ -22,7 +22,7 @@ from oss_eval.analysis.stats import Estimate
 from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
-from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.manifest import read_begun_manifest, title_mark
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import read_samples, status_of
 
@@ -137,8 +137,7 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
         repeated=any(group.epochs > 1 and not group.adaptive for group in rows),
         errors=wide,
     )
-    simulated = " (simulated)" if manifest["endpoint"].get("simulated") else ""
-    table = _empty_table(f"Scores{simulated}")
+    table = _empty_table(f"Scores{title_mark(manifest)}")
     for name, shown in (
         ("Model", columns.model), ("Dataset", True), ("Effort", columns.effort), ("Subset", columns.subset),
         ("Metric", True),

@@ -26,6 +26,7 @@ from oss_eval.report.point_rows import coordinates, load_title, point_table
 from oss_eval.report.roofline import roofline_table
 from oss_eval.report.search import answer_lines, levels_table
 from oss_eval.report.server_view import server_table
+from oss_eval.results.manifest import title_mark
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import status_of
 
@@ -176,9 +177,8 @@ def _details(report: RunReport, width: int, notes: list[str]) -> Table:
     """The main table; with an effort column and TTFA where there are efforts and reasoning."""
     roomy = width >= 120
     priced = any(p.metrics.get("price_per_mtok") is not None for p in report.points)
-    simulated = " (simulated)" if report.simulated else ""
     state = ", steady state" if any(p.metrics.in_steady_state for p in report.points) else ""
-    table = point_table(f"Performance by {load_title(report)}{state}{simulated}", report)
+    table = point_table(f"Performance by {load_title(report)}{state}{title_mark(report.manifest)}", report)
     columns = [("latency_ms", "Avg"), ("latency_ms", "P99"), ("ttft_ms", "Avg"), ("ttft_ms", "P99")]
     columns += [("ttfa_ms", "Avg")] if report.reasoned else []
     columns += [("tpot_ms", "Avg"), ("tpot_ms", "P99")]

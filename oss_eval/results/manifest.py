@@ -159,6 +159,22 @@ CONTAINERS = (
 """In these, null means absent."""
 
 
+def answered_by(manifest: dict[str, Any]) -> str:
+    """What answered instead of a server of its own, for the titles of tables: `simulated`, or the CPU and engine
+    of a local model; empty for a server."""
+    endpoint = manifest.get("endpoint") or {}
+    if endpoint.get("simulated"):
+        return "simulated"
+    local = endpoint.get("local")
+    return str(local.get("description") or "") if isinstance(local, dict) else ""
+
+
+def title_mark(manifest: dict[str, Any]) -> str:
+    """The same in brackets, after a space."""
+    mark = answered_by(manifest)
+    return f" ({mark})" if mark else ""
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the run in `path`, with checked types; a null in one of CONTAINERS is left out.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from oss_eval.config.task import Task
 from oss_eval.endpoint.identify import engine_labels
+from oss_eval.endpoint.local_model import LocalModel
 from oss_eval.endpoint.server import Server
 from oss_eval.probe.reads import reader_kind
 from oss_eval.run.options import RunOptions
@@ -34,8 +35,17 @@ def labels_entry(before: dict[str, Any], server: Server, gpu: str | None = None)
     """The labels of a run that ends: those of its manifest `before`, and what is known and was not given: `gpu`,
     and `engine` and `engine_version` of a server that says what it is."""
     given = before.get("labels") or {}
-    found = {} if server.simulator is not None or "engine" in given else engine_labels(server.endpoint)
+    found: dict[str, str] = {}
+    if server.local is not None:
+        found = {"engine": "llama.cpp", "engine_version": server.local.version}
+        gpu = f"{environment()['cpu'] or 'CPU'}, threads {server.local.threads}"
+    elif server.simulator is None and "engine" not in given:
+        found = engine_labels(server.endpoint)
     return {**found, **({} if gpu is None else {"gpu": gpu}), **given}
+
+
+def _local_entry(model: LocalModel) -> dict[str, Any]:
+    return {"url": model.url, "description": model.description, "threads": model.threads, "slots": model.slots}
 
 
 def endpoint_entry(server: Server, options: RunOptions, before: dict[str, Any] | None) -> dict[str, Any]:
@@ -49,4 +59,5 @@ def endpoint_entry(server: Server, options: RunOptions, before: dict[str, Any] |
         "name": named.get("name"), "prices": named.get("prices"), "api": server.endpoint.api,
         "simulated": server.simulator is not None, "simulator": server.simulator,
         "started": server.started, "server": server.header, "found": server.endpoint.found or None,
+        **({} if server.local is None else {"local": _local_entry(server.local)}),
     }  # fmt: skip

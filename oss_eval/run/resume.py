@@ -87,6 +87,8 @@ def _check_model(server: Server, timeout: float) -> None:
     served: list[str] = []
     if not server.endpoints and server.simulator is not None:
         served = [parse_sim_url(server.simulator).profile.model]
+    elif not server.endpoints and server.local is not None:
+        served = [server.local.name]
     elif server.endpoint.deployment is None:
         with contextlib.suppress(EndpointError):
             served = models(server.endpoint, timeout)

@@ -46,14 +46,14 @@ class SimulatorUrl:
 
 
 def parse_sim_url(url: str) -> SimulatorUrl:
-    """`sim://PROFILE?speed=20&fault=reset:0.02&tokens-per-chunk=1-8&prefix-cache=on`; `paced` also takes `rate`
-    (tokens/s of a stream) and `ttft` (ms).
+    """`sim://PROFILE?speed=20&fault=reset:0.02&tokens-per-chunk=1-8&prefix-cache=on&solve=low:0.5,high:0.9` (share
+    of right answers); `paced` also takes `rate` (tokens/s of a stream) and `ttft` (ms).
 
     Raises UsageError that says what is wrong.
     """
     parts = urlsplit(url)
     profile = get_profile(parts.netloc)
-    known = ["speed", "fault", "tokens-per-chunk", "prefix-cache"] + (
+    known = ["speed", "fault", "tokens-per-chunk", "prefix-cache", "solve"] + (
         ["rate", "ttft"] if isinstance(profile, Paced) else []
     )
     per_chunk, cached = (1, 1), False
@@ -71,6 +71,9 @@ def parse_sim_url(url: str) -> SimulatorUrl:
                 raise UsageError(f"{url!r}: prefix-cache={text} is neither on nor off")
             cached = text == "on"
             continue
+        if key == "solve":
+            profile = replace(profile, solve_rate={**profile.solve_rate, **_solve_rates(text)})
+            continue
         if key not in known:
             raise UsageError(f"{url!r}: {profile.name} has no setting {key!r}", f"there is: {', '.join(known)}")
         try:
@@ -87,6 +90,22 @@ def parse_sim_url(url: str) -> SimulatorUrl:
             ttft_ms=values.get("ttft", profile.ttft_ms),
         )
     return SimulatorUrl(profile, speed, faults, per_chunk, cached)
+
+
+def _solve_rates(text: str) -> dict[str, float]:
+    """`low:0.5,high:0.9`. Raises UsageError."""
+    rates = {}
+    for part in text.split(","):
+        effort, _, share = part.partition(":")
+        try:
+            rates[effort] = float(share)
+        except ValueError:
+            rates[effort] = 0.0
+        if not effort or not 0 < rates[effort] < 1:
+            raise UsageError(
+                f"solve={text}: {part!r} is no share of right answers between 0 and 1", "solve=low:0.5,high:0.9"
+            )
+    return rates
 
 
 def parse_tokens_per_chunk(text: str) -> tuple[int, int]:

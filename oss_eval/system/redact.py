@@ -38,8 +38,12 @@ def command_line(argv: list[str] | None = None) -> list[str]:
     return shown
 
 
-PUBLIC_QUERY = ("api-version", "speed", "rate", "ttft", "fault")
-"""Query parameters whose values may be shown: those of Azure and of the simulator. Others may be keys."""
+PUBLIC_QUERY = (
+    "api-version", "speed", "rate", "ttft", "fault", "tokens-per-chunk", "prefix-cache", "solve", "threads",
+    "slots", "context",
+)  # fmt: skip
+"""Query parameters whose values may be shown: those of Azure, of the simulator and of local models. Others may be
+keys."""
 
 
 def public_url(url: str) -> str:

@@ -109,17 +109,17 @@ def test_every_page_in_both_languages(page: Page, address: str, results: Path, n
 def test_runs_can_be_searched_and_filtered(page: Page, address: str) -> None:
     page.goto(address)
     rows = page.locator("#content-runs table[data-name=runs] tbody tr")
-    expect(rows).to_have_count(6)
+    expect(rows).to_have_count(8)
     search = page.locator("#runs-q input")
     search.press_sequentially("sweep-b")
     expect(rows).to_have_count(1)
     page.wait_for_url("**q=sweep-b**")
     for _ in "sweep-b":
         search.press("Backspace")
-    expect(rows).to_have_count(6)
+    expect(rows).to_have_count(8)
     page.locator("#runs-kind input").click()
     page.get_by_role("option", name="benchmarks").click()
-    expect(rows).to_have_count(2)
+    expect(rows).to_have_count(3)
     assert "kind=bench" in page.url
     page.locator("#content-runs th button", has_text="Run").first.click()
     names = [row.split("\t")[1] for row in rows.all_inner_texts()]

@@ -845,14 +845,15 @@ def test_tables_can_be_taken_away(library: RunIndex, tmp_path: Path) -> None:
 
 
 def test_the_examples_are_small_and_complete() -> None:
-    real = EXAMPLES / "h100"
+    h100, local = EXAMPLES / "h100", EXAMPLES / "local"
     files = [file for file in EXAMPLES.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files if real not in file.parents) <= 1_000_000
-    assert sum(file.stat().st_size for file in files if real in file.parents) <= 2_000_000
-    for file in real.glob("*/manifest.json"):
+    sizes = {part: sum(f.stat().st_size for f in files if part in f.parents) for part in (EXAMPLES, h100, local)}
+    assert sizes[h100] <= 2_000_000
+    assert sizes[EXAMPLES] - sizes[h100] <= 1_500_000
+    for file in [*h100.glob("*/manifest.json"), *local.glob("*/manifest.json")]:
         manifest = json.loads(file.read_text())
         assert not manifest["endpoint"]["simulated"]
-        assert manifest["labels"]["weights"] == "random: speed only"
+        assert (manifest["labels"].get("weights") == "random: speed only") == (h100 in file.parents)
         assert not re.search(r"/(home|root|tmp|work)/", json.dumps(manifest))
     kinds = [json.loads(file.read_text()) for file in EXAMPLES.glob("*/manifest.json")]
     assert {manifest["kind"] for manifest in kinds} == {"bench", "perf"}

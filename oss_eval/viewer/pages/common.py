@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from oss_eval.analysis.point_name import effort_rank
+from oss_eval.results.manifest import answered_by
 from oss_eval.viewer import figures
 from oss_eval.viewer.page import Page, anchor, badge, esc
 from oss_eval.viewer.query import Query
@@ -42,6 +43,8 @@ def state_badges(run: StoredRun, t: Words) -> str:
     found = []
     if run.simulated:
         found.append(badge(t("simulated"), "sim"))
+    elif mark := answered_by(run.manifest):
+        found.append(badge(mark))
     if run.live:
         found.append(badge(t("running"), "live"))
     elif run.status not in ("finished", "unreadable"):

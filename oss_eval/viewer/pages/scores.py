@@ -23,6 +23,7 @@ from oss_eval.viewer.pages.common import (
     state_badges,
     unfit,
 )
+from oss_eval.viewer.pages.effort_sheet import effort_sheets
 from oss_eval.viewer.pages.problem_grid import SIGNS, VERDICTS, grids
 from oss_eval.viewer.published_scores import PublishedScore, published
 from oss_eval.viewer.query import Query
@@ -76,6 +77,7 @@ def draw(run_index: RunIndex, query: Query, t: Words) -> Page:
     _leaderboard(page, views, shown, query, t)
     for run in shown[:MOST_EXPLAINED] if query.runs else shown[:1]:
         _conclusions(page, run, len(shown) > 1, t)
+    effort_sheets(page, shown[:MOST_EXPLAINED] if query.runs else shown[:1], [task] if task else tasks, t)
     for name in [task] if task else tasks[:MOST_TASKS]:
         mine = [view for view in views if view.task == name and view.score() is not None]
         if mine:

@@ -1,0 +1,157 @@
+"""`oss-eval effort`: which reasoning effort to use."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oss_eval.cli.bench import APIS
+from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, task_settings
+from oss_eval.config.bench_task import BenchTask
+from oss_eval.errors import UsageError
+
+if TYPE_CHECKING:
+    from oss_eval.analysis.gate import Condition
+
+EPILOG = """examples:
+  oss-eval effort --url http://gpu1:8000 --task mine.yaml                            your own questions
+  oss-eval effort --url http://gpu1:8000 --task mine.yaml --parallel 32 --slo 'latency_p95<30s'
+  oss-eval effort --url http://gpu1:8000 --task aime25 --repeats 8 --margin 0.05 --gpu-price 2.5/h
+  oss-eval effort --from last --html sheet.html                                      a stored run, as a page
+  oss-eval effort --url sim://gpt-oss-20b-h20?speed=10                               the demonstration
+"""
+EFFORTS = ("low", "medium", "high")
+MARGIN = 0.02
+
+
+def _margin(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A task and a server, or a stored run; the margin and the service level."""
+    parser.description = (
+        "Ask the questions of a task at every reasoning effort, and say which one to use: the cheapest that is "
+        "not worse than the best by more than a margin. Quality, tokens, latency at your concurrency (--parallel) "
+        "and money side by side, each with its interval."
+    )
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.argument_default = argparse.SUPPRESS
+    parser.add_argument(
+        "--task", metavar="TASK", help="a task by name or a YAML file (default: the demonstration)"
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="RUN", help="the sheet of a stored benchmark, instead of asking"
+    )
+    parser.add_argument(
+        "--margin", type=_margin, default=MARGIN, metavar="D",
+        help=f"difference of scores that does not matter (default {MARGIN:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--slo", nargs="+", action="extend", default=[], metavar="CONDITION",
+        help="an effort that misses one is not used, e.g. 'latency_p95<30s' 'ttfa_p90<5s' 'success>99%%'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpu-price", metavar="PRICE/h", help="price an hour of the server's GPUs, e.g. 2.5/h; else --endpoint's"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the run with its sheet as an HTML file")
+    add_flags(parser, BenchTask, EndpointSettings, RunSettings, choices={"api": APIS})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, print the sheet, and write it."""
+    from oss_eval.analysis import gate
+    from oss_eval.cli.output import EXIT_CODES, print_json
+    from oss_eval.cli.shared import run_options
+    from oss_eval.results.reader import find_run
+    from oss_eval.run.lifecycle import resume_hint
+    from oss_eval.system.terminal import open_console, print_error
+
+    slo = [gate.parse(text, "--slo") for text in arguments.slo]
+    for condition in slo:
+        if condition.metric != "success":
+            gate.known(condition, "bench", "--slo")
+    settings = {"margin": arguments.margin, "slo": arguments.slo, "gpu_price": _price(arguments)}
+    options, named = run_options(arguments)
+    source, code = vars(arguments).get("source"), 0
+    if source is not None:
+        if "task" in vars(arguments) or "url" in vars(arguments):
+            raise UsageError("--from takes the answers of a stored run", "leave --task and --url out")
+        path = find_run(source, options.out)
+    else:
+        result = _ask(arguments, options, named, settings)
+        path, code = result.path, EXIT_CODES[result.status]
+        if result.aborted:
+            return code
+    document, print_tables = _sheet(path, slo, settings)
+    if vars(arguments).get("json"):
+        print_json(document)
+    print_tables(open_console(stderr=bool(vars(arguments).get("json"))))
+    _tell(path, vars(arguments).get("html"))
+    if code:
+        print_error("the sheet is of the answers that there are", resume_hint(path))
+    return code
+
+
+def _price(arguments: argparse.Namespace) -> float | None:
+    """`--gpu-price 2.5/h`. Raises UsageError."""
+    text = vars(arguments).get("gpu_price")
+    if text is None:
+        return None
+    try:
+        value = float(str(text).removesuffix("/h"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--gpu-price {text} is no price an hour", "for example --gpu-price 2.5/h")
+    return value
+
+
+def _ask(arguments: argparse.Namespace, options: Any, named: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """Run the benchmark; its manifest keeps the sheet's settings."""
+    from oss_eval.bench import run as bench
+    from oss_eval.bench.select import plans
+
+    given = {**named, **task_settings(BenchTask, arguments)}
+    given.setdefault("reasoning_effort", EFFORTS)
+    if len(given["reasoning_effort"]) < 2:
+        raise UsageError("--reasoning-effort names one effort", "name two or more, or leave it out")
+    return bench.run(plans([vars(arguments).get("task", "demo")], given), options, effort=settings)
+
+
+def _sheet(path: Path, slo: list[Condition], settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(the JSON document, what prints the sheet) of a stored benchmark."""
+    from functools import partial
+
+    from oss_eval.analysis.bench_summary import groups
+    from oss_eval.analysis.effort_choice import choose
+    from oss_eval.report import effort
+    from oss_eval.report.bench import begun_manifest
+    from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.reader import read_samples
+
+    if read_manifest(path)["kind"] != "bench":
+        raise UsageError(
+            f"{path.name} is no benchmark", "an effort sheet needs scores: oss-eval effort --task TASK"
+        )
+    manifest = begun_manifest(path)
+    samples = read_samples(path)
+    choices = choose(groups(samples, manifest), samples, settings["margin"], slo, settings["gpu_price"])
+    document = {"run_id": manifest["run_id"], "path": str(path), "model": manifest["model"]}
+    document["simulated"] = bool(manifest["endpoint"].get("simulated"))
+    return {**document, **effort.as_json(choices)}, partial(effort.print_sheets, manifest, choices)
+
+
+def _tell(path: Path, html: Path | None) -> None:
+    import sys
+
+    if html is not None:
+        from oss_eval.viewer.html_report import write
+
+        write(path, html, "en")
+        sys.stderr.write(f"written to {html}\n")
+    sys.stderr.write(f"stored in {path}\n")
