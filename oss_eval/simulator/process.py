@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -119,27 +118,12 @@ def parse_tokens_per_chunk(text: str) -> tuple[int, int]:
 @contextlib.contextmanager
 def running(url: str, truth: Path | None = None, answers: Path | None = None) -> Iterator[str]:
     """A simulator in its own process; yields its base URL, and ends it on exit."""
-    process = child_process.start(MODULE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        settings = {"url": url, "truth": truth and str(truth), "answers": answers and str(answers)}
-        process.stdin.write(json.dumps(settings).encode() + b"\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line.strip().isdigit():
+    settings = {"url": url, "truth": truth and str(truth), "answers": answers and str(answers)}
+    with child_process.serving(MODULE, settings, 5.0) as (_, line):
+        if not line.isdigit():
             raise EndpointError("the simulator did not start", "oss-eval simulate shows why")
         scheme = "https" if Faults(parse_sim_url(url).faults).tls else "http"
         yield f"{scheme}://127.0.0.1:{int(line)}/v1"
-    finally:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
 
 
 def serve(

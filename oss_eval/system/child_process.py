@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +32,27 @@ def start(module: str, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def serving(
+    module: str, settings: dict[str, Any], patience: float, **options: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A module that reads its settings as one JSON line on standard input, answers with one line, and serves until
+    standard input ends. Yields (process, its line); on exit it has `patience` seconds to end, or is killed."""
+    process = start(module, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+        yield process, process.stdout.readline().decode("utf-8", "replace").strip()
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()

@@ -24,7 +24,7 @@ from tests.helpers.browser import viewer
 from tests.helpers.commands import ROOT
 
 EXAMPLES = ROOT / "results" / "examples"
-PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "about")
+PAGES = ("runs", "scores", "samples", "perf", "requests", "compare", "machines", "about")
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'> so \\(x^2 < \\frac{1}{2}\\), **70**, $5 \\bad{"
 
 
@@ -87,7 +87,7 @@ def shown(page: Page, name: str) -> None:
 @pytest.mark.parametrize("language", ["", "zh"])
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_in_both_languages(page: Page, address: str, results: Path, name: str, language: str) -> None:
-    kind = "sweep" if name in ("perf", "requests", "about") else "demo"
+    kind = "sweep" if name in ("perf", "requests", "machines", "about") else "demo"
     runs = f"{key(results, f'{kind}-a')},{key(results, f'{kind}-b')}"
     page.goto(f"{address}{language}?show={name}&runs={runs}")
     shown(page, name)
