@@ -153,8 +153,8 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
 
 
 def number_or_auto(text: str) -> int | str:
-    """argparse: N|auto."""
-    if text == "auto":
+    """argparse: N|auto, and what the field itself checks."""
+    if text == "auto" or text.startswith("ray"):
         return text
     try:
         return int(text)

@@ -36,6 +36,9 @@ RANDOM_TEXT = (
 """Settings of random prompts."""
 
 
+RayWorkers = Annotated[str, Field(pattern=r"^ray(:[1-9]\d{0,3})?$")]
+
+
 class PerfTask(Task):
     """A load sweep: which requests, how many at a time, how often.
 
@@ -79,8 +82,11 @@ class PerfTask(Task):
     """with --trace: its first N requests only"""
     repeat: Annotated[Positive, Flag(LOAD, "N")] = 1
     """measure every point N times, in shuffled order and with other prompts: intervals then hold over repeats"""
-    workers: Annotated[Literal["auto"] | Positive, Flag(LOAD, "auto|N")] = "auto"
-    """processes that hold the connections; auto: by concurrency and cores"""
+    workers: Annotated[Literal["auto"] | Positive | RayWorkers, Flag(LOAD, "auto|N|ray[:N]")] = "auto"
+    """processes that hold the connections; auto: by concurrency and cores; ray: on the nodes of a Ray cluster, one
+    on each or N"""
+    ray_address: Annotated[str, Flag(LOAD, "ADDRESS")] = "auto"
+    """with --workers ray: the cluster; auto: the one of this machine; or HOST:6379, ray://HOST:10001"""
     slo: Annotated[Names, Flag(LOAD, "CONDITION")] = ()
     """service level objectives, e.g. 'ttft_p99<2s' 'tpot_p95<50ms' 'success>99%': goodput and attainment of every
     point"""
@@ -218,6 +224,19 @@ class PerfTask(Task):
             field = type(self).model_fields[name]
             if getattr(self, name) != field.default:
                 raise ValueError(f"{flag} and --{name.replace('_', '-')} exclude each other")
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether its workers run on a Ray cluster."""
+        return isinstance(self.workers, str) and self.workers.startswith("ray")
+
+    @property
+    def worker_count(self) -> int | None:
+        """Its number of workers; None where it is found out: auto, or one on each node."""
+        if isinstance(self.workers, int):
+            return self.workers
+        _, _, count = self.workers.partition(":")
+        return int(count) if count else None
 
     @property
     def open_loop(self) -> bool:

@@ -97,8 +97,8 @@ def point_at(
     """The point of a task at one level: a concurrency, or requests per second where the task is an open loop."""
     open_loop = task.open_loop
     parallel, rate = (None, float(level)) if open_loop else (int(level), None)
-    if task.workers != "auto":
-        workers = task.workers if parallel is None else min(task.workers, parallel)
+    if (count := task.worker_count) is not None:
+        workers = count if parallel is None else min(count, parallel)
     elif parallel is None:
         workers = max(1, min(cores - 1, int(-(-level // RATE_A_WORKER))))
     else:

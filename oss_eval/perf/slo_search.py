@@ -60,7 +60,7 @@ def search_of(task: PerfTask) -> Search:
 
 def search_workers(task: PerfTask, cores: int) -> int:
     """Worker processes of a search, the same at all levels: slots that go on from level to level stay there."""
-    return auto_workers(USUAL_STREAMS, cores) if task.workers == "auto" else task.workers
+    return task.worker_count or auto_workers(USUAL_STREAMS, cores)
 
 
 class SloSearch:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from oss_eval.analysis.checks import ClockWatch
+from oss_eval.analysis.checks import ClockWatch, Finding
 from oss_eval.analysis.energy import IDLE
 from oss_eval.analysis.slo import objectives
 from oss_eval.config.perf_task import PerfTask
@@ -29,11 +29,13 @@ from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
 from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
+from oss_eval.load.workers.process import WorkerProcess
 from oss_eval.models.machine import get_machine
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described, ended
 from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
+from oss_eval.perf.remote_workers import cluster_findings, cluster_of, describe_cluster, lost_workers
 from oss_eval.perf.saturation import beyond, stop_reason
 from oss_eval.perf.slo_search import SloSearch, search_of, search_workers
 from oss_eval.perf.trace import level_of, task_trace, trace_entry
@@ -45,6 +47,10 @@ from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
 from oss_eval.run.resume import check_server
 from oss_eval.system import environment
+
+if TYPE_CHECKING:
+    from oss_eval.analysis.perf_summary import PointReport
+    from oss_eval.load.workers.ray import RayCluster
 
 
 def run(
@@ -69,6 +75,19 @@ def run(
         search_of(task)
     if task.prompt is not None:
         read_prompt(task.prompt)  # an error in it should not wait for the server
+    with cluster_of(task) as (placed, cluster):
+        return _run(placed, options, kind, points, resumed, missing, cluster)
+
+
+def _run(
+    task: PerfTask,
+    options: RunOptions,
+    kind: str,
+    points: list[Point] | None,
+    resumed: Path | None,
+    missing: bool,
+    cluster: RayCluster | None,
+) -> RunResult:
     trace = task_trace(task)
     if points is not None:
         planned = points
@@ -77,7 +96,8 @@ def run(
     else:
         levels = None if trace is None else [level_of(trace, task.time_scale)]
         planned = grid(task, environment.usable_cores(), levels)
-    check_descriptors(planned, max(1, len(task.url)))
+    if cluster is None:
+        check_descriptors(planned, max(1, len(task.url)))
     server = find_server(task, options.auth)
     with open_run(kind, server.model, options, resumed) as run:
         work = everything(planned) if resumed is None else remaining(resumed, missing)
@@ -86,6 +106,7 @@ def run(
                 check_server(run.writer.manifest, task, recognised(server, task.connect_timeout))
             server = run.enter(running_server(server, task.api, run.writer.path / "truth.jsonl"))
         run.work = sweep = _Sweep(task, options, work, server, run, trace)
+        sweep.cluster = cluster
         sweep.run()
     return run.result
 
@@ -124,6 +145,10 @@ class _Sweep:
             name: ClientStats(**stats) for name, stats in self.writer.manifest.get("client", {}).items()
         }
         self.clock = ClockWatch()
+        self.cluster: RayCluster | None = None
+        """Where the workers are, if not on this machine."""
+        self.lost: dict[str, list[str]] = {}
+        """Workers that points went on without."""
         self.gpu = GpuReader(server, task.gpu_telemetry)
         self.metrics = MetricsReader(metrics_endpoints(server.endpoints, task.server_metrics), server.model)
 
@@ -192,6 +217,7 @@ class _Sweep:
         with WorkerPool(
             self.writer.run_id, self.server.targets(), limits(task, self.options.grace), self.interrupts, workers,
             self.server.reading(task, self.lengths.count), task.turns is not None,
+            WorkerProcess if self.cluster is None else self.cluster.start,
         ) as pool:  # fmt: skip
             self._preflight(pool, stored)
             self.workload = Workload(task, self.server, self.capabilities, self.seed, self.lengths, self.trace)
@@ -201,6 +227,8 @@ class _Sweep:
             )
             network = handshakes(self.server.endpoints, task.connect_timeout)
             self.writer.write_manifest(network=network)
+            if self.cluster is not None:
+                self.writer.write_manifest(ray=self.cluster.as_manifest())
             if self.trace is not None:
                 self.writer.write_manifest(trace=trace_entry(self.trace, task))
             if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
@@ -316,6 +344,8 @@ class _Sweep:
         self._store_readings(SERVER, server_metrics.as_columns(readings, self.writer.run_id, self.writer.session))
         stats, before = outcome.client(point.parallel or outcome.most_in_flight), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
+        if outcome.lost:
+            self.lost[point.point_id] = outcome.lost
         self.writer.flush()
         failure = self.liveness.failure_after_waiting(self.server.endpoint, self.task.connect_timeout)
         complete = not (failure or outcome.broken or self.interrupts.count)
@@ -359,6 +389,8 @@ class _Sweep:
     def _announce(self) -> None:
         task = self.task
         self.progress.say(describe_server(self.server, bool(task.url)))
+        if self.cluster is not None:
+            self.progress.say(describe_cluster(self.cluster))
         for line in describe_load(task, self.points, self.trace):
             self.progress.say(line)
         for line in quarantined_parts(self.writer):
@@ -368,7 +400,7 @@ class _Sweep:
 
     def store(self, result: RunResult) -> RunResult:
         """Close the run's files and write its summary; how the run ended. Raises StoreError."""
-        from oss_eval.analysis.perf_summary import RunReport, check_report, load_run, summary_rows
+        from oss_eval.analysis.perf_summary import RunReport, load_run, summary_rows
         from oss_eval.results.writer import write_summary
 
         self.writer.seal()
@@ -379,8 +411,7 @@ class _Sweep:
         if result.status == "failed" and result.reason:
             broke_off = {"point_id": self.point and self.point.point_id, "reason": result.reason}
         checks = {
-            point.point_id: [asdict(finding) for finding in check_report(point, self.clients, self.task.stream)]
-            for point in report.points
+            point.point_id: [asdict(finding) for finding in self._findings(point)] for point in report.points
         }
         write_summary(self.writer.path, summary_rows(report))
         known = self.writer.manifest.get("run_checks", [])
@@ -389,6 +420,17 @@ class _Sweep:
             broke_off=broke_off,
             checks=checks,
             **ended(report, self.server, self.gpu, result.status),
-            run_checks=[*known, *(asdict(finding) for finding in self.clock.findings())],
+            run_checks=[
+                *known,
+                *map(asdict, [*self.clock.findings(), *cluster_findings(self.writer.manifest)]),
+            ],
         )
         return result
+
+    def _findings(self, point: PointReport) -> list[Finding]:
+        from oss_eval.analysis.perf_summary import check_report
+
+        found = check_report(point, self.clients, self.task.stream)
+        if (lost := self.lost.get(point.point_id)) is not None:
+            found.append(lost_workers(lost, point.failures.get("client", (0, ""))[0]))
+        return found

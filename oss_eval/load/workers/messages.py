@@ -62,6 +62,9 @@ class Prepare:
     """Slots send nothing after so long."""
     numbers: tuple[int, ...] | None = None
     """The numbers of the requests in the request file; None when they are all of the point's, from 0."""
+    own_share: bool = False
+    """Whether the counter is this worker's alone, as on another machine: it takes every `workers`-th request, from
+    `position` on, instead of the next that nobody has taken."""
 
 
 @dataclass(slots=True)

@@ -75,6 +75,8 @@ class PointOutcome:
     """The Server header of the replies."""
     most_in_flight: int = 0
     """Requests in flight at most, as seen from time to time."""
+    lost: list[str] = field(default_factory=list)
+    """Workers that the point went on without: who, and why."""
 
     def client(self, slots: int) -> ClientStats:
         """The statistics of all workers in one."""
@@ -112,6 +114,10 @@ def check_descriptors(points: list[Point], servers: int = 1) -> None:
             )
 
 
+StartWorker = Callable[[int, Setup], Any]
+"""(number, setup) -> a worker with the interface of WorkerProcess."""
+
+
 class WorkerPool:
     """The worker processes of a run, one point at a time."""
 
@@ -124,8 +130,10 @@ class WorkerPool:
         workers: int = 1,
         reading: DecodeOptions | None = None,
         keep_text: bool = False,
+        start: StartWorker = WorkerProcess,
     ) -> None:
-        """`interrupts`: those of the whole run; `keep_text`: whether a point has conversations."""
+        """`interrupts`: those of the whole run; `keep_text`: whether a point has conversations; `start` starts a
+        worker, by default on this machine."""
         self._keep_text = keep_text
         if keep_text:
             import numpy as np  # noqa: F401 (the first answer should not wait for it)
@@ -135,7 +143,7 @@ class WorkerPool:
         self._shapes = KnownShapes()
         self._reading = reading or DecodeOptions()
         self._workers = [
-            WorkerProcess(
+            start(
                 n, Setup(n, targets, run_id, limits.connect, limits.read, limits.total, self._reading.most_bytes)
             )
             for n in range(workers)
@@ -150,6 +158,8 @@ class WorkerPool:
         self._latest = 0
         self._kept = False
         """Whether load goes on after the last point."""
+        self._gone: set[int] = set()
+        """Workers that have ended."""
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -216,7 +226,8 @@ class WorkerPool:
         slots = schedule.slots if isinstance(schedule, ClosedLoop) else None
         file = parts.first((point.number or 4 * (slots or FEWEST)) + point.warmup_requests + (slots or 0))
         kept = self._kept or point.keeps_load
-        used = self._workers[: point.workers if kept else min(point.workers, slots or point.workers)]
+        alive = [worker for worker in self._workers if worker.number not in self._gone]
+        used = alive[: point.workers if kept else min(point.workers, slots or point.workers)]
         cpu, self._latest = time.process_time(), self._latest + 1
         base = self._latest << BASE_BITS
         seconds = point.duration if slots is not None and not point.keeps_load else None
@@ -247,7 +258,7 @@ class WorkerPool:
             if state.aborted:
                 self._replies.lose("cancelled", state.broken or STOPPED)
         end.server, end.broken = state.server, state.broken
-        end.most_in_flight = state.most_in_flight
+        end.most_in_flight, end.lost = state.most_in_flight, state.lost
         end.main_cpu_seconds = time.process_time() - cpu
         if not self._kept:
             self._states.clear()
@@ -319,7 +330,7 @@ class WorkerPool:
         assert state.measured is not None
         assert state.parts is not None
         now = time.time_ns()
-        further = None if state.finishing else state.parts.further((now - state.start_ns) / 1e9)
+        further = None if state.finishing else state.parts.further((now - state.start_ns) / 1e9, state.reached)
         if further is not None:
             for worker in used:
                 worker.send(More(state.point.point_id, further, state.parts.last))
@@ -332,12 +343,18 @@ class WorkerPool:
                 worker.send(Finish() if state.hand_over else Stop(abort=True, why=OVER))
 
     def _worker_died(self, worker: WorkerProcess, state: PointState) -> None:
-        """A worker has died: what it had in flight is cancelled, and the point can't go on."""
+        """A worker has died: what it had in flight is lost. The point goes on without one of another machine."""
         self._selector.unregister(worker.socket)
         state.dead.add(worker.number)
+        self._gone.add(worker.number)
         code = worker.process.wait()
-        state.broken = f"worker process {worker.number} ended unexpectedly (exit code {code})"
-        self._replies.lose("cancelled", state.broken, worker.number)
+        if not worker.expendable or len(self._gone) == len(self._workers):
+            state.broken = f"worker process {worker.number} ended unexpectedly (exit code {code})"
+            self._replies.lose("cancelled", state.broken, worker.number)
+            return
+        reason = f"worker {worker.number} was lost: {code}"
+        state.lost.append(reason)
+        self._replies.lose("client", reason, worker.number)
 
     def _stop(self, used: list[WorkerProcess], state: PointState) -> bool:
         """Tell the workers when the point has to end; whether to stop waiting for them."""

@@ -31,6 +31,9 @@ class Limits:
 class WorkerProcess:
     """A child process and its end of the socket pair."""
 
+    expendable = False
+    """Whether a point goes on without it."""
+
     def __init__(self, number: int, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):

@@ -45,8 +45,12 @@ class RequestFeed:
         await self._changed.wait()
 
     def take(self) -> int | None:
-        """The position of the next request that no slot of any worker has taken yet; None while there is none."""
-        return self._counter.take(self.count)
+        """The position of the next request that no slot has taken yet; None while there is none."""
+        point = self.point
+        if not point.own_share:
+            return self._counter.take(self.count)
+        taken = self._counter.take(max(0, -(-(self.count - point.position) // point.workers)))
+        return None if taken is None else point.position + taken * point.workers
 
     def number(self, position: int) -> int:
         """The number in its point of the request at a position."""

@@ -38,15 +38,18 @@ class RequestParts:
         """The first file, with up to `count` requests."""
         return self._write(count)
 
-    def further(self, seconds: float) -> Path | None:
-        """Another file when it is time for one, `seconds` after the start of the point; None when it is not."""
+    def further(self, seconds: float, reached: int = 0) -> Path | None:
+        """Another file when it is time for one, `seconds` after the start of the point; None when it is not.
+
+        `reached`: how far requests are known to have started, where workers have counters of their own.
+        """
         if self.last:
             return None
         if self._slots is None:
             if self._latest > (seconds + AHEAD_SECONDS) * 1e9:
                 return None
             return self._write(max(FEWEST, self.written // 2))
-        taken = self._take.taken
+        taken = max(self._take.taken, reached)
         soon = max(self._slots, round(taken / max(seconds, 1.0) * SPARE_SECONDS))
         if self.written - taken > soon:
             return None

@@ -1,0 +1,371 @@
+"""Worker processes on the nodes of a Ray cluster: each is held by an actor, which passes on what the two ends say.
+
+The worker is the same program as on this machine. An actor starts it on its node, keeps the request files there,
+and moves bytes between it and this process. Where bytes are not fetched in time the worker pauses, as it does when
+the main process is slow. Ray places the actors (https://docs.ray.io/en/latest/ray-core/scheduling/index.html).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from oss_eval import __version__
+from oss_eval.errors import UsageError
+from oss_eval.load.workers.clock_offset import ClockOffset, clock_offset
+from oss_eval.load.workers.messages import Batch, Go, Inbox, More, Prepare, Setup, encode
+from oss_eval.load.workers.process import WorkerProcess
+from oss_eval.system.environment import usable_cores
+
+RECEIVE_BYTES = 1 << 20
+STAMPS = (1, 2)
+"""Columns of a read that are timestamps: see `probe.reads`."""
+WAIT_SECONDS = 0.2
+"""A fetch returns after so long, also with nothing."""
+FETCHES = 2
+"""Fetches that are asked for at once: one is answered while the other is on its way."""
+START_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
+INSTALL = "pip install 'oss-eval[ray]' on this machine and on every node"
+
+
+# -- on a node --------------------------------------------------------------------------------------------------
+
+
+class NodeWorker:
+    """The actor: a worker process on its node. Its methods run one after the other, `fetch` beside them."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
+        self._worker: WorkerProcess | None = None
+        self._said: dict[int, tuple[bytes, str, bytes]] = {}
+        self._place = 0
+
+    def describe(self) -> dict[str, Any]:
+        """The node, and what is installed there."""
+        return {
+            "host": socket.gethostname(), "pid": os.getpid(), "cores": usable_cores(), "version": __version__,
+            "python": platform.python_version(), "scratch": self._scratch.name,
+        }  # fmt: skip
+
+    def node_id(self) -> str:
+        """Ray's name of the node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def now(self) -> int:
+        """The node's clock, UTC ns."""
+        return time.time_ns()
+
+    def start(self, setup: Setup) -> None:
+        """Start the worker."""
+        self._worker = WorkerProcess(self._number, setup)
+
+    def say(self, place: int, message: bytes, name: str = "", content: bytes = b"") -> None:
+        """Keep a request file, if there is one, and pass a message to the worker: in the order of `place`, from 0,
+        as Ray may run a call earlier than one whose file is still on its way."""
+        self._said[place] = message, name, content
+        while (next_one := self._said.pop(self._place, None)) is not None:
+            self._place += 1
+            message, name, content = next_one
+            if name:
+                (Path(self._scratch.name) / name).write_bytes(content)
+            assert self._worker is not None
+            with contextlib.suppress(OSError):
+                self._worker.socket.sendall(message)
+
+    def fetch(self) -> bytes | None:
+        """Bytes of the worker, empty where it says nothing for a while; None when it has ended."""
+        assert self._worker is not None
+        worker = self._worker.socket
+        try:
+            if not select.select([worker], [], [], WAIT_SECONDS)[0]:
+                return b""
+            return worker.recv(RECEIVE_BYTES) or None
+        except (OSError, ValueError):
+            return None
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._worker is not None:
+            self._worker.close()
+        self._scratch.cleanup()
+
+
+def _actor_class() -> Any:
+    """The class of the actors; `fetch` has a thread of its own."""
+    import ray
+
+    class Node(NodeWorker):
+        @ray.method(concurrency_group="data")  # type: ignore[untyped-decorator]
+        def fetch(self) -> bytes | None:
+            return super().fetch()
+
+    return ray.remote(num_cpus=1, concurrency_groups={"data": 1})(Node)
+
+
+# -- on this machine --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """Where a worker runs."""
+
+    worker: int
+    node_id: str
+    host: str
+    cores: int
+    version: str
+    clock_offset_ms: float
+    clock_error_ms: float
+
+
+class ClockedInbox(Inbox):
+    """Messages whose timestamps are of another machine's clock, moved to ours: durations stay what they were."""
+
+    def __init__(self, offset_ns: int) -> None:
+        super().__init__()
+        self._offset = offset_ns
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that these bytes complete."""
+        found = super().feed(data)
+        return [moved(message, self._offset) if isinstance(message, Batch) else message for message in found]
+
+
+def moved(batch: Batch, offset_ns: int) -> Batch:
+    """A batch with timestamps that are `offset_ns` earlier."""
+    if not offset_ns:
+        return batch
+    import numpy as np
+
+    rows = np.frombuffer(batch.rows, dtype=np.int64).reshape(-1, 5).copy()
+    for column in STAMPS:
+        known = rows[:, column] > 0
+        rows[known, column] -= offset_ns
+
+    def earlier(when: int | None) -> int | None:
+        return None if when is None else when - offset_ns
+
+    starts = [(tag, n, start - offset_ns, server, earlier(due)) for tag, n, start, server, due in batch.started]
+
+    return Batch(
+        starts,
+        rows.tobytes(),
+        batch.data,
+        [
+            (tag, attempt, earlier(start), end - offset_ns, kind, message, server, earlier(due))
+            for tag, attempt, start, end, kind, message, server, due in batch.ended
+        ],
+    )  # fmt: skip
+
+
+class _Exit:
+    """In the place of a process: why the worker has ended."""
+
+    def __init__(self) -> None:
+        self.reason = "its actor has ended"
+
+    def wait(self, timeout: float | None = None) -> str:
+        """The reason."""
+        return self.reason
+
+
+class RayWorker:
+    """A worker on a node, with the interface of WorkerProcess."""
+
+    expendable = True
+    """A point goes on without it."""
+
+    def __init__(self, cluster: RayCluster, number: int, setup: Setup) -> None:
+        import ray
+
+        self._cluster, self.number = cluster, number
+        self._actor, self.node, offset = cluster.actors[number]
+        self._offset = offset.applied_ns
+        self.inbox = ClockedInbox(self._offset)
+        self.process = _Exit()
+        self.socket, self._ours = socket.socketpair()
+        self._scratch = Path(cluster.scratch[number])
+        self._said = 0
+        ray.get(self._actor.start.remote(setup))
+        self._thread = threading.Thread(target=self._pump, name=f"ray-worker-{number}", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Any) -> None:
+        """Hand over a message, with its files. A node that is gone is noticed when it is read from."""
+        file: tuple[Any, ...] = ()
+        if isinstance(message, (Prepare, More)):
+            file = message.request_file.name, self._cluster.file(message.request_file)
+            message = replace(message, request_file=self._scratch / message.request_file.name)
+        if isinstance(message, Prepare):
+            message = replace(message, counter=self._scratch / message.counter.name, own_share=True)
+        if isinstance(message, Go):
+            message = replace(message, start_ns=message.start_ns + self._offset)
+        with contextlib.suppress(Exception):  # the actor is gone: see `_pump`
+            self._actor.say.remote(self._said, encode(message), *file)
+        self._said += 1
+
+    def _pump(self) -> None:
+        """Move the worker's bytes into our end of the socket pair, as fast as they are read there."""
+        import ray
+
+        pending: deque[Any] = deque()
+        try:
+            pending.extend(self._actor.fetch.remote() for _ in range(FETCHES))
+            while (data := ray.get(pending.popleft())) is not None:
+                pending.append(self._actor.fetch.remote())
+                if data:
+                    self._ours.sendall(data)
+        except OSError:
+            pass  # the run is over
+        except Exception as error:  # noqa: BLE001 (whatever Ray says of a node that is gone)
+            self.process.reason = f"{type(error).__name__} on {self.node.host}"
+        finally:
+            self._ours.close()
+
+    def close(self, patience: float = 3.0) -> None:
+        """End the worker and its actor."""
+        import ray
+
+        self.socket.close()
+        with contextlib.suppress(Exception):
+            ray.get(self._actor.close.remote(), timeout=patience)
+        with contextlib.suppress(Exception):
+            ray.kill(self._actor)
+
+
+def _no_cluster(address: str, reason: str) -> UsageError:
+    return UsageError(
+        f"no Ray cluster at --ray-address {address}: {reason}",
+        "start one (ray start --head), or name it: --ray-address HOST:6379 or ray://HOST:10001",
+    )
+
+
+def _check_reachable(address: str) -> None:
+    """Raise UsageError if nothing listens at HOST:PORT; Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # auto, local
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _now(actor: Any) -> int:
+    import ray
+
+    return int(ray.get(actor.now.remote()))
+
+
+class RayCluster:
+    """The actors of a run."""
+
+    def __init__(self, address: str, count: int | None) -> None:
+        """Connect to the cluster at `address` (`auto`: the one of this machine) and place `count` actors, by
+        default one for each node. Raises UsageError."""
+        try:
+            import ray
+        except ImportError:
+            raise UsageError("--workers ray needs Ray, which is not installed", INSTALL) from None
+        _check_reachable(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of actors that end with the run
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False, ignore_reinit_error=True)
+        except Exception as error:  # noqa: BLE001 (several kinds, by version and address)
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise _no_cluster(address, reason) from None
+        finally:
+            if threading.current_thread() is threading.main_thread() and handler is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would end the run without its summary
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        self.address, self.count = address, count or max(1, len(nodes))
+        self.actors: list[tuple[Any, RayNode, ClockOffset]] = []
+        self.scratch: list[str] = []
+        self._files: dict[Path, Any] = {}
+        try:
+            self._place()
+        except BaseException:
+            self.close()
+            raise
+
+    def _place(self) -> None:
+        import ray
+
+        kind = _actor_class()
+        spread = [kind.options(scheduling_strategy="SPREAD", max_restarts=0).remote(n) for n in range(self.count)]
+        try:
+            told = ray.get([actor.describe.remote() for actor in spread], timeout=START_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            for actor in spread:
+                ray.kill(actor)
+            cpus = ray.cluster_resources().get("CPU", 0)
+            text = f"the cluster did not start {self.count} workers of 1 CPU in {START_SECONDS:.0f} s"
+            raise UsageError(
+                f"{text}: it has {cpus:g} CPUs",
+                f"ask for fewer: --workers ray:{max(1, int(cpus) - 1)}",
+            ) from None
+        except ray.exceptions.RayError as error:
+            text = str(error).strip().splitlines()[-1][:200]
+            raise UsageError(f"a node of the cluster can't run a worker: {text}", INSTALL) from None
+        where = {entry["NodeID"]: entry for entry in ray.nodes()}
+        for number, (actor, one) in enumerate(zip(spread, told, strict=True)):
+            if one["version"] != __version__:
+                text = f"{one['host']} has oss-eval {one['version']}, and this machine {__version__}"
+                raise UsageError(f"{text}: their workers do not mix", INSTALL)
+            offset = clock_offset(partial(_now, actor))
+            node_id = ray.get(actor.node_id.remote())
+            node = RayNode(
+                number, node_id, where.get(node_id, {}).get("NodeManagerHostname") or one["host"], one["cores"],
+                one["version"], offset.offset_ns / 1e6, offset.error_ns / 1e6,
+            )  # fmt: skip
+            self.actors.append((actor, node, offset))
+            self.scratch.append(one["scratch"])
+
+    def start(self, number: int, setup: Setup) -> RayWorker:
+        """Start a worker on its node."""
+        return RayWorker(self, number, setup)
+
+    def file(self, path: Path) -> Any:
+        """A request file in Ray's object store, put there once."""
+        import ray
+
+        if path not in self._files:
+            self._files[path] = ray.put(path.read_bytes())
+        return self._files[path]
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The manifest's `ray`."""
+        return {"address": self.address, "workers": [asdict(node) for _, node, _ in self.actors]}
+
+    def close(self) -> None:
+        """Leave the cluster; it goes on without us."""
+        import ray
+
+        for actor, _, _ in self.actors:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+        ray.shutdown()
+
+    def __enter__(self) -> RayCluster:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
