@@ -74,7 +74,7 @@ class PointState:
         self.tokens_before = tokens_before
         self.most_in_flight = 0
         self.reached = 0
-        """One more than the highest number of a request that has started."""
+        """One more than the highest number of a request, or a conversation, that has started."""
         self.lost: list[str] = []
         """Workers that the point has gone on without: who, and why."""
         self.give_up_at: float | None = None
@@ -95,7 +95,7 @@ class PointState:
     ) -> ResponseDecoder:
         """The decoder of a request that has started, or could not."""
         point = self.point
-        self.reached = max(self.reached, number + 1)
+        self.reached = max(self.reached, (number if self.next_turn is None else number // TURNS) + 1)
         when = scheduled_ns or start_ns or time.time_ns()
         part = MixPart(point.reasoning_effort) if self.part_of is None else self.part_of(number)
         record = RequestRecord(

@@ -330,7 +330,9 @@ class WorkerPool:
         assert state.measured is not None
         assert state.parts is not None
         now = time.time_ns()
-        further = None if state.finishing else state.parts.further((now - state.start_ns) / 1e9, state.reached)
+        # Workers of other machines have counters of their own.
+        reached = state.reached if used[0].expendable else 0
+        further = None if state.finishing else state.parts.further((now - state.start_ns) / 1e9, reached)
         if further is not None:
             for worker in used:
                 worker.send(More(state.point.point_id, further, state.parts.last))
