@@ -33,6 +33,8 @@ GROUPED = ("reasoning_effort", "model")
 """What points can be grouped by, beside `label:KEY`."""
 COLUMNS = ["point_id", "subset", "sample_id", "prompt", "token_source", *(name for name, _ in PAIRED)]
 Key = tuple[Any, ...]
+LENGTHS = 0.05
+"""Difference of mean lengths from published ones that is said, as a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +287,30 @@ def _of_manifests(a: Side, b: Side) -> list[Mismatch]:
     return mismatches(one.manifest, two.manifest) if one.path != two.path else []
 
 
+def _other_lengths(a: Side, b: Side) -> list[Mismatch]:
+    """Mean lengths of prompts and answers that differ by more than LENGTHS."""
+    found = []
+    for name in ("prompt_tokens", "completion_tokens"):
+        one, two = (
+            [
+                p.metrics.get(name, "mean")
+                for points in side.points.values()
+                for p in points
+                if p.metrics is not None
+            ]
+            for side in (a, b)
+        )
+        known = [(x, y) for x, y in zip(one, two, strict=False) if x and y]
+        if known and abs(known[0][0] / known[0][1] - 1) > LENGTHS:
+            found.append(Mismatch("workload", name.replace("_", " "), f"{known[0][0]:.0f}", f"{known[0][1]:.0f}"))
+    return found
+
+
 def _of_points(a: Side, b: Side) -> list[Mismatch]:
-    """How tokens were counted, and what the instrument warns of; nothing of published figures."""
+    """How tokens were counted, and what the instrument warns of; of published figures, the lengths."""
     found: list[Mismatch] = []
     if any("published" in p.manifest for side in (a, b) for points in side.points.values() for p in points):
-        return found
+        return _other_lengths(a, b)
     for name, of in (("token counts from", "token_sources"), ("warnings", "warnings")):
         one, two = (
             sorted({value for points in side.points.values() for p in points for value in getattr(p, of)})

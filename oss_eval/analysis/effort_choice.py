@@ -51,6 +51,8 @@ class EffortRow:
     """Price of an answer; None without prices."""
     slo: tuple[tuple[str, str], ...]
     """(condition, HOLDS, REFUTED or UNDECIDED) of each SLO."""
+    spent: float
+    """What efforts are ordered by: money if it is known of all of them, else tokens."""
 
     @property
     def effort(self) -> str:
@@ -61,12 +63,6 @@ class EffortRow:
     def meets_slo(self) -> bool:
         """Whether no SLO is established to be missed."""
         return all(state != REFUTED for _, state in self.slo)
-
-    @property
-    def spent(self) -> float:
-        """What efforts are ordered by: money, else tokens."""
-        value = self.cost or self.group.tokens
-        return float("inf") if value is None else value.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +80,8 @@ class EffortChoice:
     known of none."""
     undecided: tuple[str, ...]
     """Cheaper efforts of which that can't be told; all such efforts where none is chosen."""
+    unscored: tuple[str, ...]
+    """Efforts without any scored answer, which have no row."""
 
     @property
     def fit(self) -> bool:
@@ -106,8 +104,8 @@ def choose(
 
     `slo`: conditions on figures of the run; of one like `latency_p95<30s`, whether 95% of the answers to these
     questions are within the limit, failed ones not. `gpu_price`: price of the server's GPUs an hour, which gives
-    the price of an answer where the endpoint has none. Raises UsageError for an SLO on a figure that the run does
-    not have, and where no task has two efforts.
+    the price of an answer instead of the endpoint's prices. Raises UsageError for an SLO on a figure that the run
+    does not have, and where no task has two efforts.
     """
     whole = [group for group in found if group.subset == OVERALL]
     answers = scores.by_point(samples.select(scores.SCORED).to_pylist())
@@ -116,7 +114,7 @@ def choose(
     for group in whole:
         tasks[group.task].append(group)
     choices = [
-        _choice(task, some, answers, margin, [_slo(group, rows, slo) for group in some], gpu_price)
+        _choice(task, some, answers, margin, {g.point_id: _slo(g, rows, slo) for g in some if g.score}, gpu_price)
         for task, some in tasks.items()
         if len([group for group in some if group.score is not None]) > 1
     ]
@@ -132,13 +130,15 @@ States = tuple[tuple[str, str], ...]
 
 
 def _choice(
-    task: str, some: list[Group], answers: Answers, margin: float, slo: list[States], gpu_price: float | None
+    task: str, some: list[Group], answers: Answers, margin: float, slo: dict[str, States], gpu_price: float | None
 ) -> EffortChoice:
-    scored = [(group, states) for group, states in zip(some, slo, strict=True) if group.score is not None]
+    scored = [(group, slo[group.point_id]) for group in some if group.score is not None]
     scored.sort(key=lambda one: effort_rank(one[0].effort))
     fit = [group for group, states in scored if all(state != REFUTED for _, state in states)]
     best = max(fit, key=lambda group: group.score.value if group.score else 0.0, default=None)
     rows = []
+    costs = {group.point_id: _cost(group, gpu_price) for group, _ in scored}
+    spent = costs if None not in costs.values() else {group.point_id: group.tokens for group, _ in scored}
     for group, states in scored:
         against = {
             other.effort or "none": _difference(answers, other, group) for other in fit if other is not group
@@ -147,14 +147,22 @@ def _choice(
         differences = list(against.values())
         verdict = _worst(verdict_of(d and d.low, d and d.high, margin) for d in differences)
         like = _worst(verdict_of(d and d.like_low, d and d.like_high, margin) for d in differences)
-        cost = _cost(group, gpu_price)
-        rows.append(EffortRow(group, rival, against[rival] if rival else None, verdict, like, cost, states))
+        difference, value = against[rival] if rival else None, spent[group.point_id]
+        rows.append(
+            EffortRow(
+                group, rival, difference, verdict, like, costs[group.point_id], states,
+                float("inf") if value is None else value.value,
+            )
+        )  # fmt: skip
     able = sorted((row for row in rows if row.meets_slo), key=lambda row: row.spent)
     chosen = next((row for row in able if row.verdict == NOT_WORSE), None)
     limit = float("inf") if chosen is None else chosen.spent
     undecided = tuple(row.effort for row in able if row.verdict == CANT_TELL and row.spent < limit)
     named = None if best is None else best.effort or "none"
-    return EffortChoice(task, margin, tuple(rows), named, None if chosen is None else chosen.effort, undecided)
+    unscored = tuple(group.effort or "none" for group in some if group.score is None)
+    return EffortChoice(
+        task, margin, tuple(rows), named, None if chosen is None else chosen.effort, undecided, unscored
+    )
 
 
 def _low(difference: Difference | None) -> float:
@@ -186,9 +194,12 @@ def verdict_of(low: float | None, high: float | None, margin: float) -> str:
 
 
 def _cost(group: Group, gpu_price: float | None) -> Estimate | None:
-    """The price of an answer: by the endpoint's prices, else its share of the GPUs' time, by its tokens."""
-    if group.cost is not None or gpu_price is None or not group.output_tps or group.tokens is None:
+    """The price of an answer: its share of the GPUs' time, by its tokens; without `gpu_price`, by the endpoint's
+    prices."""
+    if gpu_price is None:
         return group.cost
+    if not group.output_tps or group.tokens is None:
+        return None
     each = gpu_price / 3600 / group.output_tps
     low, high = (None if end is None else end * each for end in (group.tokens.low, group.tokens.high))
     return Estimate(group.tokens.value * each, low, high)
@@ -197,6 +208,25 @@ def _cost(group: Group, gpu_price: float | None) -> Estimate | None:
 def _slo(group: Group, rows: Sequence[dict[str, Any]], slo: Sequence[Condition]) -> States:
     own = [row for row in rows if row["point_id"] == group.point_id]
     return tuple((condition.text, _state(condition, group, own)) for condition in slo)
+
+
+def check_slo(condition: Condition) -> Condition:
+    """The condition, if an effort can be judged by it: `success>99%`, `truncated<5%`, or a duration such as
+    `latency_p95<30s` or `ttfa<2s`. Raises UsageError."""
+    hint = "for example: --slo 'latency_p95<30s' 'ttfa_p90<5s' 'success>99%' 'truncated<5%'"
+    upward = condition.operator[0] == ">"
+    if condition.metric in LIMITED:
+        if upward or condition.unit not in ("s", "ms"):
+            raise UsageError(f"--slo {condition.text!r} is no limit of a time", hint)
+        if condition.stat == "max":
+            raise UsageError(f"--slo {condition.text!r}: a maximum can't be told from some answers", hint)
+        return condition
+    if condition.metric not in ("success", "truncated") or condition.stat is not None:
+        raise UsageError(f"--slo {condition.text!r} is on no figure of an effort", hint)
+    share = condition.value / 100 if condition.unit == "%" else condition.value
+    if condition.unit not in (None, "", "%") or not 0 <= share <= 1 or upward != (condition.metric == "success"):
+        raise UsageError(f"--slo {condition.text!r} is no limit of a share", hint)
+    return condition
 
 
 def _state(condition: Condition, group: Group, rows: Sequence[dict[str, Any]]) -> str:
@@ -208,7 +238,9 @@ def _state(condition: Condition, group: Group, rows: Sequence[dict[str, Any]]) -
         met: dict[scores.Problem, list[float]] = defaultdict(list)
         for row in rows:
             value = row[f"{condition.metric}_ms"]
-            within = row["status"] == "ok" and value is not None and value < limit
+            if row["status"] == "ok" and value is None:
+                return UNDECIDED  # not streamed, say: nobody knows
+            within = row["status"] == "ok" and value < limit
             met[row["subset"], row["sample_id"]].append(float(within))
         found = scores.mean_score(list(met.values()))
         wanted = float(condition.stat[1:]) / 100

@@ -49,7 +49,7 @@ def origin(a: dict[str, Any], b: dict[str, Any]) -> list[Mismatch]:
     def told(one: dict[str, Any]) -> str:
         said = one.get("published")
         if said is None:
-            return "measured"
+            return "simulated" if (one.get("endpoint") or {}).get("simulated") else "measured"
         note = f"; {said['note']}" if said["note"] else ""
         return f"published {said['date']}, error unknown, {said['source']}{note}"
 

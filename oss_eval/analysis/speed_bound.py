@@ -20,7 +20,7 @@ NEAR = 0.6
 memory bandwidth of the data sheet."""
 BUSY = 0.8
 """A GPU that works for a smaller share of the time waits for the host."""
-ENGINE, HOST, CLIENT = "engine", "host", "client"
+ENGINE, HOST, CLIENT, ABOVE = "engine", "host", "client", "above bound"
 CLIENT_CHECKS = ("client_lag", "shared_reads", "starved", "stall", "held_back")
 """Kinds of warnings that say that this client held the load up."""
 
@@ -46,7 +46,7 @@ class SpeedBound:
     work: str
     """Whether the bound is that of memory or of compute."""
     limit: str
-    """What binds: memory, compute, engine, host or client."""
+    """What binds: memory, compute, engine, host or client; ABOVE where the bound can't be the right one."""
     gpu_busy: float | None
     """Share of the time in which the GPU worked."""
 
@@ -74,13 +74,17 @@ def _stated(name: str | None) -> Machine | None:
 
 
 def seen_machine(manifest: dict[str, Any], points: Sequence[PointMetrics]) -> Machine | None:
-    """The machine that telemetry has seen: only GPUs that had work count. None where it has no card."""
+    """The machine that telemetry has seen: only GPUs that had work count. None where it has no card or none had
+    work."""
     names = [gpu.get("name") for gpu in (manifest.get("gpu_telemetry") or {}).get("gpus", [])]
     machine = machine_of(names)
     if machine is None:
         return None
-    busy = max((int(metrics.get("gpu_count") or 0) for metrics in points), default=0)
-    return machine.model_copy(update={"count": busy}) if 0 < busy < machine.count else machine
+    counts = [int(count) for metrics in points if (count := metrics.get("gpu_count")) is not None]
+    busy = max(counts, default=machine.count)
+    if not busy or (manifest.get("endpoint") or {}).get("local"):
+        return None  # the model ran elsewhere
+    return machine.model_copy(update={"count": busy}) if busy < machine.count else machine
 
 
 def gpu_label(manifest: dict[str, Any], points: Sequence[PointMetrics]) -> str | None:
@@ -98,8 +102,8 @@ def point_bound(
     """The bound of a point; None where its tokens are not known or the machine has no figures for it.
 
     The batch is `parallel`, or in an open loop requests per second times their mean latency (Little 1961,
-    https://doi.org/10.1287/opre.9.3.383). Tokens from the prefix cache need no work. With speculative decoding a
-    step gives as many tokens as were accepted on average; the draft's own work is left out.
+    https://doi.org/10.1287/opre.9.3.383). Tokens from the prefix cache need no reading. With speculative decoding
+    a step gives as many tokens as were accepted on average; the draft's own work is left out.
     """
     shown = metrics.shown
     rate, rps, latency = shown.get("output_tps"), shown.get("rps"), shown.get("latency_ms", "mean")
@@ -113,14 +117,15 @@ def point_bound(
         parallel_mean = max(1.0, rps * latency / 1e3)
     else:
         parallel_mean = float(parallel)
-    work = roofline.request(
-        found.card, found.machine, parallel_mean, prompt - (metrics.get("cached_tokens", "mean") or 0.0), output
-    )
     accepted = metrics.get("accepted_length", "mean") or 1.0
-    bound = output * accepted / work.seconds
+    cached = metrics.get("cached_tokens", "mean") or 0.0
+    work = roofline.request(found.card, found.machine, parallel_mean, prompt, output, cached, accepted)
+    bound = output / work.seconds
     busy, share = metrics.get("gpu_utilization", "mean"), rate / bound
     warned = {check["kind"] for check in checks or () if check["level"] == "warn"}
-    if warned.intersection(CLIENT_CHECKS):
+    if share > 1:
+        limit = ABOVE
+    elif warned.intersection(CLIENT_CHECKS):
         limit = CLIENT
     elif share >= NEAR:
         limit = work.limit
@@ -173,7 +178,7 @@ def recommendations(manifest: dict[str, Any], points: Sequence[PointReport]) -> 
 
 
 def _meaning(bound: SpeedBound) -> str:
-    if bound.share > 1:
+    if bound.limit == ABOVE:
         return "above the bound, so the model, its number format or the machine is not what was taken for it"
     if bound.limit == CLIENT:
         return "this client is a limit, see the checks"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from oss_eval.cli.bench import APIS
 from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, task_settings
 from oss_eval.config.bench_task import BenchTask
 from oss_eval.errors import UsageError
-
-if TYPE_CHECKING:
-    from oss_eval.analysis.gate import Condition
 
 EPILOG = """examples:
   oss-eval effort --url http://gpu1:8000 --task mine.yaml                            your own questions
@@ -23,10 +20,15 @@ EPILOG = """examples:
 """
 EFFORTS = ("low", "medium", "high")
 MARGIN = 0.02
+DEFAULTS: dict[str, Any] = {"margin": MARGIN, "slo": [], "gpu_price": None}
 
 
 def _margin(text: str) -> float:
-    value = float(text)
+    """argparse: a difference of scores."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
@@ -36,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A task and a server, or a stored run; the margin and the service level."""
     parser.description = (
         "Ask the questions of a task at every reasoning effort, and say which one to use: the cheapest that is "
-        "not worse than the best by more than a margin. Quality, tokens, latency at your concurrency (--parallel) "
-        "and money side by side, each with its interval."
+        "not worse than any other by more than a margin. Quality, tokens, latency at your concurrency "
+        "(--parallel) and money side by side, each with its interval."
     )
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.argument_default = argparse.SUPPRESS
@@ -48,11 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source", metavar="RUN", help="the sheet of a stored benchmark, instead of asking"
     )
     parser.add_argument(
-        "--margin", type=_margin, default=MARGIN, metavar="D",
+        "--margin", type=_margin, metavar="D",
         help=f"difference of scores that does not matter (default {MARGIN:g})",
     )  # fmt: skip
     parser.add_argument(
-        "--slo", nargs="+", action="extend", default=[], metavar="CONDITION",
+        "--slo", nargs="+", action="extend", metavar="CONDITION",
         help="an effort that misses one is not used, e.g. 'latency_p95<30s' 'ttfa_p90<5s' 'success>99%%'",
     )  # fmt: skip
     parser.add_argument(
@@ -64,37 +66,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, print the sheet, and write it."""
-    from oss_eval.analysis import gate
     from oss_eval.cli.output import EXIT_CODES, print_json
     from oss_eval.cli.shared import run_options
     from oss_eval.results.reader import find_run
     from oss_eval.run.lifecycle import resume_hint
     from oss_eval.system.terminal import open_console, print_error
 
-    slo = [gate.parse(text, "--slo") for text in arguments.slo]
-    for condition in slo:
-        if condition.metric != "success":
-            gate.known(condition, "bench", "--slo")
-    settings = {"margin": arguments.margin, "slo": arguments.slo, "gpu_price": _price(arguments)}
+    given = _given(arguments)
     options, named = run_options(arguments)
     source, code = vars(arguments).get("source"), 0
     if source is not None:
-        if "task" in vars(arguments) or "url" in vars(arguments):
-            raise UsageError("--from takes the answers of a stored run", "leave --task and --url out")
+        asked = [name for name in ("task", *task_settings(BenchTask, arguments)) if name in vars(arguments)]
+        if asked:
+            flags = " ".join(f"--{name.replace('_', '-')}" for name in asked)
+            raise UsageError(
+                f"--from takes the answers of a stored run, and {flags} is given", f"leave {flags} out"
+            )
         path = find_run(source, options.out)
+        settings = {**DEFAULTS, **_stored(path), **given}
     else:
+        settings = {**DEFAULTS, **given}
         result = _ask(arguments, options, named, settings)
         path, code = result.path, EXIT_CODES[result.status]
         if result.aborted:
             return code
-    document, print_tables = _sheet(path, slo, settings)
+    document, print_tables = _sheet(path, settings)
     if vars(arguments).get("json"):
         print_json(document)
     print_tables(open_console(stderr=bool(vars(arguments).get("json"))))
-    _tell(path, vars(arguments).get("html"))
+    _tell(path, vars(arguments).get("html"), settings)
     if code:
-        print_error("the sheet is of the answers that there are", resume_hint(path))
+        print_error(
+            "the sheet is of the answers that there are", f"{resume_hint(path)}, then oss-eval effort --from last"
+        )
     return code
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the sheet that are given as flags. Raises UsageError."""
+    from oss_eval.analysis import gate
+    from oss_eval.analysis.effort_choice import check_slo
+
+    given: dict[str, Any] = {key: vars(arguments)[key] for key in ("margin", "slo") if key in vars(arguments)}
+    for text in given.get("slo", ()):
+        check_slo(gate.parse(text, "--slo"))
+    price = _price(arguments)
+    return given if price is None else {**given, "gpu_price": price}
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The settings of a stored run's sheet; none of a run that `oss-eval bench` made."""
+    from oss_eval.results.manifest import read_manifest
+
+    settings = read_manifest(path).get("effort")
+    return settings if isinstance(settings, dict) else {}
 
 
 def _price(arguments: argparse.Namespace) -> float | None:
@@ -116,19 +141,22 @@ def _ask(arguments: argparse.Namespace, options: Any, named: dict[str, Any], set
     from oss_eval.bench import run as bench
     from oss_eval.bench.select import plans
 
-    given = {**named, **task_settings(BenchTask, arguments)}
-    given.setdefault("reasoning_effort", EFFORTS)
-    if len(given["reasoning_effort"]) < 2:
+    given, name = {**named, **task_settings(BenchTask, arguments)}, vars(arguments).get("task", "demo")
+    if len(given.get("reasoning_effort", EFFORTS)) < 2:
         raise UsageError("--reasoning-effort names one effort", "name two or more, or leave it out")
-    return bench.run(plans([vars(arguments).get("task", "demo")], given), options, effort=settings)
+    planned = plans([name], given)
+    if len(planned[0].task.reasoning_effort) < 2:
+        planned = plans([name], {**given, "reasoning_effort": EFFORTS})
+    return bench.run(planned, options, effort=settings)
 
 
-def _sheet(path: Path, slo: list[Condition], settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _sheet(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """(the JSON document, what prints the sheet) of a stored benchmark."""
     from functools import partial
 
+    from oss_eval.analysis import gate
     from oss_eval.analysis.bench_summary import groups
-    from oss_eval.analysis.effort_choice import choose
+    from oss_eval.analysis.effort_choice import check_slo, choose
     from oss_eval.report import effort
     from oss_eval.report.bench import begun_manifest
     from oss_eval.results.manifest import read_manifest
@@ -140,18 +168,19 @@ def _sheet(path: Path, slo: list[Condition], settings: dict[str, Any]) -> tuple[
         )
     manifest = begun_manifest(path)
     samples = read_samples(path)
+    slo = [check_slo(gate.parse(text, "--slo")) for text in settings["slo"]]
     choices = choose(groups(samples, manifest), samples, settings["margin"], slo, settings["gpu_price"])
     document = {"run_id": manifest["run_id"], "path": str(path), "model": manifest["model"]}
     document["simulated"] = bool(manifest["endpoint"].get("simulated"))
     return {**document, **effort.as_json(choices)}, partial(effort.print_sheets, manifest, choices)
 
 
-def _tell(path: Path, html: Path | None) -> None:
+def _tell(path: Path, html: Path | None, settings: dict[str, Any]) -> None:
     import sys
 
     if html is not None:
         from oss_eval.viewer.html_report import write
 
-        write(path, html, "en")
+        write(path, html, "en", settings)
         sys.stderr.write(f"written to {html}\n")
     sys.stderr.write(f"stored in {path}\n")

@@ -38,7 +38,11 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    """argparse: a share above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
@@ -59,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", metavar="GPU[xN]", help="a machine card, N of them, or a memory size such as 16GB"
     )
-    parser.add_argument(
-        "--context", type=tokens, metavar="N", help="tokens of a sequence, e.g. 32k (default: the model's maximum)"
-    )
+    parser.add_argument("--context", type=tokens, metavar="N", help="tokens of a sequence, e.g. 32k (default 8k)")
     parser.add_argument(
         "--parallel", type=_count, default=1, metavar="N", help="concurrent sequences of that length (default 1)"
     )

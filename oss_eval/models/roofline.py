@@ -16,6 +16,7 @@ from oss_eval.models.sizes import (
     active_params,
     attention_flops,
     format_of,
+    prefill_flops,
     read_bytes,
     sequence_kv_bytes,
 )
@@ -99,10 +100,9 @@ def decode_step(
 
 
 def prefill(card: ModelCard, machine: Machine, tokens: float, dtype: Dtype | None = None) -> Bound:
-    """The least time to read one prompt of `tokens` tokens: causal attention looks at half of it on average. The
-    machine must be `known`."""
+    """The least time to read one prompt of `tokens` tokens. The machine must be `known`."""
     moved = read_bytes(card, distinct_experts(card, tokens), dtype)
-    return _over(machine, card, moved, tokens * token_flops(card, tokens / 2), dtype)
+    return _over(machine, card, moved, prefill_flops(card, tokens), dtype)
 
 
 def request(
@@ -111,13 +111,16 @@ def request(
     batch: float,
     prompt: float,
     output: float,
-    dtype: Dtype | None = None,
-    kv_dtype: Dtype = "bf16",
+    cached: float = 0.0,
+    accepted: float = 1.0,
 ) -> Bound:
-    """The least time of the machine for one of `batch` requests in flight: `prompt` tokens read, `output` tokens
-    generated. Prompts are read along with decoding, so they add operations and no further pass over the weights.
-    The machine must be `known`."""
+    """The least time of the machine for one of `batch` requests in flight: `prompt` tokens read, of which `cached`
+    are in the prefix cache, and `output` tokens generated, `accepted` of them in a step (speculative decoding).
+
+    Prompts are read along with decoding, so they add operations and no further pass over the weights. The machine
+    must be `known`.
+    """
     context = prompt + output / 2
-    moved = output * decode_bytes(card, batch, context, dtype, kv_dtype) / batch
-    flops = output * token_flops(card, context) + prompt * token_flops(card, prompt / 2)
-    return _over(machine, card, moved, flops, dtype)
+    moved = output / accepted * decode_bytes(card, batch, context) / batch
+    flops = output * token_flops(card, context) + prefill_flops(card, prompt, cached)
+    return _over(machine, card, moved, flops, None)

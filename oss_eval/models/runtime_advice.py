@@ -79,10 +79,13 @@ def _in_force(row: RuntimeAdvice, version: str | None) -> bool:
     if own is None:
         return row.until is None
     since, until = _numbers(row.since), _numbers(row.until)
-    return (since is None or own >= since) and (until is None or own[: len(until)] <= until)
+    return (since is None or own >= since) and (until is None or own[:3] <= until[:3])
 
 
 def _numbers(version: str | None) -> tuple[int, ...] | None:
     """(0, 10, 1) of `0.10.1+gptoss`; None of a version that does not begin with numbers, such as a build's."""
     found = re.match(r"v?(\d+(?:\.\d+)+)", version or "")
-    return None if found is None else tuple(map(int, found[1].split(".")))
+    if found is None:
+        return None
+    numbers = tuple(map(int, found[1].split(".")))
+    return numbers + (0,) * (3 - len(numbers))

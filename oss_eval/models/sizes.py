@@ -143,6 +143,38 @@ def sequence_kv_bytes(card: ModelCard, tokens: float, kv_bits: float = 16.0) -> 
     return cached + state_bytes(card)
 
 
+def head_params(card: ModelCard) -> int:
+    """Weights of the output embedding."""
+    return card.vocab * card.hidden
+
+
+def prefill_flops(card: ModelCard, prompt: float, cached: float = 0.0) -> float:
+    """Floating-point operations to read a prompt, of which the first `cached` tokens are in the prefix cache.
+
+    Two for each weight and new token, of the output embedding for the last token alone, and the causal attention
+    of the new tokens. With multi-head latent attention, prompts are read with expanded keys and values.
+    """
+    new = max(0.0, prompt - cached)
+    total = 2.0 * (active_params(card) - head_params(card)) * new + 2.0 * head_params(card)
+    for part in card.attention:
+        pairs = (prompt**2 - cached**2) / 2
+        if isinstance(part, LinearAttention):
+            total += part.layers * 6.0 * part.value_heads * part.key_dim * part.value_dim * new
+        elif isinstance(part, LatentAttention):
+            total += part.layers * 2.0 * part.heads * (part.nope_dim + part.rope_dim + part.value_dim) * pairs
+        else:
+            if isinstance(part, SlidingAttention):
+                pairs = _windowed(prompt, part.window) - _windowed(cached, part.window)
+            total += part.layers * 4.0 * part.heads * part.head_dim * pairs
+    return total
+
+
+def _windowed(tokens: float, window: int) -> float:
+    """How many pairs of tokens the first `tokens` tokens attend to, each to the last `window`."""
+    inside = min(tokens, window)
+    return inside**2 / 2 + (tokens - inside) * window
+
+
 def attention_flops(card: ModelCard, tokens: float) -> float:
     """Floating-point operations of the attention of one new token at a context of `tokens` tokens: two for each
     multiply-add of scores and values."""

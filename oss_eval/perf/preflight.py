@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any
 
+from oss_eval.analysis.slo import objectives
 from oss_eval.config.perf_task import PerfTask
 from oss_eval.endpoint.adaptation import RequestAdapter
 from oss_eval.endpoint.capabilities import Capabilities, request_capabilities
@@ -16,7 +17,10 @@ from oss_eval.endpoint.server import Server, simulator_named
 from oss_eval.load.generation import generation
 from oss_eval.load.plan import Point
 from oss_eval.load.prompts.lengths import UNCOUNTED, Lengths, by_counts, by_tokenizer, probes
-from oss_eval.load.prompts.prompts import body
+from oss_eval.load.prompts.prompts import body, read_prompt
+from oss_eval.models.machine import get_machine
+from oss_eval.perf.slo_search import search_of
+from oss_eval.perf.workload import check_laws
 from oss_eval.probe.apis import Generation
 from oss_eval.records import RequestRecord
 
@@ -30,6 +34,18 @@ LENGTH_FIELDS = ("max_tokens", "max_completion_tokens", "min_tokens")
 
 SendPoint = Callable[[Point, Iterator[bytes]], tuple[list[RequestRecord], str | None]]
 """Sends the requests of a point and returns their records and the server's Server header."""
+
+
+def check_task(task: PerfTask) -> None:
+    """Find the errors of a task that need no server. Raises UsageError."""
+    check_laws(task)
+    objectives(task.slo)
+    if task.gpu is not None:
+        get_machine(task.gpu)
+    if task.find is not None:
+        search_of(task)
+    if task.prompt is not None:
+        read_prompt(task.prompt)
 
 
 @dataclass(frozen=True, slots=True)

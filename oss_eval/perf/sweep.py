@@ -12,36 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.analysis.checks import ClockWatch, Finding
 from oss_eval.analysis.energy import IDLE
-from oss_eval.analysis.slo import objectives
 from oss_eval.config.perf_task import PerfTask
-from oss_eval.endpoint import gpu_telemetry, server_metrics
 from oss_eval.endpoint.capabilities import Capabilities
-from oss_eval.endpoint.gpu_telemetry import GpuReader
 from oss_eval.endpoint.network import handshakes
 from oss_eval.endpoint.prefix_cache import reset_prefix_cache
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
-from oss_eval.endpoint.server_metrics import MetricsReader, metrics_endpoints
 from oss_eval.errors import OssEvalError, RunFailed
 from oss_eval.load.client_stats import ClientStats, merge
 from oss_eval.load.plan import Point, grid
 from oss_eval.load.prompts.lengths import Lengths
-from oss_eval.load.prompts.prompts import read_prompt
 from oss_eval.load.redaction import redact_record
 from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.load.workers.process import WorkerProcess
-from oss_eval.models.machine import get_machine
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described, ended
-from oss_eval.perf.preflight import check_server_answers, tokenizer_lengths
+from oss_eval.perf.preflight import check_server_answers, check_task, tokenizer_lengths
+from oss_eval.perf.readings import Readings
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
 from oss_eval.perf.remote_workers import cluster_findings, cluster_of, describe_cluster, lost_workers
 from oss_eval.perf.saturation import beyond, stop_reason
-from oss_eval.perf.slo_search import SloSearch, search_of, search_workers
+from oss_eval.perf.slo_search import SloSearch, search_workers
 from oss_eval.perf.trace import level_of, task_trace, trace_entry
-from oss_eval.perf.workload import Workload, check_laws, describe_load
+from oss_eval.perf.workload import Workload, describe_load
 from oss_eval.records import RequestRecord
-from oss_eval.results.part_files import GPU, SERVER, write_readings
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
 from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
@@ -67,14 +61,7 @@ def run(
     Raises OssEvalError for a usage error or a server that does not answer, before anything is measured. Ctrl-C
     ends the sweep early: finished requests are stored, or KeyboardInterrupt is raised when there are none.
     """
-    check_laws(task)
-    objectives(task.slo)
-    if task.gpu is not None:
-        get_machine(task.gpu)
-    if task.find is not None:
-        search_of(task)
-    if task.prompt is not None:
-        read_prompt(task.prompt)  # an error in it should not wait for the server
+    check_task(task)
     with cluster_of(task) as (placed, cluster):
         return _run(placed, options, kind, points, resumed, missing, cluster)
 
@@ -149,8 +136,7 @@ class _Sweep:
         """Where the workers are, if not on this machine."""
         self.lost: dict[str, list[str]] = {}
         """Workers that points went on without."""
-        self.gpu = GpuReader(server, task.gpu_telemetry)
-        self.metrics = MetricsReader(metrics_endpoints(server.endpoints, task.server_metrics), server.model)
+        self.readings = Readings(task, server, self.writer, self.progress.say)
 
     @property
     def measured(self) -> bool:
@@ -202,13 +188,11 @@ class _Sweep:
         task, resumed = self.task, self.writer.session > 1
         stored = self.writer.manifest if resumed else {}
         self.lengths = tokenizer_lengths(task, stored, self.progress.say)
-        if not self.gpu.start(self._own(IDLE)) and task.gpu_telemetry not in ("auto", "off"):
-            self.progress.say(f"no GPU telemetry: {self.gpu.problem}")
+        self.readings.start_gpu(self._own(IDLE))
         try:
             self._carry_out(stored)
         finally:
-            self.metrics.stop()
-            self.gpu.stop()
+            self.readings.stop()
 
     def _carry_out(self, stored: dict[str, Any]) -> None:
         task = self.task
@@ -231,8 +215,7 @@ class _Sweep:
                 self.writer.write_manifest(ray=self.cluster.as_manifest())
             if self.trace is not None:
                 self.writer.write_manifest(trace=trace_entry(self.trace, task))
-            if not self.metrics.start() and task.server_metrics not in ("auto", "off"):
-                self.progress.say(f"no server metrics: {self.metrics.problem}")
+            self.readings.start_metrics()
             with self.progress:
                 if task.find is not None:
                     self._search(pool, stored)
@@ -311,8 +294,7 @@ class _Sweep:
         if self.task.reset_cache:
             for problem in filter(None, map(reset_prefix_cache, self.server.endpoints)):
                 raise RunFailed(problem)
-        self.metrics.begin(point.point_id)
-        self.gpu.begin(point.point_id)
+        self.readings.begin(point.point_id)
         number = point.number if numbers is None else len(numbers)
         number = None if point.turns else number
         seconds = None if point.duration is None else point.duration + point.warmup_seconds
@@ -336,12 +318,8 @@ class _Sweep:
         """Store a point's rows and that it has ended; why the server is gone, or None."""
         self.progress.end()
         stopped = bool(self.interrupts.count or outcome.broken)
-        self._store_readings(
-            GPU, gpu_telemetry.as_columns(self.gpu.end(), self.writer.run_id, self.writer.session)
-        )
         numbers = self.remaining.todo[point.point_id]
-        readings = self.metrics.end(point.point_id, 0 if stopped or numbers is None else len(numbers))
-        self._store_readings(SERVER, server_metrics.as_columns(readings, self.writer.run_id, self.writer.session))
+        self.readings.end(point.point_id, 0 if stopped or numbers is None else len(numbers))
         stats, before = outcome.client(point.parallel or outcome.most_in_flight), self.clients.get(point.point_id)
         self.clients[point.point_id] = stats if before is None else merge(before, stats)
         if outcome.lost:
@@ -354,16 +332,6 @@ class _Sweep:
             ended=[*ended, point.point_id] if complete else ended,
         )
         return failure
-
-    def _store_readings(self, name: str, columns: dict[str, list[Any]]) -> None:
-        """Store a point's readings. What is beside the measurement can't end it: a part that can't be written is
-        said."""
-        if not columns["time_ns"]:
-            return
-        try:
-            write_readings(self.writer.path, name, columns)
-        except OSError as error:
-            self.progress.say(f"{name} can't be stored: {error.strerror}")
 
     def _check(self, outcome: PointOutcome) -> None:
         if self.interrupts.count:
@@ -391,9 +359,7 @@ class _Sweep:
         self.progress.say(describe_server(self.server, bool(task.url)))
         if self.cluster is not None:
             self.progress.say(describe_cluster(self.cluster))
-        for line in describe_load(task, self.points, self.trace):
-            self.progress.say(line)
-        for line in quarantined_parts(self.writer):
+        for line in [*describe_load(task, self.points, self.trace), *quarantined_parts(self.writer)]:
             self.progress.say(line)
 
     # -- the end ---------------------------------------------------------------------------------------
@@ -419,11 +385,8 @@ class _Sweep:
             result.status,
             broke_off=broke_off,
             checks=checks,
-            **ended(report, self.server, self.gpu, result.status),
-            run_checks=[
-                *known,
-                *map(asdict, [*self.clock.findings(), *cluster_findings(self.writer.manifest)]),
-            ],
+            **ended(report, self.server, self.readings.gpu, result.status),
+            run_checks=[*known, *map(asdict, self.clock.findings() + cluster_findings(self.writer.manifest))],
         )
         return result
 

@@ -37,7 +37,7 @@ def print_sheets(manifest: dict[str, Any], choices: Sequence[EffortChoice], cons
     for choice in choices:
         console.print()
         console.print(sheet_table(choice, console.width, title_mark(manifest)))
-        for note in notes(choice):
+        for note in notes(choice, console.width):
             console.print(f"  {note}", style="bright_black", highlight=False, markup=False)
         console.print()
         for index, line in enumerate(sentences(choice)):
@@ -60,7 +60,7 @@ def sheet_table(choice: EffortChoice, width: int = 160, mark: str = "") -> Table
         "Lat.\n(s)",
     ]
     heads += ["TTFA\n(s)"] if roomy else []
-    heads += ["1,000\nanswers"] if priced else []
+    heads += ["Cost of\n1,000"] if priced else []
     for head in [*heads, *(["SLO"] if judged else []), "Verdict"]:
         table.add_column(head, justify="left" if head in ("Effort", "Verdict", "SLO") else "right", no_wrap=True)
     for row in choice.rows:
@@ -113,16 +113,14 @@ def _price(cost: Estimate | None, roomy: bool) -> str:
     return text if not roomy or cost.high is None else f"{text} ±{(cost.high - cost.value) * 1e3:.2g}"
 
 
-def notes(choice: EffortChoice) -> list[str]:
+def notes(choice: EffortChoice, width: int = 160) -> list[str]:
     """What the columns mean, and each SLO."""
-    lines = ["score and difference: on these questions; ±: half the 95% interval of a mean, by question"]
-    lines.append(f"against another, the one that it may be worst against: {_rivals(choice)}")
+    lines = ["score and difference: on these questions"]
+    lines[0] += "; ±: half the 95% interval of a mean, by question" if width >= 120 else ""
+    lines.append(f"against another: the largest possible loss, {_rivals(choice)}")
     for place, (text, _) in enumerate(choice.rows[0].slo):
         states = ", ".join(f"{SLO_WORDS[row.slo[place][1]]} at {row.effort}" for row in choice.rows)
         lines.append(f"SLO {text}: {states}")
-    failed = [f"{row.effort} {row.group.failed + row.group.unscored}" for row in choice.rows]
-    if any(row.group.failed + row.group.unscored for row in choice.rows):
-        lines.append(f"failed or ungraded answers are in no score: {', '.join(failed)}")
     cut = [
         f"{row.effort} {row.group.truncated.value:.1%}"
         for row in choice.rows
@@ -135,14 +133,18 @@ def notes(choice: EffortChoice) -> list[str]:
 
 def _rivals(choice: EffortChoice) -> str:
     """Against which effort each one is compared."""
-    return ", ".join(f"{row.effort} less {row.rival}" for row in choice.rows if row.rival) or "none"
+    return ", ".join(f"{row.effort} minus {row.rival}" for row in choice.rows if row.rival) or "none"
 
 
 def sentences(choice: EffortChoice) -> list[str]:
     """Which effort to use, what the others cost, and what is not known."""
     if choice.best is None:
-        return ["No effort can be used: each one misses an SLO."]
-    lines = [_decision(choice), *(_undecided(choice, choice.row(effort)) for effort in choice.undecided)]
+        return ["No effort can be used: each one misses an SLO.", *_left_out(choice)]
+    lines = [
+        _decision(choice),
+        *_left_out(choice),
+        *(_undecided(choice, choice.row(effort)) for effort in choice.undecided),
+    ]
     used = choice.row(choice.chosen or choice.best)
     lines += [_against_used(row, used) for row in choice.rows if row is not used]
     d = used.difference
@@ -153,6 +155,22 @@ def sentences(choice: EffortChoice) -> list[str]:
     return lines
 
 
+def _left_out(choice: EffortChoice) -> list[str]:
+    """Answers and efforts that are in no score."""
+    lines = []
+    failed = [row for row in choice.rows if row.group.failed + row.group.unscored]
+    if failed:
+        each = ", ".join(
+            f"{row.effort} {row.group.failed + row.group.unscored} of {row.group.samples}"
+            + ("" if row.group.of_all is None else f" (with them as wrong {row.group.of_all.value:.4f})")
+            for row in failed
+        )
+        lines.append(f"Scores leave out answers that failed or could not be graded: {each}.")
+    if choice.unscored:
+        lines.append(f"No answer was scored at {', '.join(choice.unscored)}: nothing is known of that effort.")
+    return lines
+
+
 def _decision(choice: EffortChoice) -> str:
     margin, best = f"{choice.margin:g}", choice.row(choice.best or "")
     able = [row for row in choice.rows if row.meets_slo]
@@ -160,7 +178,7 @@ def _decision(choice: EffortChoice) -> str:
         return f"Can't tell yet. For now use {best.effort}, which scores highest ({_score(best)})."
     chosen = choice.row(choice.chosen)
     if len(able) == 1:
-        return f"Use {chosen.effort}: it is the only effort that misses no SLO."
+        return f"Use {chosen.effort}: it is the only effort that meets every SLO."
     if chosen is not best:
         return (
             f"Use {chosen.effort}: it is not worse than {best.effort}, which scores highest, by more than {margin}"

@@ -30,7 +30,7 @@ Tables = Callable[[Console], None]
 BATCHES = (1, 4, 16, 64, 256)
 """Batch sizes whose bounds are shown, beside the one asked for."""
 TYPICAL_CONTEXT = 8192
-"""Tokens at which machines are compared where no context is given."""
+"""Tokens of a sequence where no context is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _comparable() -> list[Machine]:
 
 def _fit(sheet: ModelSheet, machine: Machine) -> Fit:
     context = sheet.context
-    if context is None and sheet.machine is None:
+    if context is None:
         context = min(TYPICAL_CONTEXT, sheet.card.context)
     return fit(
         sheet.card, machine, context=context, users=sheet.parallel, dtype=sheet.dtype, kv_dtype=sheet.kv_dtype,

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from oss_eval.analysis.perf_summary import RunReport
 from oss_eval.analysis.speed_bound import bounds, deployment
+from oss_eval.models import roofline
 from oss_eval.report.format import NOTHING, number
 from oss_eval.report.point_rows import coordinates, point_table
 
@@ -21,8 +22,9 @@ def roofline_table(report: RunReport, notes: list[str]) -> Table | None:
         return None
     known = bounds(found, report.points)
     if not known:
-        has = f"{found.machine.name} has no bandwidth or arithmetic in its card"
-        notes.append(f"no bound of the speed: no point has tokens, or {has}")
+        card_lacks = not roofline.known(found.machine, found.card)
+        reason = f"{found.machine.name} has no bandwidth in its card" if card_lacks else "no point has tokens"
+        notes.append(f"no bound of the speed: {reason}")
         return None
     table = point_table(f"Share of the bound: {found.card.name} on {found.machine.name}", report)
     busy = any(bound.gpu_busy is not None for bound in known.values())

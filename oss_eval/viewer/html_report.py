@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import oss_eval
 from oss_eval.errors import StoreError
@@ -42,9 +43,9 @@ document.querySelectorAll("section").forEach((box, place) => {{
 """
 
 
-def write(path: Path, target: Path, language: str) -> None:
-    """Write the report of the run in `path`. Raises StoreError for a run without results, and for a file that
-    can't be written."""
+def write(path: Path, target: Path, language: str, effort: dict[str, Any] | None = None) -> None:
+    """Write the report of the run in `path`; `effort`: settings of its effort sheet, instead of the stored ones.
+    Raises StoreError for a run without results, and for a file that can't be written."""
     run = RunIndex([path]).runs()[0]
     if not run.points:
         raise StoreError(f"{path.name} holds nothing to report", *run.problems[:1])
@@ -52,7 +53,7 @@ def write(path: Path, target: Path, language: str) -> None:
     made = t("Made by oss-eval {version}, {when} UTC; everything is in this file.").format(
         version=oss_eval.__version__, when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
     )
-    sheets = _sheets(run, language)
+    sheets = _sheets(run, language, effort)
     text = PAGE.format(
         language=language,
         policy=_POLICY,
@@ -70,9 +71,11 @@ def write(path: Path, target: Path, language: str) -> None:
         raise StoreError(f"can't write {target}: {error.strerror}", "choose another file: -o FILE") from None
 
 
-def _sheets(run: StoredRun, language: str) -> list[dict[str, object]]:
+def _sheets(run: StoredRun, language: str, effort: dict[str, Any] | None) -> list[dict[str, object]]:
     """The pages of its kind; of the requests, those of the point with most in flight."""
     run_index, t = RunIndex([run.path]), words(language)
+    if effort is not None:
+        run_index.runs()[0].manifest["effort"] = effort
     query = Query("runs", (run.key,))
     pages: list[Page] = [(scores if run.kind == "bench" else perf).draw(run_index, query, t)]
     pages.append(requests.draw(run_index, query.to("requests"), t))

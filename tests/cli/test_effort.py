@@ -77,7 +77,7 @@ def test_too_few_answers_cannot_tell(oss_eval: Command) -> None:
     assert "times the answers would tell" in " ".join(task["sentences"])
 
 
-def test_an_effort_that_misses_the_service_level_is_out(oss_eval: Command) -> None:
+def test_an_effort_that_misses_the_service_level_is_out(oss_eval: Command, tmp_path: Path) -> None:
     """high needs 480 tokens of reasoning in the median, low 40."""
     url = f"{FAST}&solve=low:0.5,medium:0.6,high:0.95"
     task = sheet(oss_eval, url, "--repeats", "4", "--slo", "latency_p90<1ms", "success>50%")
@@ -85,8 +85,13 @@ def test_an_effort_that_misses_the_service_level_is_out(oss_eval: Command) -> No
     assert task["sentences"] == ["No effort can be used: each one misses an SLO."]
     again = oss_eval("effort", "--from", "last", "--slo", "latency_p90<1h", "--json")
     assert again.returncode == 2  # an hour is no unit here
-    whole = json.loads(oss_eval("effort", "--from", "last", "--json").stdout)["tasks"][0]
+    stored = json.loads(oss_eval("effort", "--from", "last", "--html", "s.html", "--json").stdout)["tasks"][0]
+    assert stored["chosen"] is None, "by the service level that the run was made with"
+    easy = ("--from", "last", "--slo", "success>1%", "--json", "--html", "e.html")
+    whole = json.loads(oss_eval("effort", *easy).stdout)["tasks"][0]
     assert whole["chosen"] == "high"
+    pages = [(tmp_path / name).read_text() for name in ("s.html", "e.html")]
+    assert ["No effort can be used" in page for page in pages] == [True, False], "pages say what the terminal says"
     limit = sum(by_effort(whole)[effort]["latency_ms"]["value"] for effort in ("medium", "high")) / 2
     some = json.loads(oss_eval("effort", "--from", "last", "--slo", f"latency_p50<{limit:.0f}ms", "--json").stdout)
     rows = by_effort(some["tasks"][0])
@@ -110,11 +115,15 @@ def test_the_sheet_of_a_stored_run_as_a_page(oss_eval: Command, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--from", "last", "--url", FAST), "leave --task and --url out"),
+        (("--from", "last", "--url", FAST), "leave --url out"),
         (("--from", "sweep-a", "--out", str(ROOT / "results" / "examples")), "is no benchmark"),
         (("--url", FAST, "--reasoning-effort", "high"), "names one effort"),
         (("--url", FAST, "--margin", "2"), "is not between 0 and 1"),
-        (("--url", FAST, "--slo", "rps>3"), "there is no figure"),
+        (("--url", FAST, "--slo", "rps>3"), "is on no figure of an effort"),
+        (("--url", FAST, "--slo", "latency_p95>30s"), "is no limit of a time"),
+        (("--url", FAST, "--slo", "latency_p95<30"), "is no limit of a time"),
+        (("--url", FAST, "--slo", "success>2s"), "is no limit of a share"),
+        (("--url", FAST, "--margin", "abc"), "is not between 0 and 1"),
         (("--url", FAST, "--gpu-price", "free"), "is no price an hour"),
         (("--url", "sim://gpt-oss-20b-h20?solve=low:2"), "solve=low:2"),
     ],
@@ -124,3 +133,35 @@ def test_a_mistake_is_told(oss_eval: Command, tmp_path: Path, words: tuple[str, 
     assert done.returncode == 2
     assert told in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_what_nobody_knows_is_not_missed(oss_eval: Command) -> None:
+    """Without streams there is no TTFA."""
+    url = f"{FAST}&solve=low:0.3,medium:0.6,high:0.95"
+    task = sheet(oss_eval, url, "--no-stream", "--repeats", "4", "--slo", "ttfa_p90<5s")
+    assert {row["slo"][0]["state"] for row in task["efforts"]} == {"can't tell"}
+    assert task["chosen"] == "high"
+
+
+def test_answers_without_a_score_are_told(oss_eval: Command) -> None:
+    """Every request of a twentieth fails."""
+    words = ("--url", f"{FAST}&fault=500:0.1", "--seed", "3", "--retries", "0", "--max-failures", "100")
+    done = oss_eval("effort", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    [task] = json.loads(done.stdout)["tasks"]
+    failed = {row["effort"]: row["failed"] for row in task["efforts"]}
+    assert sum(failed.values()) > 5
+    [line] = [line for line in task["sentences"] if line.startswith("Scores leave out answers")]
+    for effort, count in failed.items():
+        if count:
+            assert f"{effort} {count} of 136 (with them as wrong 0." in line
+
+
+def test_the_efforts_of_a_task_file_are_asked(oss_eval: Command, tmp_path: Path) -> None:
+    """And a price of the GPUs goes before the order by tokens, in money of the same kind for each."""
+    (tmp_path / "mine.jsonl").write_text((ROOT / "tasks" / "demo.jsonl").read_text())
+    words = (ROOT / "tasks" / "demo.yaml").read_text().replace("demo.jsonl", "mine.jsonl")
+    (tmp_path / "mine.yaml").write_text(f"{words}\nreasoning_effort: [low, high]\n")
+    task = sheet(oss_eval, FAST, "--task", "mine.yaml", "--gpu-price", "2/h")
+    assert list(by_effort(task)) == ["low", "high"]
+    assert all(row["cost"]["value"] > 0 for row in task["efforts"])

@@ -20,7 +20,9 @@ from oss_eval.models.published_speed import published_speed
 from oss_eval.models.runtime_advice import advice_for
 from oss_eval.models.sizes import (
     active_params,
+    head_params,
     kv_bytes_per_token,
+    prefill_flops,
     sequence_kv_bytes,
     state_bytes,
     total_params,
@@ -211,8 +213,12 @@ def test_a_served_name_finds_its_card(served: str, card: str, doubted: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "served", ["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "gpt-4o", "Qwen3-8", "", "instruct"]
-)
+    "served",
+    [
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseek-r1:8b", "DeepSeek-R1-0528-Qwen3-8B",
+        "Qwen3-8B-Embedding", "gpt-4o", "Qwen3-8", "", "instruct",
+    ],
+)  # fmt: skip
 def test_another_model_finds_none(served: str) -> None:
     assert find_card(served) is None
 
@@ -330,6 +336,9 @@ def test_a_published_config_makes_the_same_card(name: str, tmp_path: Path) -> No
         (json.dumps({**CONFIGS["Llama-3.1-8B"], "num_hidden_layers": "many"}), "many"),
         (json.dumps({**CONFIGS["Llama-3.1-8B"], "quantization_config": {"quant_method": "aqlm", "bits": 2}}), "aqlm"),
         (json.dumps({**CONFIGS["Llama-3.1-8B"], "layer_types": ["mamba"] * 32}), "mamba"),
+        (json.dumps({**CONFIGS["Llama-3.1-8B"], "moe_num_experts": 64}), "moe_num_experts"),
+        (json.dumps({**CONFIGS["Llama-3.1-8B"], "quantization_config": [1]}), "list"),
+        (json.dumps({**CONFIGS["Llama-3.1-8B"], "num_hidden_layers": float("inf")}), "infinity"),
     ],
 )  # fmt: skip
 def test_a_bad_config_is_told(content: str, told: str, tmp_path: Path) -> None:
@@ -399,3 +408,53 @@ def test_the_published_sweep_is_there_as_published() -> None:
     assert ranged.metrics["output_tps"] == (45, 55)
     assert ranged.value("output_tps") is None
     assert published_speed("no such model") == []
+
+
+def test_a_name_tells_the_format_of_the_weights() -> None:
+    found = find_card("Qwen/Qwen3-32B-AWQ")
+    assert found is not None
+    whole, quarter = weight_bytes(cards()["Qwen3-32B"]), weight_bytes(found[0])
+    assert quarter < 0.4 * whole
+    assert "weights in int4, as its name says" in (found[1] or "")
+    plain = find_card("gpt-oss-20b-MXFP4")
+    assert plain is not None
+    assert weight_bytes(plain[0]) == weight_bytes(cards()["gpt-oss-20b"])
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "DeepSeek-V3", "Llama-3.1-8B", "Qwen3-Next-80B-A3B"])
+def test_operations_of_a_prompt_add_up(name: str) -> None:
+    """Token by token, with the head once: sliding layers stop growing, and cached tokens cost nothing."""
+    card = cards()[name]
+    prompt, cached = 600, 400
+    tokens = np.arange(1, prompt + 1) - 0.5  # the middle of each step of the integral
+    total = 2.0 * (active_params(card) - head_params(card)) * prompt + 2.0 * head_params(card)
+    for part in card.attention:
+        if part.kind == "linear":
+            total += part.layers * 6.0 * part.value_heads * part.key_dim * part.value_dim * prompt
+        elif part.kind == "mla":
+            width = part.nope_dim + part.rope_dim + part.value_dim
+            total += part.layers * 2.0 * part.heads * width * tokens.sum()
+        else:
+            seen = np.minimum(tokens, part.window) if part.kind == "sliding" else tokens
+            total += part.layers * 4.0 * part.heads * part.head_dim * seen.sum()
+    assert prefill_flops(card, prompt) == pytest.approx(total, rel=1e-3)
+    rest = prefill_flops(card, prompt, cached)
+    assert rest == pytest.approx(prefill_flops(card, prompt) - prefill_flops(card, cached) + 2 * head_params(card))
+
+
+def test_cached_tokens_are_read_by_decoding_all_the_same() -> None:
+    card, machine = cards()["Llama-3.1-8B"], get_machine("H100")
+    cold, warm = (roofline.request(card, machine, 64, 10_000, 500, cached) for cached in (0, 9_900))
+    assert warm.memory_s == cold.memory_s
+    assert warm.compute_s < 0.2 * cold.compute_s
+    drafted = roofline.request(card, machine, 64, 10_000, 500, 0, 2.5)
+    assert drafted.memory_s == pytest.approx(cold.memory_s / 2.5)
+    assert drafted.compute_s == cold.compute_s
+
+
+def test_other_window_layouts() -> None:
+    base = {**CONFIGS["Llama-3.1-8B"], "sliding_window": 1024}
+    from oss_eval.models.hf_config import _layer_types
+
+    assert _layer_types({**base, "sliding_window_pattern": 6}, 12) == (["sliding"] * 5 + ["full"]) * 2
+    assert _layer_types({**base, "model_type": "gemma2"}, 4) == ["sliding", "full"] * 2

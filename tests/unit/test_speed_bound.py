@@ -80,6 +80,8 @@ def test_only_gpus_that_had_work_count(warm: RunReport) -> None:
     both = seen_machine(eight, [metrics(gpu_count=2.0)])
     assert both is not None
     assert both.name == "H100-80GBx2"
+    assert seen_machine(eight, [metrics(gpu_count=0.0)]) is None  # the model ran elsewhere
+    assert seen_machine({**eight, "endpoint": {"local": {"slots": 1}}}, []) is None
     assert gpu_label({"gpu_telemetry": {"gpus": [{"name": "A card of 2030"}] * 2}}, []) == "A card of 2030"
 
 
@@ -91,6 +93,7 @@ def test_only_gpus_that_had_work_count(warm: RunReport) -> None:
         (0.3, 0.4, None, "host"),
         (0.7, 0.97, None, "memory"),
         (0.7, 0.97, "starved", "client"),
+        (1.3, 0.97, None, "above bound"),
         (0.3, None, "leaked", "engine"),
     ],
 )
@@ -119,7 +122,7 @@ def test_an_open_loop_has_the_batch_of_littles_law_and_drafts_raise_the_bound(wa
     assert opened is not None
     assert drafted is not None
     assert opened.output_tps == pytest.approx(closed.output_tps)
-    assert drafted.output_tps == pytest.approx(2.5 * closed.output_tps)
+    assert closed.output_tps < drafted.output_tps <= 2.5 * closed.output_tps
     assert point_bound(found, metrics(**given), None, None) is None
     assert point_bound(found, metrics(output_tps=5.0), 8, None) is None
 
@@ -131,7 +134,7 @@ def test_the_recommendation_says_what_limits(warm: RunReport) -> None:
     assert line.endswith("the engine, not the GPU, is the limit")
     found = deployment({**warm.manifest, "model": "gpt-oss-20b-Q4_K_M.gguf"})
     assert found is not None
-    assert "number format" in " ".join(bound_advice(found, warm.points))
+    assert "weights in int4, as its name says" in " ".join(bound_advice(found, warm.points))
     slow = replace(found, machine=found.machine.model_copy(update={"card": found.machine.card.model_copy(
         update={"bandwidth_gb_s": 300.0})}))  # fmt: skip
     assert "above the bound" in " ".join(bound_advice(slow, warm.points))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oss_eval.analysis import gate
-from oss_eval.analysis.effort_choice import NEEDED, EffortChoice, choose
+from oss_eval.analysis.effort_choice import NEEDED, EffortChoice, check_slo, choose
 from oss_eval.errors import OssEvalError
 from oss_eval.report import effort
 from oss_eval.viewer.page import Cell, Page, esc
@@ -22,21 +22,25 @@ def effort_sheets(page: Page, shown: Sequence[StoredRun], tasks: Sequence[str], 
         if len(run.efforts) < 2:
             continue
         letter = f"{run.label}: " if len(shown) > 1 else ""
-        for choice in _choices(run):
+        try:
+            choices = _choices(run)
+        except (OssEvalError, TypeError, ValueError) as error:
+            page.say(f"{letter}{t('No effort sheet')}: {error}")
+            continue
+        for choice in choices:
             if choice.task in tasks:
                 _sheet(page, choice, letter, t)
 
 
 def _choices(run: StoredRun) -> list[EffortChoice]:
-    """The choices of a run, by the settings of its sheet; none where it has too few answers for one."""
+    """The choices of a run, by the settings of its sheet. Raises OssEvalError where it has none, and ValueError or
+    TypeError for a damaged manifest."""
     settings = run.manifest.get("effort")
     settings = settings if isinstance(settings, dict) else {}
-    try:
-        slo = [gate.parse(str(text), "--slo") for text in settings.get("slo") or ()]
-        margin = float(settings.get("margin", MARGIN))
-        return choose(run.groups, run.samples(NEEDED), margin, slo, settings.get("gpu_price"))
-    except (OssEvalError, TypeError, ValueError):
-        return []
+    slo = [check_slo(gate.parse(str(text), "--slo")) for text in settings.get("slo") or ()]
+    price = settings.get("gpu_price")
+    margin = float(settings.get("margin", MARGIN))
+    return choose(run.groups, run.samples(NEEDED), margin, slo, None if price is None else float(price))
 
 
 def _sheet(page: Page, choice: EffortChoice, letter: str, t: Words) -> None:
