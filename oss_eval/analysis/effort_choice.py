@@ -24,6 +24,8 @@ from oss_eval.analysis.stats import Difference, Estimate, Z, proportion
 from oss_eval.analysis.stratified import score_difference
 from oss_eval.errors import UsageError
 
+DEFAULTS: dict[str, Any] = {"margin": 0.02, "slo": [], "gpu_price": None}
+"""Settings of a sheet."""
 NOT_WORSE, WORSE, CANT_TELL = "not worse", "worse", "can't tell"
 POWER_90 = 1.2816
 """The normal distribution's quantile of 90%."""
@@ -91,6 +93,15 @@ class EffortChoice:
     def row(self, effort: str) -> EffortRow:
         """The row of an effort."""
         return next(row for row in self.rows if row.effort == effort)
+
+
+def choose_by(settings: dict[str, Any], found: Sequence[Group], samples: pa.Table) -> list[EffortChoice]:
+    """As `choose`, by the settings of a sheet as a manifest has them. Raises UsageError, and ValueError or
+    TypeError for damaged ones."""
+    settings = {**DEFAULTS, **settings}
+    slo = [check_slo(gate.parse(str(text), "--slo")) for text in settings["slo"] or ()]
+    price = settings["gpu_price"]
+    return choose(found, samples, float(settings["margin"]), slo, None if price is None else float(price))
 
 
 def choose(
@@ -223,16 +234,20 @@ def check_slo(condition: Condition) -> Condition:
         return condition
     if condition.metric not in ("success", "truncated") or condition.stat is not None:
         raise UsageError(f"--slo {condition.text!r} is on no figure of an effort", hint)
-    share = condition.value / 100 if condition.unit == "%" else condition.value
-    if condition.unit not in (None, "", "%") or not 0 <= share <= 1 or upward != (condition.metric == "success"):
+    right_way = upward == (condition.metric == "success")
+    if condition.unit not in ("", "%") or not 0 <= _share(condition) <= 1 or not right_way:
         raise UsageError(f"--slo {condition.text!r} is no limit of a share", hint)
     return condition
+
+
+def _share(condition: Condition) -> float:
+    return condition.value / 100 if condition.unit == "%" else condition.value
 
 
 def _state(condition: Condition, group: Group, rows: Sequence[dict[str, Any]]) -> str:
     if condition.metric == "success":
         share = proportion(group.samples - group.failed, group.samples)
-        return _against(share, condition.value / 100 if condition.unit == "%" else condition.value, condition)
+        return _against(share, _share(condition), condition)
     if condition.metric in LIMITED and condition.stat is not None and condition.stat.startswith("p"):
         limit = gate.in_ms(condition)
         met: dict[scores.Problem, list[float]] = defaultdict(list)

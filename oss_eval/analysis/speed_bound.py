@@ -51,8 +51,8 @@ class SpeedBound:
     """Share of the time in which the GPU worked."""
 
 
-def deployment(manifest: dict[str, Any], points: Sequence[tuple[str, PointMetrics]] = ()) -> Deployment | None:
-    """The model and machine of a run; None where one of them is not known. `points`: (id, figures).
+def deployment(manifest: dict[str, Any], points: Sequence[PointMetrics] = ()) -> Deployment | None:
+    """The model and machine of a run; None where one of them is not known. `points`: their figures.
 
     The machine is the one of `--gpu`, else that of the label `gpu`, else the GPUs that had work by telemetry.
     """
@@ -62,7 +62,7 @@ def deployment(manifest: dict[str, Any], points: Sequence[tuple[str, PointMetric
     machine = _stated((manifest.get("task") or {}).get("gpu")) or _stated(
         (manifest.get("labels") or {}).get("gpu")
     )
-    machine = machine or seen_machine(manifest, [metrics for _, metrics in points])
+    machine = machine or seen_machine(manifest, points)
     return None if machine is None else Deployment(found[0], found[1], machine)
 
 
@@ -144,7 +144,7 @@ def view_bound(
     manifest: dict[str, Any], point_id: str, metrics: PointMetrics, parallel: int | None
 ) -> SpeedBound | None:
     """The bound of a point of a stored run, from its manifest; None where model or machine is not known."""
-    found = deployment(manifest, [(point_id, metrics)])
+    found = deployment(manifest, [metrics])
     if found is None:
         return None
     return point_bound(found, metrics, parallel, (manifest.get("checks") or {}).get(point_id))
@@ -171,7 +171,7 @@ def bound_advice(found: Deployment, points: Sequence[PointReport]) -> list[str]:
 
 def recommendations(manifest: dict[str, Any], points: Sequence[PointReport]) -> list[str]:
     """All recommendations of a sweep, with those that follow from the bounds where model and machine are known."""
-    found = deployment(manifest, [(point.point_id, point.metrics) for point in points])
+    found = deployment(manifest, [point.metrics for point in points])
     more = [] if found is None else bound_advice(found, points)
     lines = advise(points)
     return more if more and lines == [NO_ADVICE] else lines + more

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from oss_eval.cli.bench import APIS
-from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, task_settings
+from oss_eval.cli.options import EndpointSettings, RunSettings, add_flags, share, task_settings
 from oss_eval.config.bench_task import BenchTask
+from oss_eval.config.fields import HourlyPrice
 from oss_eval.errors import UsageError
 
 EPILOG = """examples:
@@ -19,19 +23,6 @@ EPILOG = """examples:
   oss-eval effort --url sim://gpt-oss-20b-h20?speed=10                               the demonstration
 """
 EFFORTS = ("low", "medium", "high")
-MARGIN = 0.02
-DEFAULTS: dict[str, Any] = {"margin": MARGIN, "slo": [], "gpu_price": None}
-
-
-def _margin(text: str) -> float:
-    """argparse: a difference of scores."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source", metavar="RUN", help="the sheet of a stored benchmark, instead of asking"
     )
     parser.add_argument(
-        "--margin", type=_margin, metavar="D",
-        help=f"difference of scores that does not matter (default {MARGIN:g})",
+        "--margin", type=partial(share, zero=True), metavar="D",
+        help="difference of scores that does not matter (default 0.02)",
     )  # fmt: skip
     parser.add_argument(
         "--slo", nargs="+", action="extend", metavar="CONDITION",
@@ -66,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, print the sheet, and write it."""
+    from oss_eval.analysis.effort_choice import DEFAULTS
     from oss_eval.cli.output import EXIT_CODES, print_json
     from oss_eval.cli.shared import run_options
     from oss_eval.results.reader import find_run
@@ -125,15 +117,10 @@ def _stored(path: Path) -> dict[str, Any]:
 def _price(arguments: argparse.Namespace) -> float | None:
     """`--gpu-price 2.5/h`. Raises UsageError."""
     text = vars(arguments).get("gpu_price")
-    if text is None:
-        return None
     try:
-        value = float(str(text).removesuffix("/h"))
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"--gpu-price {text} is no price an hour", "for example --gpu-price 2.5/h")
-    return value
+        return TypeAdapter(HourlyPrice | None).validate_python(text)
+    except ValidationError:
+        raise UsageError(f"--gpu-price {text} is no price an hour", "for example --gpu-price 2.5/h") from None
 
 
 def _ask(arguments: argparse.Namespace, options: Any, named: dict[str, Any], settings: dict[str, Any]) -> Any:
@@ -152,11 +139,8 @@ def _ask(arguments: argparse.Namespace, options: Any, named: dict[str, Any], set
 
 def _sheet(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """(the JSON document, what prints the sheet) of a stored benchmark."""
-    from functools import partial
-
-    from oss_eval.analysis import gate
     from oss_eval.analysis.bench_summary import groups
-    from oss_eval.analysis.effort_choice import check_slo, choose
+    from oss_eval.analysis.effort_choice import choose_by
     from oss_eval.report import effort
     from oss_eval.report.bench import begun_manifest
     from oss_eval.results.manifest import read_manifest
@@ -168,8 +152,7 @@ def _sheet(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         )
     manifest = begun_manifest(path)
     samples = read_samples(path)
-    slo = [check_slo(gate.parse(text, "--slo")) for text in settings["slo"]]
-    choices = choose(groups(samples, manifest), samples, settings["margin"], slo, settings["gpu_price"])
+    choices = choose_by(settings, groups(samples, manifest), samples)
     document = {"run_id": manifest["run_id"], "path": str(path), "model": manifest["model"]}
     document["simulated"] = bool(manifest["endpoint"].get("simulated"))
     return {**document, **effort.as_json(choices)}, partial(effort.print_sheets, manifest, choices)

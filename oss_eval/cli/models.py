@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from oss_eval.cli.options import share
 from oss_eval.errors import UsageError
 from oss_eval.models.card import Dtype
 from oss_eval.models.fit import MEMORY_SHARE
@@ -37,17 +39,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
-    """argparse: a share above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A model, and the machine that it is to run on."""
     parser.description = (
@@ -75,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number format of the KV cache (default bf16)",
     )  # fmt: skip
     parser.add_argument(
-        "--gpu-memory-utilization", type=_share, default=MEMORY_SHARE, metavar="SHARE",
+        "--gpu-memory-utilization", type=partial(share, one=True), default=MEMORY_SHARE, metavar="SHARE",
         help=f"share of the memory for weights and KV cache (default {MEMORY_SHARE:g}, as vLLM's)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")

@@ -152,6 +152,17 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
+def share(text: str, zero: bool = False, one: bool = False) -> float:
+    """argparse: a number between 0 and 1; `zero`, `one`: whether it may be that."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def number_or_auto(text: str) -> int | str:
     """argparse: N|auto, and what the field itself checks."""
     if text == "auto" or text.startswith("ray"):

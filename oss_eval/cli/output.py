@@ -140,7 +140,7 @@ def _sweep_document(report: RunReport) -> dict[str, Any]:
 
     together = pooled(report)
     document = as_json(report)
-    found = deployment(report.manifest, [(p.point_id, p.metrics) for p in report.points])
+    found = deployment(report.manifest, [p.metrics for p in report.points])
     if found is not None:
         known = bounds(found, report.points)
         document |= {"model_card": found.card.name, "model_doubt": found.doubt, "machine": found.machine.name}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oss_eval.cli.options import share
 from oss_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,13 +16,6 @@ EPILOG = """examples:
   oss-eval plan aime25 --detect 0.05 --from last           the difficulty, tokens and times of a stored run
   oss-eval plan aime25 --detect 0.03 --problems 30 --score 0.9
 """
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def _positive(text: str) -> float:
@@ -40,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("task", metavar="TASK", help="the benchmark")
     parser.add_argument(
-        "--detect", type=_share, default=0.05, metavar="D", help="difference of scores (default 0.05)"
+        "--detect", type=share, default=0.05, metavar="D", help="difference of scores (default 0.05)"
     )
-    parser.add_argument("--power", type=_share, default=0.9, metavar="P", help="chance to find it (default 0.9)")
+    parser.add_argument("--power", type=share, default=0.9, metavar="P", help="chance to find it (default 0.9)")
     parser.add_argument(
         "--from", dest="source", metavar="RUN", help="a stored run of the task: its spread and cost"
     )
     parser.add_argument("--problems", type=int, metavar="N", help="number of problems (default: that of --from)")
-    parser.add_argument("--score", type=_share, metavar="S", help="expected score, without --from")
+    parser.add_argument("--score", type=share, metavar="S", help="expected score, without --from")
     parser.add_argument(
         "--spread", type=_positive, default=1.0, metavar="C",
         help="without --from: concentration of the problems' difficulty; below 1 most are always right or always "

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from oss_eval.config.perf_task import PerfTask
 from oss_eval.load.plan import Point
 from oss_eval.perf.sweep import run
 from oss_eval.report.format import number
+from oss_eval.report.table import empty_table
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
 from oss_eval.results.writer import write_summary
@@ -255,7 +255,7 @@ def _or_dash(value: float | None) -> str:
 
 
 def _table(c: CalibrationPoint) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = empty_table()
     table.add_column("(ms)", no_wrap=True)
     for group in ("true", "ours", "error"):
         for q in PERCENTILES:

@@ -19,9 +19,10 @@ def deployment_checks(server: Server, identity: Identity, gpu: str | None) -> li
     for an unknown `gpu`.
     """
     card = find_card(server.model)
-    machine = get_machine(gpu) if gpu is not None else machine_of(gpu_names(server))
     if server.local is not None:
         machine = None  # it runs on this CPU, whatever else there is
+    else:
+        machine = get_machine(gpu) if gpu is not None else machine_of(gpu_names(server))
     found = [] if card is None else [_model(*card)]
     if machine is None:
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from oss_eval.errors import UsageError
 from oss_eval.models.card import BITS, Attention, Dtype, LatentAttention, LinearAttention, ModelCard
 from oss_eval.models.machine import Machine
-from oss_eval.models.sizes import sequence_kv_bytes, weight_bytes
+from oss_eval.models.sizes import part_kv_bytes, weight_bytes
 
 MEMORY_SHARE = 0.92
 """Of the memory, for weights and KV cache: vLLM's default since 0.21 (--gpu-memory-utilization). The rest is for
@@ -45,12 +45,7 @@ def kv_copies(part: Attention, count: int) -> float:
 
 def user_bytes(card: ModelCard, machine: Machine, context: int, kv_bits: float) -> float:
     """Bytes that the KV cache of one sequence takes on all GPUs together."""
-    layers = (
-        sequence_kv_bytes(card.model_copy(update={"attention": (part,)}), context, kv_bits)
-        * kv_copies(part, machine.count)
-        for part in card.attention
-    )
-    return sum(layers)
+    return sum(part_kv_bytes(part, context, kv_bits) * kv_copies(part, machine.count) for part in card.attention)
 
 
 def fit(

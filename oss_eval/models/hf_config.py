@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from oss_eval.errors import UsageError
-from oss_eval.models.card import Attention, Dtype, Group, Mlp, ModelCard
+from oss_eval.models.card import Attention, DenseMlp, Dtype, Group, Mlp, ModelCard, MoeMlp
 from oss_eval.system.files import read_file
 
 MAX_BYTES = 1_000_000
@@ -53,9 +53,7 @@ def card_from_config(path: Path) -> ModelCard:
     try:
         return _card(values, name, str(path))
     except KeyError as error:
-        raise UsageError(
-            f"--from {path} has no {error.args[0]}", "give the config.json of a decoder-only language model"
-        ) from None
+        raise UsageError(f"--from {path} has no {error.args[0]}", WANTED) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"--from {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -112,8 +110,6 @@ def _layer_types(text: dict[str, Any], layers: int) -> list[str]:
 
 
 def _attention_part(text: dict[str, Any], kind: str, count: int) -> Attention:
-    from pydantic import TypeAdapter
-
     part: dict[str, Any] = {"layers": count}
     if kind == "linear":
         part |= {
@@ -141,8 +137,6 @@ def _attention_part(text: dict[str, Any], kind: str, count: int) -> Attention:
 
 
 def _mlp(text: dict[str, Any], layers: int) -> tuple[Mlp, ...]:
-    from oss_eval.models.card import DenseMlp, MoeMlp
-
     names = ("num_local_experts", "num_experts", "n_routed_experts")
     experts = next((int(text[name]) for name in names if text.get(name)), 0)
     if experts <= 1:

@@ -120,27 +120,23 @@ def kv_bytes_per_token(card: ModelCard, kv_bits: float = 16.0, beyond_windows: b
 
 def state_bytes(card: ModelCard) -> float:
     """Bytes that a sequence of any length takes in layers of linear attention."""
-    return sum(
-        part.layers
-        * (
-            part.value_heads * part.key_dim * part.value_dim
-            + (part.conv - 1) * (2 * part.key_heads * part.key_dim + part.value_heads * part.value_dim)
-        )
-        * STATE_BYTES
-        for part in card.attention
-        if isinstance(part, LinearAttention)
-    )
+    return sum(part_kv_bytes(part, 0) for part in card.attention)
+
+
+def part_kv_bytes(part: Attention, tokens: float, kv_bits: float = 16.0) -> float:
+    """Bytes that one sequence of `tokens` tokens takes in all layers of a kind: a sliding one keeps its window
+    only, a linear one a state whatever the length."""
+    if isinstance(part, LinearAttention):
+        state = part.value_heads * part.key_dim * part.value_dim
+        state += (part.conv - 1) * (2 * part.key_heads * part.key_dim + part.value_heads * part.value_dim)
+        return part.layers * state * STATE_BYTES
+    kept = min(tokens, part.window) if isinstance(part, SlidingAttention) else tokens
+    return part.layers * token_kv_bytes(part, kv_bits) * kept
 
 
 def sequence_kv_bytes(card: ModelCard, tokens: float, kv_bits: float = 16.0) -> float:
-    """Bytes that one sequence of `tokens` tokens takes: a sliding layer keeps its window only."""
-    cached = sum(
-        part.layers
-        * token_kv_bytes(part, kv_bits)
-        * (min(tokens, part.window) if isinstance(part, SlidingAttention) else tokens)
-        for part in card.attention
-    )
-    return cached + state_bytes(card)
+    """Bytes that one sequence of `tokens` tokens takes in all layers."""
+    return sum(part_kv_bytes(part, tokens, kv_bits) for part in card.attention)
 
 
 def head_params(card: ModelCard) -> int:

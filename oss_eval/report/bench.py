@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -22,6 +21,7 @@ from oss_eval.analysis.stats import Estimate
 from oss_eval.errors import StoreError
 from oss_eval.report.format import NOTHING, number, percent
 from oss_eval.report.perf import print_run_checks
+from oss_eval.report.table import empty_table
 from oss_eval.results.manifest import read_begun_manifest, title_mark
 from oss_eval.results.model_name import short_model_name
 from oss_eval.results.reader import read_samples, status_of
@@ -137,7 +137,7 @@ def _scores(rows: list[Group], manifest: dict[str, Any], width: int, notes: list
         repeated=any(group.epochs > 1 and not group.adaptive for group in rows),
         errors=wide,
     )
-    table = _empty_table(f"Scores{title_mark(manifest)}")
+    table = empty_table(f"Scores{title_mark(manifest)}")
     for name, shown in (
         ("Model", columns.model), ("Dataset", True), ("Effort", columns.effort), ("Subset", columns.subset),
         ("Metric", True),
@@ -190,17 +190,13 @@ def _score_row(group: Group, model: str, columns: _Columns, notes: list[str]) ->
     return row
 
 
-def _empty_table(title: str) -> Table:
-    return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-
-
 def _where(group: Group) -> str:
     return " ".join(filter(None, (group.task, group.effort, group.subset if group.subset != OVERALL else "")))
 
 
 def _costs(rows: list[Group], width: int, notes: list[str]) -> Table:
     """Tokens and time of the answers."""
-    table = _empty_table("Answers: tokens and time")
+    table = empty_table("Answers: tokens and time")
     table.add_column("Dataset", no_wrap=True)
     efforts = any(group.effort for group in rows)
     if efforts:

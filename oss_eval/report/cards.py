@@ -10,14 +10,15 @@ from oss_eval.models.card import cards
 from oss_eval.models.machine import GIB, MachineCard, machines
 from oss_eval.models.sizes import active_params, kv_bytes_per_token, total_params, weight_bytes
 from oss_eval.report.format import NOTHING
-from oss_eval.report.model_sheet import Tables, billions, card_document, card_table, gib, thousands
+from oss_eval.report.model_sheet import Tables, billions, card_document, gib, thousands
+from oss_eval.report.table import empty_table
 
 
 def model_list() -> tuple[list[dict[str, Any]], Tables]:
     """All model cards."""
 
     def show(console: Console) -> None:
-        table = card_table()
+        table = empty_table()
         for title in (
             "Model",
             "Total",
@@ -46,7 +47,7 @@ def machine_list() -> tuple[list[dict[str, Any]], Tables]:
     """All machine cards."""
 
     def show(console: Console) -> None:
-        table = card_table()
+        table = empty_table()
         names = (
             "Machine",
             "Architecture",

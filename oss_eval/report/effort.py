@@ -21,7 +21,7 @@ from oss_eval.analysis.effort_choice import (
 from oss_eval.analysis.gate import HOLDS, REFUTED, UNDECIDED
 from oss_eval.analysis.stats import Estimate
 from oss_eval.report.format import NOTHING, number
-from oss_eval.report.model_sheet import card_table
+from oss_eval.report.table import empty_table
 from oss_eval.results.manifest import title_mark
 from oss_eval.results.model_name import short_model_name
 
@@ -46,7 +46,7 @@ def print_sheets(manifest: dict[str, Any], choices: Sequence[EffortChoice], cons
 
 def sheet_table(choice: EffortChoice, width: int = 160, mark: str = "") -> Table:
     """A row an effort; intervals beside the figures where there is room. `mark` ends the title."""
-    table = card_table(f"Effort sheet of {escape(choice.task)}, margin {choice.margin:g}{escape(mark)}")
+    table = empty_table(f"Effort sheet of {escape(choice.task)}, margin {choice.margin:g}{escape(mark)}")
     priced = any(row.cost is not None for row in choice.rows)
     judged = width >= 100 and any(row.slo for row in choice.rows)  # else in the notes alone
     roomy = width >= 120

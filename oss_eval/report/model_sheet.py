@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +24,7 @@ from oss_eval.models.sizes import (
     weight_bytes,
 )
 from oss_eval.report.format import NOTHING, number
+from oss_eval.report.table import empty_table
 
 Tables = Callable[[Console], None]
 BATCHES = (1, 4, 16, 64, 256)
@@ -45,11 +45,6 @@ class ModelSheet:
     dtype: Dtype | None
     kv_dtype: Dtype
     memory_share: float = MEMORY_SHARE
-
-
-def card_table(title: str | None = None) -> Table:
-    """An empty table in the style of all."""
-    return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
 
 
 def billions(value: float) -> str:
@@ -181,7 +176,7 @@ def _roofline_document(
 def _print_card(sheet: ModelSheet, console: Console, found: list[tuple[Machine, Fit]]) -> None:
     _print_facts(sheet, console)
     context = thousands(found[0][1].context)
-    table = card_table(f"Memory, for sequences of {context} tokens")
+    table = empty_table(f"Memory, for sequences of {context} tokens")
     for title in ("Machine", "Fits", "Left (GiB)", "Most users", "Bound, 1 user\n(tok/s)"):
         table.add_column(title, justify="left" if title == "Machine" else "right", no_wrap=True)
     for machine, one in found:
@@ -307,7 +302,7 @@ def advice_table(advice: list[RuntimeAdvice]) -> Table:
 
 def _steps_table(sheet: ModelSheet, steps: list[_Step], one: Fit) -> Table:
     moe = sheet.card.moe
-    table = card_table(f"Bounds of decoding, {thousands(one.context)} tokens of context")
+    table = empty_table(f"Bounds of decoding, {thousands(one.context)} tokens of context")
     titles = ["Batch", "Step\n(ms)", "tok/s", "tok/s\na user", "Limit"] + (["Experts\nread"] if moe else [])
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)

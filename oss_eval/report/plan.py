@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from oss_eval.analysis.scores import SCORED, by_point
 from oss_eval.errors import UsageError
 from oss_eval.report.bench_json import task_groups
 from oss_eval.report.format import NOTHING
+from oss_eval.report.table import empty_table
 from oss_eval.results.reader import read_samples
 
 
@@ -103,7 +103,7 @@ def print_plans(plans: Sequence[AnswerPlan], console: Console) -> None:
 
 
 def _table(plan: AnswerPlan) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = empty_table()
     names = ["--repeats", "Answers", "Detectable", "± on these", "± like these"]
     costs = [("Tokens", plan.tokens), ("Hours", plan.seconds), ("Price", plan.price)]
     for name in [*names, *(name for name, value in costs if value is not None)]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from oss_eval.analysis.perf_summary import PointReport, RunReport
 from oss_eval.report.format import NOTHING
+from oss_eval.report.table import empty_table
 
 
 def point_table(title: str, report: RunReport) -> Table:
     """An empty table with the columns that say which point a row is."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    table = empty_table(title)
     if any(p.reasoning_effort for p in report.points):
         table.add_column("Effort", no_wrap=True)
     table.add_column("Req/s" if _open(report) else "Conc.", justify="right", no_wrap=True)

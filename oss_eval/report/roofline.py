@@ -13,7 +13,7 @@ from oss_eval.report.point_rows import coordinates, point_table
 
 def roofline_table(report: RunReport, notes: list[str]) -> Table | None:
     """A row a point; None and a note where there is no bound."""
-    found = deployment(report.manifest, [(p.point_id, p.metrics) for p in report.points])
+    found = deployment(report.manifest, [p.metrics for p in report.points])
     if found is None:
         notes.append(
             "no bound of the speed: the model has no card (see oss-eval models), or the GPU is not known: name it "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from oss_eval.report.format import number, percent
+from oss_eval.report.table import empty_table
 
 UNITS = {"max-parallel": "requests in flight", "max-rate": "requests/s"}
 
@@ -41,10 +41,7 @@ def answer_lines(search: dict[str, Any]) -> list[str]:
 
 def levels_table(search: dict[str, Any]) -> Table:
     """The levels that were tried, in order of load."""
-    table = Table(
-        title=f"Levels of the search for {search['what']}", box=box.SIMPLE_HEAD, show_edge=False,
-        padding=(0, 1, 0, 0), title_justify="left",
-    )  # fmt: skip
+    table = empty_table(f"Levels of the search for {search['what']}")
     table.add_column("Req/s" if search["what"] == "max-rate" else "Conc.", justify="right")
     table.add_column("Requests", justify="right")
     for text in search.get("objectives") or ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -220,7 +220,8 @@ def test_a_saturated_effort_leaves_the_other_ones(oss_eval: Command) -> None:
     ]  # fmt: skip
 
 
-def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path: Path) -> None:
+def by_load(seconds: Callable[[int, int], float]) -> Callable[[int, bytes], Iterator[bytes | float]]:
+    """A server's script: an answer takes so many seconds, by its number and the requests that are in work."""
     lock, busy = threading.Lock(), [0]
 
     def script(number: int, request: bytes) -> Iterator[bytes | float]:
@@ -230,12 +231,16 @@ def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path:
         with lock:
             busy[0] += 1
             now = busy[0]
-        time.sleep(0.01 if now <= 5 else 0.12)
+        time.sleep(seconds(number, now))
         with lock:
             busy[0] -= 1
         yield GOOD
 
-    with ScriptedServer(script) as server:
+    return script
+
+
+def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path: Path) -> None:
+    with ScriptedServer(by_load(lambda number, now: 0.01 if now <= 5 else 0.12)) as server:
         flags = ("--find", "max-parallel", "--parallel", "2", "--slo", "ttft_p90<0.08s", "--prompt", "Hi")
         done = oss_eval("perf", "--url", server.url, *flags)
         assert done.returncode == 0, done.stderr
@@ -262,21 +267,9 @@ def test_an_interrupted_search_goes_on_where_it_was(oss_eval: Command, tmp_path:
 def test_a_level_that_warms_the_server_up_is_measured_again(oss_eval: Command) -> None:
     """Answers take 0.2 s at first, and 10 ms after forty of them, as while a server compiles; 0.12 s with more than
     five at once."""
-    lock, busy = threading.Lock(), [0]
-
-    def script(number: int, request: bytes) -> Iterator[bytes | float]:
-        if request.startswith(b"GET"):
-            yield MODELS
-            return
-        with lock:
-            busy[0] += 1
-            now = busy[0]
-        time.sleep(max(0.01 if now <= 5 else 0.12, 0.2 - 0.004 * number))
-        with lock:
-            busy[0] -= 1
-        yield GOOD
-
-    with ScriptedServer(script) as server:
+    with ScriptedServer(
+        by_load(lambda number, now: max(0.01 if now <= 5 else 0.12, 0.2 - 0.004 * number))
+    ) as server:
         done = oss_eval(
             "perf", "--url", server.url, "--find", "max-parallel", "--parallel", "2", "--slo", "ttft_p90<0.08s",
             "--prompt", "Hi", "--json", "--number", "60",
@@ -290,21 +283,7 @@ def test_a_level_that_warms_the_server_up_is_measured_again(oss_eval: Command) -
 
 def test_the_highest_concurrency_is_found(oss_eval: Command, tmp_path: Path) -> None:
     """A server that makes a request wait when more than five are there."""
-    lock, busy = threading.Lock(), [0]
-
-    def script(number: int, request: bytes) -> Iterator[bytes | float]:
-        if request.startswith(b"GET"):
-            yield MODELS
-            return
-        with lock:
-            busy[0] += 1
-            now = busy[0]
-        time.sleep(0.01 if now <= 5 else 0.12)
-        with lock:
-            busy[0] -= 1
-        yield GOOD
-
-    with ScriptedServer(script) as server:
+    with ScriptedServer(by_load(lambda number, now: 0.01 if now <= 5 else 0.12)) as server:
         done = oss_eval(
             "perf", "--url", server.url, "--find", "max-parallel", "--parallel", "2", "--slo", "ttft_p90<0.08s",
             "--prompt", "Hi", "--json", "--assert", "max_parallel>=4", "max_parallel<100",

@@ -84,20 +84,15 @@ def test_a_file_of_ones_own(oss_eval: Command, tmp_path: Path) -> None:
     assert "Shakespeare" in done.stdout
 
 
+def sweep_of(number: int) -> tuple[str, ...]:
+    """A sweep that stops at once when it is told to."""
+    url = "local://smollm2?threads=1"
+    return ("perf", "--url", url, "--parallel", "1", "--number", str(number), *SHORT, "--grace", "0")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_server_ends_with_the_command(tmp_path: Path, number: int) -> None:
-    words = (
-        "perf",
-        "--url",
-        "local://smollm2?threads=1",
-        "--parallel",
-        "1",
-        "--number",
-        "500",
-        *SHORT,
-        "--grace",
-        "0",
-    )
+    words = sweep_of(500)
     with launched(tmp_path, *words) as process:
         until(lambda: servers(process.pid) and (tmp_path / "results").exists(), 60)
         until(lambda: len(read_requests(only_run(tmp_path))) > 1, 60)
@@ -108,18 +103,7 @@ def test_the_server_ends_with_the_command(tmp_path: Path, number: int) -> None:
 
 
 def test_a_stopped_sweep_starts_the_model_again(oss_eval: Command, tmp_path: Path) -> None:
-    words = (
-        "perf",
-        "--url",
-        "local://smollm2?threads=1",
-        "--parallel",
-        "1",
-        "--number",
-        "12",
-        *SHORT,
-        "--grace",
-        "0",
-    )
+    words = sweep_of(12)
     with launched(tmp_path, *words) as process:
         until(lambda: (tmp_path / "results").exists() and len(read_requests(only_run(tmp_path))) > 3, 60)
         process.send_signal(signal.SIGINT)

@@ -63,7 +63,7 @@ def test_the_machine_is_the_flag_then_the_label_then_telemetry(warm: RunReport) 
     points = [p.metrics for p in warm.points]
 
     def machine(labels: dict[str, str], gpu: str | None) -> str:
-        found = deployment({**manifest, "labels": labels, "task": {"gpu": gpu}}, [("", m) for m in points])
+        found = deployment({**manifest, "labels": labels, "task": {"gpu": gpu}}, points)
         assert found is not None
         return found.machine.name
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oss_eval.analysis import gate
-from oss_eval.analysis.effort_choice import NEEDED, EffortChoice, check_slo, choose
+from oss_eval.analysis.effort_choice import NEEDED, EffortChoice, choose_by
 from oss_eval.errors import OssEvalError
 from oss_eval.report import effort
 from oss_eval.viewer.page import Cell, Page, esc
 from oss_eval.viewer.pages.common import Words
 from oss_eval.viewer.run_index import StoredRun
-
-MARGIN = 0.02
-"""Of runs that `oss-eval bench` made."""
 
 
 def effort_sheets(page: Page, shown: Sequence[StoredRun], tasks: Sequence[str], t: Words) -> None:
@@ -36,11 +32,7 @@ def _choices(run: StoredRun) -> list[EffortChoice]:
     """The choices of a run, by the settings of its sheet. Raises OssEvalError where it has none, and ValueError or
     TypeError for a damaged manifest."""
     settings = run.manifest.get("effort")
-    settings = settings if isinstance(settings, dict) else {}
-    slo = [check_slo(gate.parse(str(text), "--slo")) for text in settings.get("slo") or ()]
-    price = settings.get("gpu_price")
-    margin = float(settings.get("margin", MARGIN))
-    return choose(run.groups, run.samples(NEEDED), margin, slo, None if price is None else float(price))
+    return choose_by(settings if isinstance(settings, dict) else {}, run.groups, run.samples(NEEDED))
 
 
 def _sheet(page: Page, choice: EffortChoice, letter: str, t: Words) -> None:
