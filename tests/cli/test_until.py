@@ -44,14 +44,15 @@ def test_until_the_score_is_known(oss_eval: Command, tmp_path: Path) -> None:
     assert "estimate" in done.stderr
     assert f"demo high: stopped after {len(samples)} answers: ±" in done.stderr
     assert oss_eval("fsck", "last").stdout.endswith(": clean\n")
-    # Known already: nothing is asked again. Known better: more is.
-    before = len(samples)
+    # Known already: nothing is asked again. Known better: more is. Answers under way when the goal is reached may
+    # have brought the score far below it already, so the better one is taken from what was reached.
+    before, better = len(samples), round(0.7 * point["until"]["half"], 4)
     assert oss_eval("resume", "last").returncode == 0
     assert len(only_point(tmp_path)[1]) == before
-    assert oss_eval("bench", "--resume", "last", "--until", "±0.02").returncode == 0
+    assert oss_eval("bench", "--resume", "last", "--until", f"±{better}").returncode == 0
     point, samples = only_point(tmp_path)
     assert len(samples) > before
-    assert point["until"]["half"] <= 0.02
+    assert point["until"]["half"] <= better
     assert oss_eval("fsck", "last").stdout.endswith(": clean\n")
 
 
