@@ -14,7 +14,8 @@ from oss_eval.simulator.process import running
 from tests.helpers.commands import ROOT, Command
 
 pytest_plugins = [
-    f"tests.helpers.{name}" for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "viewer_helpers")
+    f"tests.helpers.{name}"
+    for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "ray_cluster", "viewer_helpers")
 ]
 FOLDERS = ("unit", "server", "cli", "browser", "engine")
 

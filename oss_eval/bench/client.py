@@ -53,6 +53,9 @@ class BenchContext:
     """Called when the server asks for fewer requests."""
     on_record: Callable[[RequestRecord], None] = lambda record: None
     """Called for every request that has ended, failed attempts too; from any thread."""
+    on_start: Callable[[RequestRecord, str], None] | None = None
+    """Called for every request that is about to be sent, with what the ids of its sample's requests begin with;
+    from any thread."""
     blocking: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a thread waits for something other than an answer."""
     draining: threading.Event = field(default_factory=threading.Event)
@@ -74,11 +77,14 @@ class SampleClient:
         sample_id: str,
         epoch: int,
         generation: Generation,
+        first_attempt: int = 1,
     ) -> None:
-        """`name` distinguishes the sample in request ids; `generation` holds for every request."""
+        """`name` distinguishes the sample in request ids; `generation` holds for every request. `first_attempt` is
+        more than 1 where earlier attempts were lost."""
         self._context, self._generation = context, generation
         self._point_id, self._name = point_id, name
         self._sample_id, self._epoch, self._effort = sample_id, epoch, generation.reasoning_effort
+        self.first_attempt = first_attempt
         self.answers: list[Answer] = []
         """The answered requests, in order."""
         self.attempts = 0
@@ -100,7 +106,7 @@ class SampleClient:
         context, messages, generation = self._context, *self._request(body)
         turn = _Turn(self, messages, len(self.answers) + 1)
         for attempt in range(1, context.retries + 2):
-            self.attempts = max(self.attempts, attempt)
+            self.attempts = max(self.attempts, attempt + self.first_attempt - 1)
             record = context.adapter.send(generation, turn.send)
             if record.status == "ok":
                 self.answers.append(turn.answer)
@@ -125,10 +131,14 @@ class SampleClient:
         self.failure = RequestFailed(record)
         return self.failure
 
+    @property
+    def request_name(self) -> str:
+        """What the ids of its requests begin with."""
+        return f"{self._point_id}/{self._name}/{self._epoch}"
+
     def new_record(self, turn: int, attempt: int) -> RequestRecord:
         """The record of a request that is about to be sent."""
-        request_id = f"{self._point_id}/{self._name}/{self._epoch}"
-        request_id += f"/t{turn}" if turn > 1 else ""
+        request_id = self.request_name + (f"/t{turn}" if turn > 1 else "")
         self.request_id = f"{request_id}/a{attempt}" if attempt > 1 else request_id
         return RequestRecord(
             run_id=self._context.run_id,
@@ -168,7 +178,7 @@ class _Turn:
 
     def __init__(self, client: SampleClient, messages: list[dict[str, Any]], number: int) -> None:
         self._client, self._messages, self._number = client, messages, number
-        self._attempt = 0
+        self._attempt = client.first_attempt - 1
         self.answer: Answer
         """Of the latest attempt."""
 
@@ -180,7 +190,10 @@ class _Turn:
         with context.concurrency.passing():
             if context.stopping.is_set() or (context.draining.is_set() and not self._client.answers):
                 raise SampleStopped
-            self.answer = context.client.ask(self._client.new_record(self._number, self._attempt), body).result()
+            started = self._client.new_record(self._number, self._attempt)
+            if context.on_start is not None:
+                context.on_start(started, self._client.request_name)
+            self.answer = context.client.ask(started, body).result()
         record = self.answer.record
         context.on_record(record)
         context.server = self.answer.reply.server or context.server

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 SETTLE_SECONDS = 1.0
 """Seconds before a new level is measured: its requests have to start answering."""
@@ -15,6 +16,23 @@ GAIN = 1.05
 """Throughput has grown if it is higher by this factor."""
 PATIENCE_SECONDS = 60.0
 """Seconds without a higher level, after HTTP 429 or a level without gain."""
+
+
+class Limit(Protocol):
+    """The number of requests in flight."""
+
+    limit: int
+    """Maximum number of requests in flight."""
+    most: int
+    """The most that were in flight at a time."""
+
+    @property
+    def inside(self) -> int:
+        """Requests in flight."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
 
 
 class ConcurrencyLimit:
@@ -82,7 +100,7 @@ class ConcurrencyTuner:
     MOST = 512
 
     def __init__(
-        self, concurrency: ConcurrencyLimit, tokens: Callable[[], int], clock: Callable[[], float] = time.monotonic
+        self, concurrency: Limit, tokens: Callable[[], int], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._concurrency, self._tokens, self._clock = concurrency, tokens, clock
         self._best: tuple[int, float] | None = None

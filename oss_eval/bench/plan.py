@@ -30,6 +30,23 @@ class SampleJob:
     sample: Sample
     effort: str | None
     epoch: int
+    first_attempt: int = 1
+    """More than 1 where earlier attempts were lost with a node."""
+
+    @property
+    def name(self) -> str:
+        """The sample in request ids."""
+        return f"{self.sample.subset}/{self.sample.sample_id}"
+
+    @property
+    def request_name(self) -> str:
+        """What the ids of its requests begin with."""
+        return f"{self.point_id}/{self.name}/{self.epoch}"
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """As the rows of samples are told apart."""
+        return self.point_id, self.sample.subset, self.sample.sample_id, self.epoch
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from oss_eval.run import resume
 
 MAY_CHANGE = resume.FREE_SETTINGS | frozenset(
     "repeats limit until against budget_tokens budget_usd reasoning_effort parallel retries max_failures data hub "
-    "judge_url folder".split()
+    "judge_url folder workers ray_address".split()
 )
 """Settings that do not change the answers: how many there are, the server, the timeouts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from oss_eval.bench.executor import Executor
 from oss_eval.bench.goals import allocations, budget
 from oss_eval.bench.manifest import described
 from oss_eval.bench.plan import BenchPoint, LoadedTask, Plan, SampleJob, jobs, points
+from oss_eval.bench.ray_pool import RayPool
+from oss_eval.bench.sample_node import SampleNode
+from oss_eval.bench.sample_pool import Pool, PoolEvent, PoolSetup, SamplePool
 from oss_eval.bench.scoring.scorer_process import ScorerProcess
-from oss_eval.bench.sources.custom import CustomBenchmark
-from oss_eval.bench.types import Benchmark
+from oss_eval.bench.sources.open import open_benchmark
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.server import Server, describe_server, find_server, recognised, running_server
 from oss_eval.results.reader import find_run
@@ -26,10 +29,13 @@ from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_par
 from oss_eval.run.manifest import labels_entry
 from oss_eval.run.options import RunOptions
 from oss_eval.run.progress import Progress
+from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster
+from oss_eval.run.resume import check_server
 
 if TYPE_CHECKING:
     import pyarrow as pa
-from oss_eval.run.resume import check_server
+
+    from oss_eval.load.workers.ray import RayCluster
 
 
 def run(
@@ -43,6 +49,17 @@ def run(
     the run early: finished samples are stored, or KeyboardInterrupt is raised when there are none.
     """
     plans = [_with_reference(plan, options.out) for plan in plans]
+    with cluster_of(plans[0].task, SampleNode) as cluster:
+        return _run(plans, options, resumed, effort, cluster)
+
+
+def _run(
+    plans: list[Plan],
+    options: RunOptions,
+    resumed: Path | None,
+    effort: dict[str, Any] | None,
+    cluster: RayCluster | None,
+) -> RunResult:
     task = plans[0].task
     server = recognised(find_server(task, options.auth), task.connect_timeout)
     with open_run("bench", server.model, options, resumed) as run:
@@ -63,10 +80,12 @@ def run(
         server = run.enter(running_server(server, task.api, run.writer.path / "truth.jsonl", answers))
         asked = allocations(loaded, planned, todo, run.writer.path)
         limit = budget(task, options.prices, loaded, len(planned))
-        run.work = bench = _Bench(loaded, planned, server, options, scorers, run, asked, limit)
+        run.work = bench = _Bench(loaded, planned, server, options, scorers, run, asked, limit, cluster)
         changes = described(loaded, planned, server, options, run.writer.manifest, run.writer.session)
         if not todo:  # no request is sent, so the manifest keeps the server of before
             changes = {key: changes[key] for key in ("tasks", "points")}
+        if cluster is not None:
+            changes["ray"] = cluster.as_manifest()
         run.writer.write_manifest(status="running", **changes, **({} if effort is None else {"effort": effort}))
         if todo:
             run.result = bench.run(todo)
@@ -91,16 +110,6 @@ def _load(plans: Sequence[Plan], model: str, scorers: ScorerProcess, auth: Auth,
     return loaded
 
 
-def open_benchmark(plan: Plan, model: str, scorers: ScorerProcess, auth: Auth, scratch: Path) -> Benchmark:
-    """The benchmark of a task. Raises OssEvalError for what it lacks."""
-    task = plan.task
-    if task.benchmark is None:
-        return CustomBenchmark(task, plan.folder, scorers, auth)
-    from oss_eval.bench.sources.evalscope import EvalScopeBenchmark
-
-    return EvalScopeBenchmark(task, model, scorers, auth, scratch / task.name)
-
-
 class _Bench:
     """A benchmark run in progress: announces it, lets the executor ask, and stores the summary."""
 
@@ -114,12 +123,21 @@ class _Bench:
         run: OpenRun,
         asked: dict[str, Allocation],
         limit: Budget | None,
+        cluster: RayCluster | None,
     ) -> None:
         self.allocations, self.budget = asked, limit
         self.loaded, self.points, self.server, self.writer = loaded, planned, server, run.writer
         self.task = loaded[0].plan.task
         self.progress = Progress(options.log_every)
-        self.executor = Executor(self.task, server, options, scorers, run, self.progress)
+        self.auth, self.scorers, self.cluster = options.auth, scorers, cluster
+        self.executor = Executor(self.task, server, options, run, self.progress, self._pool)
+
+    def _pool(self, setup: PoolSetup, events: queue.Queue[PoolEvent]) -> Pool:
+        """What asks and scores: threads of this process, or the nodes of the cluster."""
+        if self.cluster is None:
+            return SamplePool(setup, self.scorers, events)
+        urls = tuple(endpoint.url for endpoint in self.server.endpoints)
+        return RayPool(self.cluster, setup, events, self.loaded, self.auth, urls)
 
     @property
     def measured(self) -> bool:
@@ -135,6 +153,8 @@ class _Bench:
     def run(self, todo: list[SampleJob]) -> RunResult:
         """Get all answers; returns how that ended."""
         self.progress.say(describe_server(self.server, bool(self.task.url)))
+        if self.cluster is not None:
+            self.progress.say(describe_cluster(self.cluster))
         self._announce(todo)
         for line in quarantined_parts(self.writer):
             self.progress.say(line)
@@ -181,12 +201,15 @@ class _Bench:
             status, reason = "failed", "too many samples failed"
         write_summary(self.writer.path, summary_rows(self.writer.manifest, rows))
         known = self.writer.manifest.get("run_checks", [])
+        found = [*self.executor.clock.findings(), *self.executor.findings]
+        if self.cluster is not None:
+            found += cluster_findings(self.writer.manifest)
         self.writer.finish(
             status,
             broke_off={"reason": reason} if status == "failed" else None,
             finished=datetime.now(UTC).isoformat(),
             parallel=self.executor.concurrency_reached(),
             **({"labels": labels_entry(self.writer.manifest, self.server)} if status == "finished" else {}),
-            run_checks=[*known, *(asdict(finding) for finding in self.executor.clock.findings())],
+            run_checks=[*known, *map(asdict, found)],
         )
         return replace(result, status=status, reason=reason)

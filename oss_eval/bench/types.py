@@ -61,6 +61,9 @@ class Benchmark(Protocol):
     def samples(self) -> list[Sample]:
         """All samples, in an order that stays the same."""
 
+    def prepare(self) -> None:
+        """Get ready for samples that another process has loaded, instead of `samples`. Raises what that raises."""
+
     def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
         """Ask the sample. Raises what the client raises."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from oss_eval.config.fields import DATA, LOAD, REQUESTS, Flag, Json, NotNegative, Positive
-from oss_eval.config.task import Task
+from oss_eval.config.task import DistributedTask, RayWorkers
 
 PROMPTS = ("evalscope", "openai")
 MOST_REPEATS = 64
@@ -16,7 +16,7 @@ MOST_REPEATS = 64
 Scorer = Literal["integer", "math", "exact", "choice", "contains", "regex", "judge"]
 
 
-class BenchTask(Task):
+class BenchTask(DistributedTask):
     """A benchmark: which samples, how often each is asked, how answers are scored.
 
     Either one of EvalScope's (`benchmark`), or the user's own (`dataset` with `prompt`, `target` and `scorer`).
@@ -56,6 +56,8 @@ class BenchTask(Task):
     """only the first N samples of each subset"""
     parallel: Annotated[Literal["auto"] | Positive, Flag(LOAD, "N|auto")] = 16
     """requests in flight; auto grows while throughput grows and shrinks on HTTP 429 and 503"""
+    workers: Annotated[RayWorkers | None, Flag(LOAD, "ray[:N]")] = None
+    """ask and score on the nodes of a Ray cluster, on each or on N of them (default: on this machine)"""
     retries: Annotated[NotNegative, Flag(LOAD, "N")] = 5
     """retries of a request after a failure that may pass"""
     max_failures: Annotated[Annotated[float, Field(ge=0, le=100)], Flag(LOAD, "PERCENT")] = 5.0

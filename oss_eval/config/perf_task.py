@@ -22,7 +22,7 @@ from oss_eval.config.fields import (
     Warmup,
     WholeRange,
 )
-from oss_eval.config.task import Task
+from oss_eval.config.task import DistributedTask, RayWorkers
 
 OPEN_SECONDS = 60
 """Seconds of arrivals in a point of an open loop, without --number and --duration."""
@@ -36,10 +36,7 @@ RANDOM_TEXT = (
 """Settings of random prompts."""
 
 
-RayWorkers = Annotated[str, Field(pattern=r"^ray(:[1-9]\d{0,3})?$")]
-
-
-class PerfTask(Task):
+class PerfTask(DistributedTask):
     """A load sweep: which requests, how many at a time, how often.
 
     Lengths are tokens, times seconds. `parallel` (or `rate`) and `number` pair up, one pair a point; with efforts,
@@ -85,8 +82,6 @@ class PerfTask(Task):
     workers: Annotated[Literal["auto"] | Positive | RayWorkers, Flag(LOAD, "auto|N|ray[:N]")] = "auto"
     """processes that hold the connections; auto: by concurrency and cores; ray: on the nodes of a Ray cluster, one
     on each or N"""
-    ray_address: Annotated[str, Flag(LOAD, "ADDRESS")] = "auto"
-    """with --workers ray: the cluster; auto: the one of this machine; or HOST:6379, ray://HOST:10001"""
     slo: Annotated[Names, Flag(LOAD, "CONDITION")] = ()
     """service level objectives, e.g. 'ttft_p99<2s' 'tpot_p95<50ms' 'success>99%': goodput and attainment of every
     point"""
@@ -224,19 +219,6 @@ class PerfTask(Task):
             field = type(self).model_fields[name]
             if getattr(self, name) != field.default:
                 raise ValueError(f"{flag} and --{name.replace('_', '-')} exclude each other")
-
-    @property
-    def on_ray(self) -> bool:
-        """Whether its workers run on a Ray cluster."""
-        return isinstance(self.workers, str) and self.workers.startswith("ray")
-
-    @property
-    def worker_count(self) -> int | None:
-        """Its number of workers; None where it is found out: auto, or one on each node."""
-        if isinstance(self.workers, int):
-            return self.workers
-        _, _, count = self.workers.partition(":")
-        return int(count) if count else None
 
     @property
     def open_loop(self) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from oss_eval.config.fields import ENDPOINT, LIMITS, LOAD, REQUESTS, Flag, Json, Names, Positive, Seconds
 from oss_eval.errors import UsageError
 
+RayWorkers = Annotated[str, Field(pattern=r"^ray(:[1-9]\d{0,3})?$")]
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Of one response; a stream of 128k tokens has about 40 MB."""
 
@@ -71,6 +72,24 @@ class Task(BaseModel):
     """seconds for a complete response"""
     max_response_bytes: Annotated[Positive, Flag(LIMITS, "N")] = MAX_RESPONSE_BYTES
     """truncate a larger response"""
+
+
+class DistributedTask(Task):
+    """A task whose requests may be sent from the nodes of a Ray cluster: `workers` is `ray` or `ray:N` then."""
+
+    ray_address: Annotated[str, Flag(LOAD, "ADDRESS")] = "auto"
+    """with --workers ray: the cluster; auto: the one of this machine; or HOST:6379, ray://HOST:10001"""
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether its workers run on a Ray cluster."""
+        return str(getattr(self, "workers", None)).startswith("ray")
+
+    @property
+    def worker_count(self) -> int | None:
+        """Its number of workers; None where it is found out: auto, or one on each node."""
+        _, _, count = str(getattr(self, "workers", None)).rpartition(":")
+        return int(count) if count.isdecimal() else None
 
 
 T = TypeVar("T", bound=BaseModel)

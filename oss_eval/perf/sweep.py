@@ -25,12 +25,12 @@ from oss_eval.load.redaction import redact_record
 from oss_eval.load.schedule.trace import TraceRequest
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.load.workers.process import WorkerProcess
+from oss_eval.load.workers.ray import NodeWorker
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described, ended
 from oss_eval.perf.preflight import check_server_answers, check_task, tokenizer_lengths
 from oss_eval.perf.readings import Readings
 from oss_eval.perf.remaining import RemainingWork, everything, remaining
-from oss_eval.perf.remote_workers import cluster_findings, cluster_of, describe_cluster, lost_workers
 from oss_eval.perf.saturation import beyond, stop_reason
 from oss_eval.perf.slo_search import SloSearch, search_workers
 from oss_eval.perf.trace import level_of, task_trace, trace_entry
@@ -39,6 +39,7 @@ from oss_eval.records import RequestRecord
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
 from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
+from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster, lost_workers
 from oss_eval.run.resume import check_server
 from oss_eval.system import environment
 
@@ -62,8 +63,10 @@ def run(
     ends the sweep early: finished requests are stored, or KeyboardInterrupt is raised when there are none.
     """
     check_task(task)
-    with cluster_of(task) as (placed, cluster):
-        return _run(placed, options, kind, points, resumed, missing, cluster)
+    with cluster_of(task, NodeWorker) as cluster:
+        if cluster is not None:
+            task = task.model_copy(update={"workers": f"ray:{cluster.count}"})
+        return _run(task, options, kind, points, resumed, missing, cluster)
 
 
 def _run(
@@ -133,7 +136,6 @@ class _Sweep:
         }
         self.clock = ClockWatch()
         self.cluster: RayCluster | None = None
-        """Where the workers are, if not on this machine."""
         self.lost: dict[str, list[str]] = {}
         """Workers that points went on without."""
         self.readings = Readings(task, server, self.writer, self.progress.say)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from oss_eval.errors import UsageError
+from oss_eval.system.address import is_loopback
 from oss_eval.system.files import read_file
 from oss_eval.system.terminal import print_error
-from oss_eval.viewer.guard import is_loopback
 
 VARIABLE = "OSS_EVAL_VIEW_AUTH"
 

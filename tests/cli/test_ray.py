@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,11 @@ from oss_eval.load.workers.ray import moved
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
 from tests.helpers.commands import ROOT, Command, bad, launched, only_run, until
+from tests.helpers.ray_cluster import MEMORY, new_cluster
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.alone
 SIM = "sim://gpt-oss-20b-h20?speed=20"
-MEMORY = 80 << 20
-
-
-def new_cluster() -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": MEMORY}
-    return Cluster(initialize_head=True, head_node_args=head)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of two nodes with one CPU each."""
-    found = new_cluster()
-    try:
-        found.add_node(num_cpus=1, object_store_memory=MEMORY)
-        yield found.address
-    finally:
-        found.shutdown()
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

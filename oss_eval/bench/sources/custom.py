@@ -39,14 +39,16 @@ class CustomBenchmark:
         self.name = task.name
         self._task, self._scorers = task, scorers
         self._judge = Judge(task, auth) if task.scorer == "judge" else None
-        self._path = _local(task, folder)
+        self._folder = folder
+        self._path: Path | None = None
         self.source: dict[str, Any] = {"dataset": task.dataset, "subset": task.subset, "split": task.split}
-        if self._path is None:
-            self.source["hub"] = "huggingface" if task.hub == "auto" else task.hub
 
     def samples(self) -> list[Sample]:
         """One sample for each row. Raises TaskError that names a missing column, or why the data can't be read."""
         task = self._task
+        self._path = _local(task, self._folder)
+        if self._path is None:
+            self.source["hub"] = "huggingface" if task.hub == "auto" else task.hub
         rows = self._rows()
         columns = list(rows[0])
         used = [name for name in _COLUMN.findall(task.prompt) if name in columns]
@@ -121,6 +123,9 @@ class CustomBenchmark:
             loaded = datasets.load_dataset(task.dataset, task.subset, split=task.split)
         self.source["fingerprint"] = getattr(loaded, "_fingerprint", None)
         return [dict(row) for row in loaded.select(range(min(task.limit or len(loaded), len(loaded))))]
+
+    def prepare(self) -> None:
+        """Nothing: a sample holds all that is needed."""
 
     def answer(self, sample: Sample, client: SampleClient) -> ModelOutput:
         """Ask with one request."""

@@ -147,6 +147,15 @@ class EvalScopeBenchmark:
             raise TaskError(f"{name}: `subsets` names ranges, but the benchmark has subsets of its own")
         return samples
 
+    def prepare(self) -> None:
+        """Load the data too where the adapter has its own way of loading, which may leave something behind that it
+        needs. Others get all that they need from the sample."""
+        from evalscope.api.benchmark import DefaultDataAdapter
+
+        own = ("load", "load_subset", "load_subsets", "load_from_disk", "load_dataset")
+        if any(getattr(type(self._adapter), name) is not getattr(DefaultDataAdapter, name) for name in own):
+            self.samples()
+
     def _aggregates_itself(self) -> bool:
         """Whether EvalScope's own score of this benchmark is something else than the mean over its samples."""
         from evalscope.api.benchmark import DefaultDataAdapter

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from oss_eval.errors import UsageError
 from oss_eval.load.workers.clock_offset import ClockOffset, clock_offset
 from oss_eval.load.workers.messages import Batch, Go, Inbox, More, Prepare, Setup, encode
 from oss_eval.load.workers.process import WorkerProcess
+from oss_eval.probe.target import Target
+from oss_eval.system.address import is_loopback
 from oss_eval.system.environment import usable_cores
 
 RECEIVE_BYTES = 1 << 20
@@ -44,15 +47,12 @@ INSTALL = "pip install 'oss-eval[ray]' on this machine and on every node"
 # -- on a node --------------------------------------------------------------------------------------------------
 
 
-class NodeWorker:
-    """The actor: a worker process on its node. Its methods run one after the other, `fetch` beside them."""
+class NodeActor:
+    """What every actor tells. Its methods run one after the other, `fetch` beside them."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
-        self._worker: WorkerProcess | None = None
-        self._said: dict[int, tuple[bytes, str, bytes]] = {}
-        self._place = 0
 
     def describe(self) -> dict[str, Any]:
         """The node, and what is installed there."""
@@ -70,6 +70,24 @@ class NodeWorker:
     def now(self) -> int:
         """The node's clock, UTC ns."""
         return time.time_ns()
+
+    def fetch(self) -> Any:
+        """What there is to tell; waits for it up to WAIT_SECONDS."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what the actor has started."""
+        self._scratch.cleanup()
+
+
+class NodeWorker(NodeActor):
+    """The actor of a load sweep: a worker process on its node."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self._worker: WorkerProcess | None = None
+        self._said: dict[int, tuple[bytes, str, bytes]] = {}
+        self._place = 0
 
     def start(self, setup: Setup) -> None:
         """Start the worker."""
@@ -103,16 +121,16 @@ class NodeWorker:
         """End the worker."""
         if self._worker is not None:
             self._worker.close()
-        self._scratch.cleanup()
+        super().close()
 
 
-def _actor_class() -> Any:
+def _actor_class(kind: type[NodeActor]) -> Any:
     """The class of the actors; `fetch` has a thread of its own."""
     import ray
 
-    class Node(NodeWorker):
+    class Node(kind):  # type: ignore[misc, valid-type]
         @ray.method(concurrency_group="data")  # type: ignore[untyped-decorator]
-        def fetch(self) -> bytes | None:
+        def fetch(self) -> Any:
             return super().fetch()
 
     return ray.remote(num_cpus=1, concurrency_groups={"data": 1})(Node)
@@ -276,7 +294,7 @@ def _now(actor: Any) -> int:
 class RayCluster:
     """The actors of a run."""
 
-    def __init__(self, address: str, count: int | None) -> None:
+    def __init__(self, address: str, count: int | None, kind: type[NodeActor]) -> None:
         """Connect to the cluster at `address` (`auto`: the one of this machine) and place `count` actors, by
         default one for each node. Raises UsageError."""
         try:
@@ -296,7 +314,7 @@ class RayCluster:
             if threading.current_thread() is threading.main_thread() and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray's own would end the run without its summary
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        self.address, self.count = address, count or max(1, len(nodes))
+        self.address, self.count, self._kind = address, count or max(1, len(nodes)), kind
         self.actors: list[tuple[Any, RayNode, ClockOffset]] = []
         self.scratch: list[str] = []
         self._files: dict[Path, Any] = {}
@@ -309,7 +327,7 @@ class RayCluster:
     def _place(self) -> None:
         import ray
 
-        kind = _actor_class()
+        kind = _actor_class(self._kind)
         spread = [kind.options(scheduling_strategy="SPREAD", max_restarts=0).remote(n) for n in range(self.count)]
         try:
             told = ray.get([actor.describe.remote() for actor in spread], timeout=START_SECONDS)
@@ -339,8 +357,19 @@ class RayCluster:
             self.actors.append((actor, node, offset))
             self.scratch.append(one["scratch"])
 
+    def check_targets(self, targets: Iterable[Target]) -> None:
+        """Raise UsageError where a node on another machine would look for the server at itself."""
+        others = [node.host for _, node, _ in self.actors if node.host != socket.gethostname()]
+        local = [target.host for target in targets if is_loopback(target.host)]
+        if others and local:
+            raise UsageError(
+                f"the server is at {local[0]}, and {others[0]} is another machine, where that is itself",
+                "give --url the address that the nodes reach the server at",
+            )
+
     def start(self, number: int, setup: Setup) -> RayWorker:
-        """Start a worker on its node."""
+        """Start a worker on its node. Raises UsageError."""
+        self.check_targets(setup.targets)
         return RayWorker(self, number, setup)
 
     def file(self, path: Path) -> Any:

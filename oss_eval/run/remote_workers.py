@@ -1,4 +1,4 @@
-"""The workers of a sweep on other machines, and what is said of them."""
+"""Workers on other machines, and what is said of them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from oss_eval.analysis.checks import Finding
-from oss_eval.config.perf_task import PerfTask
+from oss_eval.config.task import DistributedTask
 
 if TYPE_CHECKING:
-    from oss_eval.load.workers.ray import RayCluster
+    from oss_eval.load.workers.ray import NodeActor, RayCluster
 
 CLOCK_MS = 5.0
 """An error of the nodes' clocks that is said."""
 
 
 @contextlib.contextmanager
-def cluster_of(task: PerfTask) -> Iterator[tuple[PerfTask, RayCluster | None]]:
-    """The Ray cluster of a task, connected, and the task with its number of workers; (the task, None) where its
-    workers are on this machine. Raises UsageError."""
+def cluster_of(task: DistributedTask, kind: type[NodeActor]) -> Iterator[RayCluster | None]:
+    """The Ray cluster of a task, connected, with an actor of `kind` for each worker; None where its workers are on
+    this machine. Raises UsageError."""
     if not task.on_ray:
-        yield task, None
+        yield None
         return
     from oss_eval.load.workers.ray import RayCluster
 
-    with RayCluster(task.ray_address, task.worker_count) as cluster:
-        yield task.model_copy(update={"workers": f"ray:{cluster.count}"}), cluster
+    with RayCluster(task.ray_address, task.worker_count, kind) as cluster:
+        yield cluster
 
 
 def describe_cluster(cluster: RayCluster) -> str:
