@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.endpoint.auth import Auth
 from oss_eval.errors import UsageError
+from oss_eval.results.mirror import results_folder
 from oss_eval.run.lifecycle import RunResult
 from oss_eval.run.options import RunOptions
 
@@ -92,7 +93,7 @@ def run_bench(
 
     if resume is None:
         return _run(run(plans(list(tasks), settings), _order(out, name, labels, api_key)), "bench")
-    stored = find_run(resume, Path(out))
+    stored = find_run(resume, results_folder(out))
     made = run(resuming.plans(read_manifest(stored), settings), _order(out, name, labels, api_key), stored)
     return _run(made, "bench")
 
@@ -105,7 +106,7 @@ def compare(*runs: str | Path, by: str | None = None, out: str | Path = "results
     from oss_eval.analysis import compared_runs
     from oss_eval.report.compare import as_json
 
-    found = compared_runs.sides([str(run) for run in runs], Path(out), by)
+    found = compared_runs.sides([str(run) for run in runs], results_folder(out), by)
     return pd.DataFrame(as_json(compared_runs.compare(found, all_pairs=by is not None), [], [])["comparisons"])
 
 
@@ -116,7 +117,7 @@ def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results
     from oss_eval.results.manifest import read_manifest
     from oss_eval.results.reader import find_run
 
-    stored = find_run(str(run), Path(out))
+    stored = find_run(str(run), results_folder(out))
     if read_manifest(stored).get("kind") == "bench":
         if missing:
             raise UsageError("missing=True is for load sweeps: a benchmark is asked for its missing samples alone")
@@ -126,7 +127,7 @@ def resume(run: str | Path, *, missing: bool = False, out: str | Path = "results
 
 
 def _order(out: str | Path, name: str | None, labels: dict[str, str] | None, api_key: str | None) -> RunOptions:
-    return RunOptions(out=Path(out), name=name, labels=labels or {}, auth=Auth(key=api_key))
+    return RunOptions(out=results_folder(out), name=name, labels=labels or {}, auth=Auth(key=api_key))
 
 
 def _run(made: RunResult, kind: str) -> Run:

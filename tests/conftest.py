@@ -15,7 +15,7 @@ from tests.helpers.commands import ROOT, Command
 
 pytest_plugins = [
     f"tests.helpers.{name}"
-    for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "ray_cluster", "viewer_helpers")
+    for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "ray_cluster", "s3", "viewer_helpers")
 ]
 FOLDERS = ("unit", "server", "cli", "browser", "engine")
 

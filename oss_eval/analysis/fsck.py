@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from oss_eval.analysis import bench_summary, perf_summary
 from oss_eval.errors import OssEvalError, StoreError
-from oss_eval.results.lock import LOCK
+from oss_eval.results.lock import LEASE, LOCK
 from oss_eval.results.manifest import has_older_intervals, read_begun_manifest
+from oss_eval.results.mirror import SYNCED
 from oss_eval.results.parquet import DAMAGE, ParquetFile
 from oss_eval.results.part_files import READINGS, SCHEMAS, parts_of, superseded
 from oss_eval.results.reader import (
@@ -107,7 +108,7 @@ def _manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Problem]:
 def _leftovers(path: Path) -> Iterator[Problem]:
     """Files of an interrupted write; readers skip them."""
     for file in sorted([*path.glob(".*"), *path.glob("*/.part-*")]):
-        if file.name not in (LOCK, JOURNAL):
+        if file.name not in (LOCK, JOURNAL, SYNCED, LEASE):
             yield Problem(NOTE, str(file.relative_to(path)), "left over from a write that was interrupted")
     for name in SCHEMAS:
         for file in sorted(superseded(path, name)):

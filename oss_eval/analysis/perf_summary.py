@@ -22,6 +22,7 @@ from oss_eval.analysis.steady_state import SlowStart, slow_start, steady_window
 from oss_eval.errors import StoreError
 from oss_eval.load.client_stats import ClientStats
 from oss_eval.results.manifest import read_begun_manifest
+from oss_eval.results.mirror import place_of
 from oss_eval.results.part_files import GPU, SERVER, read_readings
 from oss_eval.results.reader import iter_requests, read_requests, read_summary, status_of
 
@@ -247,7 +248,7 @@ def as_json(report: RunReport) -> dict[str, Any]:
     manifest = report.manifest
     return {
         "run_id": manifest["run_id"],
-        "path": str(report.path),
+        "path": place_of(report.path),
         "status": status_of(report.path, manifest),
         "simulated": report.simulated,
         "model": manifest["model"],

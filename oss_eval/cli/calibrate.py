@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from oss_eval.cli.options import add_out
 from oss_eval.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-rate", type=float, metavar="R", default=66.0, help="tokens/s of a stream (default 66)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("results"), help="default results/")
+    add_out(parser)
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--label", action="append", metavar="KEY=VALUE", help="stored with the run")
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from oss_eval.cli.options import add_out
 
 EPILOG = """examples:
   oss-eval compare REFERENCE last                        is this deployment as good as the reference
@@ -51,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["text", "markdown", "json", "junit", "html"], default="text", help="default text"
     )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="same as --format json")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
-    )
+    add_out(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -152,8 +152,10 @@ def _sheet(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         )
     manifest = begun_manifest(path)
     samples = read_samples(path)
+    from oss_eval.results.mirror import place_of
+
     choices = choose_by(settings, groups(samples, manifest), samples)
-    document = {"run_id": manifest["run_id"], "path": str(path), "model": manifest["model"]}
+    document = {"run_id": manifest["run_id"], "path": place_of(path), "model": manifest["model"]}
     document["simulated"] = bool(manifest["endpoint"].get("simulated"))
     return {**document, **effort.as_json(choices)}, partial(effort.print_sheets, manifest, choices)
 
@@ -161,9 +163,11 @@ def _sheet(path: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 def _tell(path: Path, html: Path | None, settings: dict[str, Any]) -> None:
     import sys
 
+    from oss_eval.results.mirror import place_of
+
     if html is not None:
         from oss_eval.viewer.html_report import write
 
         write(path, html, "en", settings)
         sys.stderr.write(f"written to {html}\n")
-    sys.stderr.write(f"stored in {path}\n")
+    sys.stderr.write(f"stored in {place_of(path)}\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from oss_eval.cli.options import add_out
 from oss_eval.cli.parser import RUN_HELP
 
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit code 0: clean, 1: something is wrong."
     )
     parser.add_argument("RUN", help=RUN_HELP)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("results"), help="default results/")
+    add_out(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
 
 

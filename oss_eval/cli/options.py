@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from oss_eval.config.fields import ENDPOINT, GROUPS, LIMITS, RESULTS, Flag, Positive
 from oss_eval.config.task import Task
+from oss_eval.results.mirror import results_folder
 
 
 class CommandSettings(BaseModel):
@@ -46,8 +47,12 @@ class RunSettings(CommandSettings):
     grace: Annotated[float, Field(ge=0, lt=float("inf")), Flag(LIMITS, "S")] = 10.0
     """seconds for requests in flight after Ctrl-C or SIGTERM"""
 
-    out: Annotated[Path, Flag(RESULTS, "DIR", aliases=("--outputs-dir",), show_default=False)] = Path("results")
-    """results folder (default results/)"""
+    out: Annotated[
+        Path,
+        BeforeValidator(results_folder),
+        Flag(RESULTS, "DIR|URL", aliases=("--outputs-dir",), as_text=True, show_default=False),
+    ] = Path("results")
+    """results folder (default results/), or a place in an object store, e.g. s3://BUCKET/results"""
     name: Annotated[str | None, Flag(RESULTS)] = None
     """name of the run"""
     label: Annotated[tuple[str, ...], Flag(RESULTS, "KEY=VALUE", repeated=True)] = ()
@@ -171,6 +176,14 @@ def number_or_auto(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """`--out DIR|URL`: where stored runs are."""
+    parser.add_argument(
+        "--out", type=results_folder, default=Path("results"), metavar="DIR|URL",
+        help="results folder (default results/), or a place in an object store, e.g. s3://BUCKET/results",
+    )  # fmt: skip
 
 
 def add_assert(parser: argparse.ArgumentParser, example: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oss_eval.cli.main import INTERRUPTED
 from oss_eval.results.manifest import read_manifest
+from oss_eval.results.mirror import place_of
 from oss_eval.run.lifecycle import RunResult, resume_hint
 from oss_eval.system.signals import Interrupts
 from oss_eval.system.terminal import json_text, open_console, print_error
@@ -100,7 +101,7 @@ def print_run(
     if as_document:
         print_json(document())
     tables(open_console(stderr=as_document))
-    sys.stderr.write(f"stored in {path}\n")
+    sys.stderr.write(f"stored in {place_of(path)}\n")
 
 
 def print_json(document: Any) -> None:

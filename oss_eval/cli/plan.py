@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oss_eval.cli.options import share
+from oss_eval.cli.options import add_out, share
 from oss_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "wrong, above 10 they are alike (default 1)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
-    )
+    add_out(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from oss_eval.cli.options import add_out
 from oss_eval.cli.parser import RUN_HELP
 
 
@@ -16,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default report.html"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("results"), help="results folder (default results/)"
-    )
+    add_out(parser)
     parser.add_argument("--lang", choices=["en", "zh"], default="en", help="language")
 
 

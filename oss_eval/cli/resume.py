@@ -41,10 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.perf import remaining as perf_remaining
     from oss_eval.perf import sweep
     from oss_eval.results.manifest import read_manifest
+    from oss_eval.results.mirror import results_folder
     from oss_eval.results.reader import find_run
 
     given = vars(arguments)
-    stored = find_run(arguments.RUN, given.get("out", RunSettings().out))
+    stored = find_run(arguments.RUN, results_folder(given.get("out", RunSettings().out)))
     manifest = read_manifest(stored)
     profile = (manifest.get("endpoint") or {}).get("name")
     if profile and "url" not in given:

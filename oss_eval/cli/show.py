@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from oss_eval.cli.options import add_out
 from oss_eval.cli.parser import RUN_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run, and how to show it."""
     parser.add_argument("RUN", help=RUN_HELP)
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="results folder (default results/)"
-    )
+    add_out(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     parser.add_argument(
         "--roofline", action="store_true", help="load sweeps: each point's share of the bound of its speed"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
+
+from oss_eval.results.mirror import mirror_of, place_of, results_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Runs in progress are shown too. Ctrl-C stops the server."
     )
     parser.add_argument(
-        "folders", nargs="*", metavar="FOLDER", type=Path, default=[Path("results")],
-        help="folders of results, or single runs (default results/)",
+        "folders", nargs="*", metavar="FOLDER|URL", type=results_folder, default=[Path("results")],
+        help="folders of results, or single runs (default results/); places in object stores, e.g. s3://BUCKET/results",
     )  # fmt: skip
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860")
     parser.add_argument(
@@ -35,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"oss-eval: {line}\n")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     from oss_eval.viewer.auth import checked
@@ -43,16 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
     from oss_eval.viewer.app import serve
 
     def announce(local: str, public: str | None) -> None:
-        folders = " ".join(map(str, arguments.folders))
+        folders = " ".join(map(place_of, arguments.folders))
         sys.stderr.write(f"showing {folders} at {local}   Ctrl-C stops it\n")
         if public:
             sys.stderr.write(f"  and publicly at {public}\n")
 
-    try:
-        serve(
-            arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth,
-            arguments.allow_host, announce,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
+    mirrors = [mirror for mirror in map(mirror_of, arguments.folders) if mirror is not None]
+    with contextlib.ExitStack() as following:
+        for mirror in mirrors:
+            following.enter_context(mirror.following(_say))
+        try:
+            serve(
+                arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth,
+                arguments.allow_host, announce,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
     return 0

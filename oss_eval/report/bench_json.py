@@ -10,6 +10,7 @@ from oss_eval.analysis.bench_summary import OVERALL, Group, groups
 from oss_eval.analysis.scores import ScoreEstimate
 from oss_eval.analysis.stats import Estimate
 from oss_eval.report.bench import begun_manifest
+from oss_eval.results.mirror import place_of
 from oss_eval.results.reader import read_samples, status_of
 
 
@@ -25,7 +26,7 @@ def as_json(path: Path) -> dict[str, Any]:
     rows = groups(read_samples(path), manifest)
     return {
         "run_id": manifest["run_id"],
-        "path": str(path),
+        "path": place_of(path),
         "kind": "bench",
         "status": status_of(path, manifest),
         "simulated": bool(manifest["endpoint"].get("simulated")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import socket
 import time
@@ -14,6 +15,10 @@ from oss_eval.errors import StoreError
 from oss_eval.system.files import read_file
 
 LOCK = ".lock"
+LEASE = ".lease.json"
+"""In an object store, and in the copy of a run from there: who writes the run, and when it last said so."""
+LEASE_SECONDS = 60.0
+"""A writer that has said nothing for so long is gone. The machines' clocks should agree within half of it."""
 LOCK_SECONDS = 0.5
 """Seconds. A writer holds the lock for longer; a check whether the lock is held takes it only for a moment."""
 
@@ -67,7 +72,43 @@ def release(path: Path, lock: int) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process writes the run in `path`; assumed where the system does not tell."""
+    """Whether a process writes the run in `path`, here or, of a run in an object store, elsewhere."""
+    if is_locked(path):
+        return True
+    with contextlib.suppress(OSError):
+        return fresh_lease(read_file(path / LEASE, 10_000)) is not None
+    return False
+
+
+def fresh_lease(content: bytes) -> str | None:
+    """Who writes a run in an object store, by the content of its lease; None where nobody does any more."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        lease = json.loads(content)
+        process, host = int(lease["process"]), str(lease["host"])[:200]
+        ended = host == socket.gethostname() and not _alive(process)
+        if not ended and time.time() - float(lease["at"]) < LEASE_SECONDS:
+            return f"process {process} on {host}"
+    return None
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def new_lease(token: str) -> bytes:
+    """The content of a lease that this process holds from now on."""
+    lease = {"process": os.getpid(), "host": socket.gethostname(), "token": token, "at": time.time()}
+    return json.dumps(lease).encode()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process on this machine writes the run in `path`; assumed where the system does not tell."""
     try:
         lock = os.open(path / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:

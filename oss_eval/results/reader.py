@@ -28,6 +28,8 @@ import pyarrow.compute as pc
 from oss_eval.errors import StoreError
 from oss_eval.records import SampleRecord
 from oss_eval.results.lock import is_held
+from oss_eval.results.mirror import Mirror, NoRun, mirror_of, results_folder
+from oss_eval.results.object_store import SCHEME
 from oss_eval.results.parquet import DAMAGE, ParquetFile
 from oss_eval.results.part_files import parts_of, read_part
 from oss_eval.results.schema import REQUESTS, SAMPLES, SUMMARY
@@ -64,21 +66,41 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
 
 
 def find_run(name: str, out: Path) -> Path:
-    """The folder of a run given as a path, a run id, a unique part of one, or `last`. Raises StoreError that lists
-    similar names."""
-    if (Path(name) / "manifest.json").is_file():
+    """The folder of a run given as a path, a URL, a run id, a unique part of one, or `last`. Of a run in an object
+    store it is the copy on this machine, as new as the store. Raises StoreError that lists similar names."""
+    if SCHEME.match(name):
+        place, _, name = name.rstrip("/").rpartition("/")
+        out = results_folder(place)
+    elif (Path(name) / "manifest.json").is_file():
         return Path(name)
-    runs = sorted(p.parent for p in out.glob("*/manifest.json")) if out.is_dir() else []
+    mirror = mirror_of(out)
+    if mirror is not None:
+        return _pulled(name, mirror)
+    runs = sorted(p.parent.name for p in out.glob("*/manifest.json")) if out.is_dir() else []
+    return out / _chosen(name, runs, str(out))
+
+
+def _pulled(name: str, mirror: Mirror) -> Path:
+    runs = mirror.runs()
+    while True:
+        run = _chosen(name, runs, mirror.store.url)
+        try:
+            return mirror.pull(run)
+        except NoRun:  # another folder
+            runs.remove(run)
+
+
+def _chosen(name: str, runs: list[str], place: str) -> str:
     if not runs:
-        raise StoreError(f"there are no runs in {out}", "make one with oss-eval perf, or say where: --out DIR")
+        raise StoreError(f"there are no runs in {place}", "make one with oss-eval perf, or say where: --out DIR")
     if name == "last":
         return runs[-1]
-    matching = [run for run in runs if run.name == name] or [run for run in runs if name in run.name]
+    matching = [run for run in runs if run == name] or [run for run in runs if name in run]
     if len(matching) == 1:
         return matching[0]
-    listed = "\n".join(f"  {run.name}" for run in (matching or runs)[-10:])
+    listed = "\n".join(f"  {run}" for run in (matching or runs)[-10:])
     problem = f"{len(matching)} runs match {name!r}" if matching else f"no run matches {name!r}"
-    raise StoreError(f"{problem} in {out}; the latest:\n{listed}", "give one of these, or `last`")
+    raise StoreError(f"{problem} in {place}; the latest:\n{listed}", "give one of these, or `last`")
 
 
 def status_of(path: Path, manifest: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from oss_eval.errors import OssEvalError, RunFailed, StoreError
 from oss_eval.run.options import RunOptions
 from oss_eval.system.signals import Interrupts
+from oss_eval.system.terminal import printable
 
 if TYPE_CHECKING:  # a usage error should not wait for the import of pyarrow
+    from oss_eval.results.upload import Upload
     from oss_eval.results.writer import RunWriter
 
 T = TypeVar("T")
@@ -59,21 +62,33 @@ class OpenRun:
     def __init__(self, kind: str, name: str, options: RunOptions, resumed: Path | None) -> None:
         self._kind, self._name, self._options, self._resumed = kind, name, options, resumed
         self._resources = contextlib.ExitStack()
+        self._upload: Upload | None = None
         self.interrupts = Interrupts()
         self.writer: RunWriter
         self.work: Work | None = None
         self.result: RunResult
 
     def __enter__(self) -> OpenRun:
+        from oss_eval.results.mirror import mirror_of
+        from oss_eval.results.upload import uploading
         from oss_eval.results.writer import RunWriter, new_run_id
 
         self.interrupts.__enter__()
         try:
+            mirror = mirror_of(self._options.out if self._resumed is None else self._resumed.parent)
             if self._resumed is not None:
+                if mirror is not None:
+                    mirror.check_lease(self._resumed.name)
                 self.writer = RunWriter.reopen(self._resumed)
             else:
                 run_id = new_run_id(self._kind, self._options.name or self._name)
                 self.writer = RunWriter(self._options.out, run_id, {"kind": self._kind})
+            if mirror is not None:
+                try:
+                    self._upload = self.enter(uploading(mirror, self.writer.path, _say))
+                except BaseException:
+                    self.writer.undo()
+                    raise
         except BaseException:
             self.interrupts.__exit__()
             raise
@@ -110,6 +125,9 @@ class OpenRun:
             finally:
                 self._resources.close()
                 self.interrupts.__exit__()
+                if self._upload is not None and self._upload.failure is not None:
+                    reason = f"the results are not completely uploaded: {self._upload.failure.message}"
+                    self.result = replace(self.result, status="failed", reason=reason)
 
     def _finish(self, work: Work) -> None:
         self.result = finish_run(self.writer, self.result, self.interrupts, work.store)
@@ -157,6 +175,10 @@ def finish_run(
         return replace(result, status="interrupted", reason="interrupted", aborted=True)
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"oss-eval: {printable(line)}\n")
+
+
 def stopping(in_flight: int, grace: float) -> str:
     """What the first Ctrl-C does."""
     requests = f"{in_flight} {'request' if in_flight == 1 else 'requests'} in flight"
@@ -170,5 +192,7 @@ def quarantined_parts(writer: RunWriter) -> list[str]:
 
 def resume_hint(path: Path) -> str:
     """How to resume a run that ended too early."""
-    out = "" if path.parent == Path("results") else f" --out {shlex.quote(str(path.parent))}"
+    from oss_eval.results.mirror import place_of
+
+    out = "" if path.parent == Path("results") else f" --out {shlex.quote(place_of(path.parent))}"
     return f"finished work is stored; resume with: oss-eval resume {path.name}{out}"
