@@ -313,7 +313,8 @@ class RayCluster:
         finally:
             if threading.current_thread() is threading.main_thread() and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray's own would end the run without its summary
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        # A head without CPUs, as KubeRay's, takes no worker.
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         self.address, self.count, self._kind = address, count or max(1, len(nodes)), kind
         self.actors: list[tuple[Any, RayNode, ClockOffset]] = []
         self.scratch: list[str] = []
