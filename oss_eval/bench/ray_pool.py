@@ -97,7 +97,6 @@ class RayPool:
         """`urls`: of the server. Raises RunFailed where a node can't open the benchmarks, and UsageError."""
         import ray
 
-        cluster.check_targets(setup.targets)
         self._events, self._lock = events, threading.RLock()
         self._capabilities, self._draining, self._closed = setup.capabilities, False, False
         self._todo: deque[SampleJob] = deque()
@@ -200,7 +199,7 @@ class RayPool:
             time.sleep(0.02)
 
     def findings(self) -> list[Finding]:
-        """The nodes that were lost, and nodes that are slower than the others."""
+        """The nodes that were lost."""
         lost = [f"{node.host}: {node.lost}" for node in self._nodes if node.lost]
         if not lost:
             return []

@@ -29,7 +29,7 @@ from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_par
 from oss_eval.run.manifest import labels_entry
 from oss_eval.run.options import RunOptions
 from oss_eval.run.progress import Progress
-from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster
+from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster, worker_findings
 from oss_eval.run.resume import check_server
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _run(
         if not todo:  # no request is sent, so the manifest keeps the server of before
             changes = {key: changes[key] for key in ("tasks", "points")}
         if cluster is not None:
+            cluster.look_at(server.targets())
             changes["ray"] = cluster.as_manifest()
         run.writer.write_manifest(status="running", **changes, **({} if effort is None else {"effort": effort}))
         if todo:
@@ -204,6 +205,8 @@ class _Bench:
         found = [*self.executor.clock.findings(), *self.executor.findings]
         if self.cluster is not None:
             found += cluster_findings(self.writer.manifest)
+            for point in self.points:
+                found += worker_findings(self.writer.path, point.point_id, self.writer.manifest)
         self.writer.finish(
             status,
             broke_off={"reason": reason} if status == "failed" else None,

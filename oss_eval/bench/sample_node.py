@@ -20,7 +20,7 @@ from oss_eval.config.bench_task import BenchTask
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.errors import OssEvalError
-from oss_eval.load.workers.ray import WAIT_SECONDS, NodeActor
+from oss_eval.load.workers.node_actor import WAIT_SECONDS, NodeActor
 from oss_eval.records import RequestRecord
 
 

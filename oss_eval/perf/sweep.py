@@ -23,9 +23,9 @@ from oss_eval.load.plan import Point, grid
 from oss_eval.load.prompts.lengths import Lengths
 from oss_eval.load.redaction import redact_record
 from oss_eval.load.schedule.trace import TraceRequest
+from oss_eval.load.workers.node_actor import NodeWorker
 from oss_eval.load.workers.pool import PointOutcome, WorkerPool, check_descriptors
 from oss_eval.load.workers.process import WorkerProcess
-from oss_eval.load.workers.ray import NodeWorker
 from oss_eval.perf.liveness import ServerLiveness
 from oss_eval.perf.manifest import described, ended
 from oss_eval.perf.preflight import check_server_answers, check_task, tokenizer_lengths
@@ -39,7 +39,7 @@ from oss_eval.records import RequestRecord
 from oss_eval.run.lifecycle import OpenRun, RunResult, open_run, quarantined_parts, stopping
 from oss_eval.run.options import RunOptions, limits
 from oss_eval.run.progress import Progress
-from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster, lost_workers
+from oss_eval.run.remote_workers import cluster_findings, cluster_of, describe_cluster, worker_findings
 from oss_eval.run.resume import check_server
 from oss_eval.system import environment
 
@@ -395,7 +395,6 @@ class _Sweep:
     def _findings(self, point: PointReport) -> list[Finding]:
         from oss_eval.analysis.perf_summary import check_report
 
-        found = check_report(point, self.clients, self.task.stream)
-        if (lost := self.lost.get(point.point_id)) is not None:
-            found.append(lost_workers(lost, point.failures.get("client", (0, ""))[0]))
-        return found
+        failed, lost = point.failures.get("client", (0, ""))[0], self.lost.get(point.point_id)
+        own = worker_findings(self.writer.path, point.point_id, self.writer.manifest, lost, failed)
+        return [*check_report(point, self.clients, self.task.stream), *own]

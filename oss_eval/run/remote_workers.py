@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from oss_eval.analysis.checks import Finding
+from oss_eval.analysis.slow_workers import slow_workers
 from oss_eval.config.task import DistributedTask
 
 if TYPE_CHECKING:
-    from oss_eval.load.workers.ray import NodeActor, RayCluster
+    from oss_eval.load.workers.node_actor import NodeActor
+    from oss_eval.load.workers.ray import RayCluster
 
 CLOCK_MS = 5.0
 """An error of the nodes' clocks that is said."""
+FAR, FAR_MS = 2.0, 1.0
+"""A node is far from the server if a handshake takes this many times the others' median, and so much more."""
 
 
 @contextlib.contextmanager
@@ -40,21 +46,38 @@ def describe_cluster(cluster: RayCluster) -> str:
 
 
 def cluster_findings(manifest: dict[str, Any]) -> list[Finding]:
-    """Findings of the whole run: clocks that are not known well."""
+    """Findings of the whole run: clocks that are not known well, and nodes that are far from the server."""
     workers = (manifest.get("ray") or {}).get("workers") or ()
+    found = []
     worst = max(workers, key=lambda worker: worker["clock_error_ms"], default=None)
-    if worst is None or worst["clock_error_ms"] <= CLOCK_MS:
-        return []
-    text = f"the clock of {worst['host']} is known to within {worst['clock_error_ms']:.1f} ms"
-    more = "durations of requests are exact, the time line and rates over all workers are not better than that"
-    return [Finding("node_clocks", "note", f"{text}: {more}")]
+    if worst is not None and worst["clock_error_ms"] > CLOCK_MS:
+        text = f"the clock of {worst['host']} is known to within {worst['clock_error_ms']:.1f} ms"
+        more = "durations of requests are exact, the time line and rates over all workers are not better than that"
+        found.append(Finding("node_clocks", "note", f"{text}: {more}"))
+    for worker in workers:
+        others = [one.get("connect_ms") for one in workers if one is not worker]
+        known = [value for value in others if value is not None]
+        own = worker.get("connect_ms")
+        if own is None and known:
+            text = f"worker {worker['worker']} on {worker['host']} could not connect to the server before the run"
+            found.append(Finding("slow_node", "warn", text))
+        elif own is not None and known and own > FAR * median(known) + FAR_MS:
+            text = f"worker {worker['worker']} on {worker['host']} is {own:.1f} ms from the server, the others"
+            text += f" {median(known):.1f} ms: the TTFT of its requests is longer by that"
+            found.append(Finding("slow_node", "warn", text))
+    return found
 
 
-def lost_workers(reasons: list[str], requests: int) -> Finding:
-    """The finding of a point that went on without a worker."""
-    text = "; ".join(reasons)
-    return Finding(
-        "lost_worker", "warn",
-        f"{text}: {requests} of its requests failed, and those that it had not sent yet are missing; "
-        "oss-eval resume --missing sends them",
-    )  # fmt: skip
+def worker_findings(
+    path: Path, point_id: str, manifest: dict[str, Any], lost: list[str] | None = None, failed: int = 0
+) -> list[Finding]:
+    """Findings of a point about single workers: slow ones, and those that it went on without, for the reasons
+    `lost`, with `failed` requests."""
+    workers = (manifest.get("ray") or {}).get("workers") or []
+    found = slow_workers(path, point_id, workers)
+    if lost:
+        text = (
+            f"{'; '.join(lost)}: {failed} of its requests failed, and those that it had not sent yet are missing"
+        )
+        found.append(Finding("lost_worker", "warn", f"{text}; oss-eval resume --missing sends them"))
+    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from oss_eval.load.workers.messages import Batch
 from oss_eval.load.workers.ray import moved
 from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
+from oss_eval.run.remote_workers import cluster_findings
 from tests.helpers.commands import ROOT, Command, bad, launched, only_run, until
 from tests.helpers.ray_cluster import MEMORY, new_cluster
 
@@ -65,6 +69,7 @@ def test_the_same_requests_as_on_this_machine(oss_eval: Command, cluster: str, t
     assert told["address"] == cluster
     assert len({worker["node_id"] for worker in told["workers"]}) == 2, "spread over the nodes"
     for worker in told["workers"]:
+        assert 0 < worker["connect_ms"] < 50
         assert worker["clock_error_ms"] > 0
         assert abs(worker["clock_offset_ms"]) <= worker["clock_error_ms"] + 1, "one machine has one clock"
     assert bad(runs["ray"]) == []
@@ -158,6 +163,59 @@ def test_a_driver_that_ends_leaves_what_it_has(
     done = [row["request_id"] for row in rows_of(run) if row["status"] == "ok"]
     assert len(done) == len(set(done)) == 60
     assert bad(run) == []
+
+
+def test_a_slow_node_is_named(oss_eval: Command, cluster: str, tmp_path: Path) -> None:
+    """One node's worker is stopped for 30 of every 35 ms, as if others used its core."""
+    words = ("perf", "--url", "sim://gpt-oss-20b-h20", "--parallel", "8", "--number", "64", "--max-tokens", "80",
+             "--workers", "ray:2", "--ray-address", cluster)  # fmt: skip
+    with launched(tmp_path, *words) as process:
+        until(lambda: (tmp_path / "results").exists() and len(read_requests(only_run(tmp_path))) > 2, 60)
+        slow = workers_of_ray()[-1]
+        while process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(slow, signal.SIGSTOP)
+                time.sleep(0.03)
+                os.kill(slow, signal.SIGCONT)
+            time.sleep(0.005)
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    run = only_run(tmp_path)
+    rows = rows_of(run)
+    lags = {n: statistics.median(r["client_lag_p50_ns"] for r in rows if r["worker"] == n) for n in (0, 1)}
+    late = max(lags, key=lambda worker: lags[worker])
+    [checks] = read_manifest(run)["checks"].values()
+    found = [check["message"] for check in checks if check["kind"] == "slow_node"]
+    assert len(found) == 1, checks
+    assert found[0].startswith(f"worker {late} on ")
+    assert "reads" in found[0]
+
+
+def workers_of_ray() -> list[int]:
+    """Process ids of the worker processes that Ray's actors have started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and b"load.workers.worker" in (entry / "cmdline").read_bytes():
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if b"ray::" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+def test_nodes_that_are_far_from_the_server_are_named() -> None:
+    def workers(*times: float | None) -> dict[str, Any]:
+        one = {"host": "h", "clock_error_ms": 0.1}
+        return {"ray": {"workers": [{**one, "worker": n, "connect_ms": time} for n, time in enumerate(times)]}}
+
+    [far] = cluster_findings(workers(0.2, 80.0, 0.3))
+    assert far.kind == "slow_node"
+    assert far.message.startswith("worker 1 on h is 80.0 ms from the server, the others 0.2 ms")
+    [away] = cluster_findings(workers(0.2, None, 0.3))
+    assert "could not connect" in away.message
+    assert cluster_findings(workers(0.2, 0.9, 0.3)) == []
+    assert cluster_findings(workers(None, None)) == []
+    assert cluster_findings(workers(0.2)) == cluster_findings({}) == []
 
 
 def test_a_worker_of_another_version_is_refused(oss_eval: Command, tmp_path: Path) -> None:

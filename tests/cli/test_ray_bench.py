@@ -82,8 +82,9 @@ def test_a_node_that_dies_has_its_samples_asked_elsewhere(oss_eval: Command, tmp
         assert lost.error_message.str.contains("was lost").all()
         assert lost.worker.nunique() == 1
         again = samples[samples.attempts > 1]
-        assert len(again) == len(lost), "a second attempt for each request that was lost"
-        assert set(again.request_id) == {f"{name}/a2" for name in lost.request_id}
+        assert set(again.request_id) >= {f"{name}/a2" for name in lost.request_id}, "a second attempt for each"
+        assert set(again.attempts) == {2}
+        assert len(again) <= 4, "and for what had been answered there, but not scored"
         assert sent.request_id.is_unique
         [check] = [one for one in read_manifest(run)["run_checks"] if one["kind"] == "lost_worker"]
         assert f"{len(lost)} requests failed" in check["message"]

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import select
 import signal
 import socket
-import tempfile
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,101 +23,16 @@ from oss_eval import __version__
 from oss_eval.errors import UsageError
 from oss_eval.load.workers.clock_offset import ClockOffset, clock_offset
 from oss_eval.load.workers.messages import Batch, Go, Inbox, More, Prepare, Setup, encode
-from oss_eval.load.workers.process import WorkerProcess
+from oss_eval.load.workers.node_actor import CONNECT_SECONDS, NodeActor
 from oss_eval.probe.target import Target
 from oss_eval.system.address import is_loopback
-from oss_eval.system.environment import usable_cores
 
-RECEIVE_BYTES = 1 << 20
 STAMPS = (1, 2)
 """Columns of a read that are timestamps: see `probe.reads`."""
-WAIT_SECONDS = 0.2
-"""A fetch returns after so long, also with nothing."""
 FETCHES = 2
 """Fetches that are asked for at once: one is answered while the other is on its way."""
 START_SECONDS = 60.0
-CONNECT_SECONDS = 5.0
 INSTALL = "pip install 'oss-eval[ray]' on this machine and on every node"
-
-
-# -- on a node --------------------------------------------------------------------------------------------------
-
-
-class NodeActor:
-    """What every actor tells. Its methods run one after the other, `fetch` beside them."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._scratch = tempfile.TemporaryDirectory(prefix="oss-eval-")
-
-    def describe(self) -> dict[str, Any]:
-        """The node, and what is installed there."""
-        return {
-            "host": socket.gethostname(), "pid": os.getpid(), "cores": usable_cores(), "version": __version__,
-            "python": platform.python_version(), "scratch": self._scratch.name,
-        }  # fmt: skip
-
-    def node_id(self) -> str:
-        """Ray's name of the node."""
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
-
-    def now(self) -> int:
-        """The node's clock, UTC ns."""
-        return time.time_ns()
-
-    def fetch(self) -> Any:
-        """What there is to tell; waits for it up to WAIT_SECONDS."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End what the actor has started."""
-        self._scratch.cleanup()
-
-
-class NodeWorker(NodeActor):
-    """The actor of a load sweep: a worker process on its node."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self._worker: WorkerProcess | None = None
-        self._said: dict[int, tuple[bytes, str, bytes]] = {}
-        self._place = 0
-
-    def start(self, setup: Setup) -> None:
-        """Start the worker."""
-        self._worker = WorkerProcess(self._number, setup)
-
-    def say(self, place: int, message: bytes, name: str = "", content: bytes = b"") -> None:
-        """Keep a request file, if there is one, and pass a message to the worker: in the order of `place`, from 0,
-        as Ray may run a call earlier than one whose file is still on its way."""
-        self._said[place] = message, name, content
-        while (next_one := self._said.pop(self._place, None)) is not None:
-            self._place += 1
-            message, name, content = next_one
-            if name:
-                (Path(self._scratch.name) / name).write_bytes(content)
-            assert self._worker is not None
-            with contextlib.suppress(OSError):
-                self._worker.socket.sendall(message)
-
-    def fetch(self) -> bytes | None:
-        """Bytes of the worker, empty where it says nothing for a while; None when it has ended."""
-        assert self._worker is not None
-        worker = self._worker.socket
-        try:
-            if not select.select([worker], [], [], WAIT_SECONDS)[0]:
-                return b""
-            return worker.recv(RECEIVE_BYTES) or None
-        except (OSError, ValueError):
-            return None
-
-    def close(self) -> None:
-        """End the worker."""
-        if self._worker is not None:
-            self._worker.close()
-        super().close()
 
 
 def _actor_class(kind: type[NodeActor]) -> Any:
@@ -136,9 +47,6 @@ def _actor_class(kind: type[NodeActor]) -> Any:
     return ray.remote(num_cpus=1, concurrency_groups={"data": 1})(Node)
 
 
-# -- on this machine --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class RayNode:
     """Where a worker runs."""
@@ -150,6 +58,8 @@ class RayNode:
     version: str
     clock_offset_ms: float
     clock_error_ms: float
+    connect_ms: float | None = None
+    """Shortest TCP handshake with the server; None where it can't be reached."""
 
 
 class ClockedInbox(Inbox):
@@ -358,8 +268,11 @@ class RayCluster:
             self.actors.append((actor, node, offset))
             self.scratch.append(one["scratch"])
 
-    def check_targets(self, targets: Iterable[Target]) -> None:
-        """Raise UsageError where a node on another machine would look for the server at itself."""
+    def look_at(self, targets: Sequence[Target]) -> None:
+        """Note how far each node is from the first server. Raises UsageError where a node on another machine would
+        look for a server at itself."""
+        import ray
+
         others = [node.host for _, node, _ in self.actors if node.host != socket.gethostname()]
         local = [target.host for target in targets if is_loopback(target.host)]
         if others and local:
@@ -367,10 +280,17 @@ class RayCluster:
                 f"the server is at {local[0]}, and {others[0]} is another machine, where that is itself",
                 "give --url the address that the nodes reach the server at",
             )
+        addresses = list(targets[0].addresses)
+        times = ray.get([actor.connect_ms.remote(addresses) for actor, _, _ in self.actors])
+        self.actors = [
+            (actor, replace(node, connect_ms=connect_ms), offset)
+            for (actor, node, offset), connect_ms in zip(self.actors, times, strict=True)
+        ]
 
     def start(self, number: int, setup: Setup) -> RayWorker:
         """Start a worker on its node. Raises UsageError."""
-        self.check_targets(setup.targets)
+        if number == 0:
+            self.look_at(setup.targets)
         return RayWorker(self, number, setup)
 
     def file(self, path: Path) -> Any:
