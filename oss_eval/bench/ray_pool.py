@@ -51,7 +51,7 @@ class _Node:
     @property
     def room(self) -> int:
         """How many more samples it should have: some wait there, so that no slot does."""
-        return 0 if self.lost else self.limit + self.limit // 2 + 1 - len(self.jobs)
+        return 0 if self.lost or not self.limit else self.limit + self.limit // 2 + 1 - len(self.jobs)
 
 
 class _SharedLimit:
@@ -300,8 +300,8 @@ class RayPool:
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """A number in so many nearly equal parts, each at least 1."""
-    return [max(1, total // parts + (place < total % parts)) for place in range(parts)]
+    """A number in so many nearly equal parts."""
+    return [total // parts + (place < total % parts) for place in range(parts)]
 
 
 def _move(record: RequestRecord | SampleRecord, offset_ns: int) -> None:

@@ -92,8 +92,11 @@ def _fit(sheet: ModelSheet, machine: Machine) -> Fit:
     context = sheet.context
     if context is None:
         context = min(TYPICAL_CONTEXT, sheet.card.context)
+    card = sheet.card
+    if sheet.doubt is not None:  # another model, which may take longer sequences
+        card = card.model_copy(update={"context": max(card.context, context)})
     return fit(
-        sheet.card, machine, context=context, users=sheet.parallel, dtype=sheet.dtype, kv_dtype=sheet.kv_dtype,
+        card, machine, context=context, users=sheet.parallel, dtype=sheet.dtype, kv_dtype=sheet.kv_dtype,
         memory_share=sheet.memory_share,
     )  # fmt: skip
 

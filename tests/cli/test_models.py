@@ -71,6 +71,15 @@ def test_a_model_of_a_config_file(oss_eval: Command, tmp_path: Path) -> None:
     assert found["roofline"] is None
 
 
+def test_a_model_like_a_card_may_take_longer_sequences(oss_eval: Command) -> None:
+    done = oss_eval("models", "Qwen3-30B-A3B-Instruct-2507", "--gpu", "H200-141GB", "--context", "128k", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["doubt"]
+    assert found["fit"]["context"] == 131072
+    assert oss_eval("models", "Qwen3-30B-A3B", "--gpu", "H200-141GB", "--context", "128k").returncode == 2
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -24,7 +24,7 @@ from oss_eval.results.manifest import read_manifest
 from oss_eval.results.reader import read_requests
 from oss_eval.run.remote_workers import cluster_findings
 from tests.helpers.commands import ROOT, Command, bad, launched, only_run, until
-from tests.helpers.ray_cluster import MEMORY, new_cluster
+from tests.helpers.ray_cluster import MEMORY, new_cluster, node_in_own_network
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.alone
@@ -73,6 +73,28 @@ def test_the_same_requests_as_on_this_machine(oss_eval: Command, cluster: str, t
         assert worker["clock_error_ms"] > 0
         assert abs(worker["clock_offset_ms"]) <= worker["clock_error_ms"] + 1, "one machine has one clock"
     assert bad(runs["ray"]) == []
+
+
+def test_a_node_in_a_network_of_its_own(oss_eval: Command, tmp_path: Path) -> None:
+    with node_in_own_network("osseval1", "10.77.0.1", "10.77.0.2") as address:
+        words = ("simulate", "--profile", "gpt-oss-20b-h20", "--speed", "20", "--host", "10.77.0.1", "--port", "0")
+        with launched(tmp_path, *words) as simulator:
+            assert simulator.stderr is not None
+            url = next(word for line in simulator.stderr for word in line.split() if word.startswith("http://"))
+            done = oss_eval("perf", "--url", url, "--parallel", "8", "--number", "40", "--max-tokens", "20",
+                            "--workers", "ray", "--ray-address", address)  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            local = oss_eval("perf", "--url", url.replace("10.77.0.1", "127.0.0.1"), "--number", "1", "--parallel", "1",
+                             "--workers", "ray", "--ray-address", address)  # fmt: skip
+    run = only_run(tmp_path)
+    workers = read_manifest(run)["ray"]["workers"]
+    assert {worker["address"] for worker in workers} == {"10.77.0.1", "10.77.0.2"}
+    assert all(0 < worker["connect_ms"] < 50 for worker in workers)
+    rows = rows_of(run)
+    assert {row["worker"] for row in rows} == {0, 1}
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["clock_source"] for row in rows} == {"kernel"}
+    assert local.returncode == 2, "the server does not listen there"
 
 
 def test_open_loop_starts_as_planned_on_all_nodes(oss_eval: Command, cluster: str, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class RayNode:
     worker: int
     node_id: str
     host: str
+    address: str
+    """Its IP address, as Ray knows it."""
     cores: int
     version: str
     clock_offset_ms: float
@@ -261,9 +263,11 @@ class RayCluster:
                 raise UsageError(f"{text}: their workers do not mix", INSTALL)
             offset = clock_offset(partial(_now, actor))
             node_id = ray.get(actor.node_id.remote())
+            entry = where.get(node_id, {})
             node = RayNode(
-                number, node_id, where.get(node_id, {}).get("NodeManagerHostname") or one["host"], one["cores"],
-                one["version"], offset.offset_ns / 1e6, offset.error_ns / 1e6,
+                number, node_id, entry.get("NodeManagerHostname") or one["host"],
+                entry.get("NodeManagerAddress", ""), one["cores"], one["version"], offset.offset_ns / 1e6,
+                offset.error_ns / 1e6,
             )  # fmt: skip
             self.actors.append((actor, node, offset))
             self.scratch.append(one["scratch"])
