@@ -154,9 +154,9 @@ def _keyed(points: list[StoredPoint], names: Sequence[str]) -> dict[Key, list[St
 
 def _points(name: str, out: Path, limits: dict[str, float]) -> list[StoredPoint]:
     """The points of a run, or the one that RUN:POINT names. Raises UsageError and StoreError."""
-    scheme, _, rest = name.rpartition("://")
+    place, slash, rest = name.rpartition("/") if "://" in name else ("", "", name)
     run, colon, wanted = (rest, "", "") if Path(name).exists() else rest.partition(":")
-    run = f"{scheme}://{run}" if scheme else run
+    run = place + slash + run
     path = find_run(run, out)
     manifest = read_begun_manifest(path)
     if manifest["kind"] not in ("bench", "perf"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,30 +20,35 @@ SLOW = 1.25
 FEW = 20
 """With fewer requests a median is compared with nothing."""
 COLUMNS = [
-    "worker", "warmup", "status", "client_lag_p50_ns", "start_ns", "first_token_ns", "first_answer_ns",
+    "worker", "session", "warmup", "status", "client_lag_p50_ns", "start_ns", "first_token_ns", "first_answer_ns",
     "last_token_ns", "end_ns", "completion_tokens", "n_events", "first_event_tokens",
 ]  # fmt: skip
 
 
-def slow_workers(path: Path, point_id: str, workers: Sequence[dict[str, Any]]) -> list[Finding]:
-    """Of `workers` on several machines (`worker`, `host`), those that were slower at a point than the rest: they
-    read late, or their tokens came at a lower rate. TTFT is not looked at: it also depends on the order in which
-    requests reach the server's queue."""
+def slow_workers(
+    path: Path, point_id: str, session: int, workers: Sequence[tuple[int, str]], several_servers: bool
+) -> list[Finding]:
+    """Of `workers` (number, host) on several machines, those that were slower at a point than the rest, in one
+    session: they read late, or their tokens came at a lower rate. Rates are not compared where there are several
+    servers, as each worker may have its own. TTFT is not looked at: it also depends on the order in which requests
+    reach the server's queue."""
     if len(workers) < 2:
         return []
     rows = read_requests(path, point_id, COLUMNS)
-    rows = rows.filter(pc.and_(pc.invert(rows["warmup"]), pc.equal(rows["status"].cast(pa.string()), "ok")))
+    counted = pc.and_(pc.invert(rows["warmup"]), pc.equal(rows["session"], session))
+    rows = rows.filter(pc.and_(counted, pc.equal(rows["status"].cast(pa.string()), "ok")))
     numbers = rows["worker"].to_numpy()
     values = {
         "reads": rows["client_lag_p50_ns"].cast(pa.float64()).to_numpy() / 1e6,
-        "tpot": request_durations(rows)["tpot"],
     }
+    if not several_servers:
+        values["tpot"] = request_durations(rows)["tpot"]
     found = []
-    for worker in workers:
-        name = f"worker {worker['worker']} on {worker['host']}"
+    for number, host in workers:
+        name = f"worker {number} on {host}"
         for what, each in values.items():
             known = ~np.isnan(each)
-            own, others = each[known & (numbers == worker["worker"])], each[known & (numbers != worker["worker"])]
+            own, others = each[known & (numbers == number)], each[known & (numbers != number)]
             if min(len(own), len(others)) < FEW:
                 continue
             its, usual = float(np.median(own)), float(np.median(others))

@@ -108,19 +108,19 @@ class ConcurrencyTuner:
         self._first: tuple[float, int] | None = None
         self._hold_until = 0.0
         self._shrunk = float("-inf")
-        self._refused = threading.Event()
+        self._refused = False
         self.levels: list[tuple[int, float]] = []
         """(limit, token events per second) of every level that was measured."""
 
     def refused(self) -> None:
-        """The server asked for fewer requests (429, 503). From any thread."""
-        self._refused.set()
+        """The server asked for fewer requests (429, 503)."""
+        self._refused = True
 
     def look(self) -> None:
         """Called several times a second from one thread."""
         now = self._clock()
-        if self._refused.is_set():
-            self._refused.clear()
+        if self._refused:
+            self._refused = False
             # A burst of refusals counts once: the requests were sent before the last reduction.
             if now >= self._shrunk + SETTLE_SECONDS:
                 self._shrunk = now

@@ -19,6 +19,7 @@ from oss_eval.bench.sample_pool import KEYS, PoolEvent, PoolSetup, Said, Started
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.errors import RunFailed
+from oss_eval.load.workers.ray import reason_of
 from oss_eval.records import RequestRecord, SampleRecord
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class _Node:
     actor: Any
     host: str
     offset_ns: int
-    limit: int
+    share: int
+    """Of the requests in flight."""
     jobs: dict[tuple[str, str, str, int], SampleJob] = field(default_factory=dict)
     """Sent there and not ended."""
     in_flight: dict[str, RequestRecord] = field(default_factory=dict)
@@ -49,9 +51,18 @@ class _Node:
     """Why it is gone."""
 
     @property
+    def limit(self) -> int:
+        """Its limit of requests in flight. One that has no share ends what it has, one after the other."""
+        return max(self.share, bool(self.jobs))
+
+    @property
     def room(self) -> int:
-        """How many more samples it should have: some wait there, so that no slot does."""
-        return 0 if self.lost or not self.limit else self.limit + self.limit // 2 + 1 - len(self.jobs)
+        """How many more samples it should have: some wait there, so that no slot does; those that wait for a judge
+        or between two attempts use none."""
+        if self.lost or not self.share:
+            return 0
+        resting = self.told.resting if self.told else 0
+        return self.share + self.share // 2 + 1 + resting - len(self.jobs)
 
 
 class _SharedLimit:
@@ -103,7 +114,7 @@ class RayPool:
         self._again = 0
         self._failed = 0
         self._nodes = [
-            _Node(n, actor, node.host, offset.applied_ns, 1)
+            _Node(n, actor, node.host, offset.applied_ns, 0)
             for n, (actor, node, offset) in enumerate(cluster.actors)
         ]
         self.concurrency = _SharedLimit(self, setup.parallel)
@@ -113,12 +124,12 @@ class RayPool:
         shares = _shares(setup.parallel, len(self._nodes))
         starting = []
         for node, share in zip(self._nodes, shares, strict=True):
-            node.limit = share
+            node.share = share
             starting.append(node.actor.start.remote(replace(setup, parallel=share), tasks, auth, keys))
         try:
             problems = ray.get(starting)
         except ray.exceptions.RayError as error:
-            raise RunFailed(f"a node of the cluster was lost: {str(error).splitlines()[0][:200]}") from None
+            raise RunFailed(f"a node of the cluster can't start: {reason_of(error)}") from None
         for node, problem in zip(self._nodes, problems, strict=True):
             if problem is not None:
                 raise RunFailed(f"{node.host} can't open the benchmark: {problem}")
@@ -169,9 +180,9 @@ class RayPool:
         with self._lock:
             alive = [node for node in self._nodes if not node.lost]
             for node, part in zip(alive, _shares(limit, len(alive)), strict=True):
-                if node.limit != part:
-                    node.limit = part
-                    node.actor.limit.remote(part)
+                before, node.share = node.limit, part
+                if node.limit != before:
+                    node.actor.limit.remote(node.limit)
             self._hand_out()
 
     def drain(self) -> None:
@@ -244,7 +255,7 @@ class RayPool:
                 with self._lock:  # after its events: a node that is not busy has told everything
                     node.told = told
         except Exception as error:  # noqa: BLE001 (whatever Ray says of a node that is gone)
-            self._is_lost(node, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+            self._is_lost(node, reason_of(error))
         except BaseException as error:  # noqa: BLE001 (raised in the main thread)
             self._events.put(error)
 
@@ -271,6 +282,8 @@ class RayPool:
 
     def _is_lost(self, node: _Node, reason: str) -> None:
         """A node is gone: its requests have failed, and its samples are asked again elsewhere."""
+        import ray
+
         with self._lock:
             if self._closed:
                 return
@@ -279,23 +292,25 @@ class RayPool:
             jobs, node.jobs = list(node.jobs.values()), {}
             self._failed += len(lost)
             alive = [other for other in self._nodes if not other.lost]
-            if not self._draining and alive:
-                self._again += len(jobs)
+            again = 0 if self._draining or not alive else len(jobs)
+            self._again += again
+            if again:
                 self._todo.extendleft(
                     replace(job, first_attempt=node.attempts.get(job.request_name, job.first_attempt - 1) + 1)
                     for job in reversed(jobs)
                 )
+        with contextlib.suppress(Exception):
+            ray.kill(node.actor)  # if it is only out of reach, it must not go on
         for record in lost:
-            record.worker, record.end_ns = node.number, time.time_ns()
+            record.worker, record.end_ns, record.parallel = node.number, time.time_ns(), self.concurrency.limit
             record.status, record.error_kind = "error", "client"
             record.error_message = f"the node {node.host} was lost: {reason}"
             self._events.put(record)
         if not alive:
             self._events.put(RunFailed("all nodes of the cluster were lost"))
             return
-        self._events.put(
-            Said(f"{node.host} was lost: {reason}; its {len(jobs)} samples are asked again elsewhere")
-        )
+        more = f"; its {again} samples are asked again elsewhere" if again else ""
+        self._events.put(Said(f"{node.host} was lost: {reason}{more}"))
         self.share(self.concurrency.limit)
 
 

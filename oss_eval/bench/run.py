@@ -206,7 +206,7 @@ class _Bench:
         if self.cluster is not None:
             found += cluster_findings(self.writer.manifest)
             for point in self.points:
-                found += worker_findings(self.writer.path, point.point_id, self.writer.manifest)
+                found += worker_findings(self.writer, point.point_id, self.cluster)
         self.writer.finish(
             status,
             broke_off={"reason": reason} if status == "failed" else None,

@@ -43,6 +43,8 @@ class Fetched:
     events: list[PoolEvent]
     tokens: int
     inside: int
+    resting: int
+    """Samples that wait for a judge, or between two attempts."""
     busy: bool
     server: str | None
     capabilities: Capabilities
@@ -102,7 +104,7 @@ class SampleNode(NodeActor):
         pool = self._pool
         assert pool is not None
         # Told before the events are taken: a pool that is not busy has put its last one.
-        told = pool.tokens, pool.concurrency.inside, pool.busy, pool.server, pool.capabilities
+        told = pool.tokens, pool.concurrency.inside, pool.resting, pool.busy, pool.server, pool.capabilities
         events: list[PoolEvent] = []
         with contextlib.suppress(queue.Empty):
             events.append(self._events.get(timeout=WAIT_SECONDS))

@@ -169,6 +169,11 @@ class SamplePool:
         return self._threads.busy
 
     @property
+    def resting(self) -> int:
+        """Samples that wait for a judge, or between two attempts."""
+        return self._threads.resting
+
+    @property
     def server(self) -> str | None:
         """The Server header of the answers, once there is one."""
         return self._context.server

@@ -52,6 +52,11 @@ class ThreadPool(Generic[J]):
         with self._lock:
             return bool(self._threads)
 
+    @property
+    def resting(self) -> int:
+        """Threads that wait for something; see `blocking`."""
+        return self._resting
+
     @contextmanager
     def blocking(self) -> Iterator[None]:
         """The calling thread will wait for something: another one takes its place meanwhile."""

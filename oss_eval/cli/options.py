@@ -147,6 +147,8 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
         kinds = [_kind(one)[0] for one in inner if one is not type(None)]
         if ("auto",) in kinds:
             return number_or_auto, False
+        if str in kinds:
+            return str, False
         return _kind(next(one for one in inner if one is not type(None)))
     if origin is Literal:
         return inner, False

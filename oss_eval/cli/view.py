@@ -38,10 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"oss-eval: {line}\n")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     from oss_eval.viewer.auth import checked
@@ -58,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     mirrors = [mirror for mirror in map(mirror_of, arguments.folders) if mirror is not None]
     with contextlib.ExitStack() as following:
         for mirror in mirrors:
-            following.enter_context(mirror.following(_say))
+            following.enter_context(mirror.following())
         try:
             serve(
                 arguments.folders, arguments.host, arguments.port, arguments.lang, arguments.share, auth,

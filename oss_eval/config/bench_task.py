@@ -56,8 +56,8 @@ class BenchTask(DistributedTask):
     """only the first N samples of each subset"""
     parallel: Annotated[Literal["auto"] | Positive, Flag(LOAD, "N|auto")] = 16
     """requests in flight; auto grows while throughput grows and shrinks on HTTP 429 and 503"""
-    workers: Annotated[RayWorkers | None, Flag(LOAD, "ray[:N]")] = None
-    """ask and score on the nodes of a Ray cluster, on each or on N of them (default: on this machine)"""
+    workers: Annotated[Literal["local"] | RayWorkers, Flag(LOAD, "local|ray[:N]")] = "local"
+    """ask and score on this machine, or on the nodes of a Ray cluster: on each, or by N workers"""
     retries: Annotated[NotNegative, Flag(LOAD, "N")] = 5
     """retries of a request after a failure that may pass"""
     max_failures: Annotated[Annotated[float, Field(ge=0, le=100)], Flag(LOAD, "PERCENT")] = 5.0

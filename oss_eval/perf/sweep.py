@@ -396,5 +396,5 @@ class _Sweep:
         from oss_eval.analysis.perf_summary import check_report
 
         failed, lost = point.failures.get("client", (0, ""))[0], self.lost.get(point.point_id)
-        own = worker_findings(self.writer.path, point.point_id, self.writer.manifest, lost, failed)
+        own = worker_findings(self.writer, point.point_id, self.cluster, lost, failed)
         return [*check_report(point, self.clients, self.task.stream), *own]

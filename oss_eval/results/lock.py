@@ -85,10 +85,28 @@ def fresh_lease(content: bytes) -> str | None:
     with contextlib.suppress(ValueError, TypeError, KeyError):
         lease = json.loads(content)
         process, host = int(lease["process"]), str(lease["host"])[:200]
-        ended = host == socket.gethostname() and not _alive(process)
+        ended = lease["machine"] == _machine() and not _alive(process)
         if not ended and time.time() - float(lease["at"]) < LEASE_SECONDS:
             return f"process {process} on {host}"
     return None
+
+
+def new_lease(token: str) -> bytes:
+    """The content of a lease that this process holds from now on."""
+    lease = {
+        "process": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "token": token,
+        "at": time.time(),
+    }  # fmt: skip
+    return json.dumps(lease).encode()
+
+
+def _machine() -> str:
+    """What tells whether a process id is one of this machine: host name, boot, namespace of processes."""
+    found = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        found.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        found.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(found)
 
 
 def _alive(process: int) -> bool:
@@ -99,12 +117,6 @@ def _alive(process: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def new_lease(token: str) -> bytes:
-    """The content of a lease that this process holds from now on."""
-    lease = {"process": os.getpid(), "host": socket.gethostname(), "token": token, "at": time.time()}
-    return json.dumps(lease).encode()
 
 
 def is_locked(path: Path) -> bool:

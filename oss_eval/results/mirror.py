@@ -5,6 +5,7 @@ So the store has what had ended a moment ago, whatever becomes of this machine; 
 still here, and is uploaded by the next command that names the store.
 
     FOLDER/.store             the URL
+    FOLDER/.sync/RUN          locked by the process that moves files of the run between here and the store
     FOLDER/RUN/...            as in any results folder
     FOLDER/RUN/.synced.json   what is known to be in the store
     FOLDER/RUN/.lease.json    who writes it elsewhere
@@ -16,24 +17,30 @@ whole up to some moment: new parts come before the manifest, and merged ones bef
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from oss_eval.errors import OssEvalError, StoreError
-from oss_eval.results.lock import LEASE, LEASE_SECONDS, fresh_lease, is_locked
-from oss_eval.results.object_store import NAME, SCHEME, ObjectStore, Signature, public_place
+from oss_eval.errors import OssEvalError, StoreError, UsageError
+from oss_eval.results.lock import LEASE, fresh_lease, is_locked
+from oss_eval.results.object_store import NAME, SCHEME, ObjectStore, Signature, here, public_place
 from oss_eval.system.files import read_file
+from oss_eval.system.terminal import printable
 
 MARK = ".store"
+SYNC = ".sync"
 SYNCED = ".synced.json"
+JOURNAL = ".samples.jsonl"
+"""See `reader`."""
 LAST = ("summary.parquet", "manifest.json")
 """Uploaded and downloaded after the rest, in this order."""
 AT_THE_END = ("truth.jsonl", "answers.jsonl")
@@ -42,11 +49,16 @@ LOOK_SECONDS = 3.0
 """Between two looks at a run that is being written elsewhere."""
 ENDED_SECONDS = 60.0
 """Between two looks at one that has ended: it may be resumed."""
+AT_A_TIME = 20
+"""Runs that have ended are looked at in so many a round."""
 CLOSE_SECONDS = 3.0
+SYNC_SECONDS = 90.0
+"""Another process gets so long to finish with a run's files."""
 
 
 def results_folder(place: str | Path) -> Path:
-    """The folder on this machine for a folder or a URL; that of a URL is made, with the URL in it."""
+    """The folder on this machine for a folder or a URL; that of a URL is made, with the URL in it. Raises
+    StoreError."""
     text = str(place)
     if not SCHEME.match(text):
         return Path(text)
@@ -56,15 +68,13 @@ def results_folder(place: str | Path) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oss-eval" / "stores"
     readable = re.sub(r"[^A-Za-z0-9]+", "-", public_place(url)).strip("-")[:60]
     folder = cache / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (folder / MARK).exists():
-            (folder / MARK).touch(0o600)  # the URL may hold keys
-            (folder / MARK).write_text(url)
-    except OSError as error:
-        raise StoreError(
-            f"can't write to {folder}: {error.strerror}", "set XDG_CACHE_HOME to a folder that can be written"
-        ) from None
+    if not (folder / MARK).exists():
+        with here(folder / MARK):
+            (folder / SYNC).mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = folder / f"{MARK}.{os.getpid()}"
+            temporary.touch(0o600)  # the URL may hold keys
+            temporary.write_text(url)
+            temporary.replace(folder / MARK)
     return folder
 
 
@@ -85,6 +95,12 @@ def place_of(path: Path) -> str:
     return str(path)
 
 
+def say(line: str) -> None:
+    """A line for the user on standard error."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"oss-eval: {printable(line)}\n")
+
+
 class Mirror:
     """A folder, and the store that it mirrors. Methods raise StoreError."""
 
@@ -93,37 +109,70 @@ class Mirror:
 
     def runs(self) -> list[str]:
         """All runs, in the store or still waiting to be uploaded, sorted."""
-        here = {path.parent.name for path in self.folder.glob("*/manifest.json")}
-        return sorted(here & self.waiting() | set(self.store.runs()))
+        waiting = {run.name for run in self._here() if not is_locked(run) and _waits(run)}
+        return sorted(waiting | set(self.store.runs()))
 
-    def waiting(self) -> set[str]:
-        """Runs that are not completely uploaded, and that no process on this machine writes."""
-        here = [path.parent for path in self.folder.glob("*/manifest.json")]
-        return {run.name for run in here if not is_locked(run) and _changed(run, _synced(run))}
+    def _here(self) -> list[Path]:
+        found = [manifest.parent for manifest in self.folder.glob("*/manifest.json")]
+        return [run for run in found if NAME.fullmatch(run.name)]
 
     def pull(self, run: str) -> Path:
         """The folder of a run, as the store has it now; what waits to be uploaded is uploaded first."""
         path = self.folder / run
-        if is_locked(path):
-            return path  # it is written here
-        known = _synced(path)
-        if (path / "manifest.json").exists() and _changed(path, known):
-            if self.store.signature(run, "manifest.json") == known.get("manifest.json", {}).get("remote"):
-                self.push(path)
-            else:  # it was resumed elsewhere: what is here and not there was asked again
-                path.rename(path.with_name(f".{run}-{time.time_ns()}"))
-        return self._download(run, path)
+        deadline = time.monotonic() + SYNC_SECONDS
+        while time.monotonic() < deadline:
+            with self.alone(run) as alone:
+                if alone:
+                    if not is_locked(path):
+                        self._settle(path)
+                        self._download(path)
+                    return path
+            if is_locked(path):
+                break
+            time.sleep(0.2)
+        return path  # it is written here
 
-    def _download(self, run: str, path: Path) -> Path:
+    @contextlib.contextmanager
+    def alone(self, run: str) -> Iterator[bool]:
+        """Whether no other process on this machine moves files of the run; none will while the context is open."""
+        file = self.folder / SYNC / run
+        with here(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(lock)
+
+    def _settle(self, path: Path) -> None:
+        """Upload what is only here; or put it aside, if the run was resumed elsewhere meanwhile."""
+        if not (path / "manifest.json").exists() or not _waits(path):
+            return
+        there = parsed(self.store.read(path.name, "manifest.json") or b"")
+        if sessions(there) <= sessions(parsed(_content(path / "manifest.json"))):
+            self.push(path)
+            return
+        aside = self.folder.parent / f"{self.folder.name}-aside" / f"{path.name}-{time.time_ns()}"
+        with here(aside):
+            aside.parent.mkdir(exist_ok=True)
+            path.rename(aside)
+        say(f"{path.name} was resumed elsewhere; what had not been uploaded from here is kept in {aside}")
+
+    def _download(self, path: Path) -> None:
+        run = path.name
         for _ in range(3):
-            files, known = self.store.files(run), _synced(path)
+            known, files = _synced(path), self.store.files(run)
             if "manifest.json" not in files:
                 raise NoRun(f"{self.store.url}/{run} is no run: it has no manifest.json")
             gone = False
             for name in sorted(files, key=_order):
-                here = _signature(path / name)
                 entry = known.get(name, {})
-                if here is not None and entry.get("remote") == files[name] and entry.get("local") == here:
+                if _same(name, entry.get("remote"), files[name]) and entry.get("local") == _signature(path / name):
                     continue
                 try:
                     self.store.get(run, name, path / name)
@@ -136,40 +185,51 @@ class Mirror:
             for name in set(known) - set(files):
                 (path / name).unlink(missing_ok=True)
                 del known[name]
-            _write(path / SYNCED, json.dumps(known).encode())
+            _note(path, known)
             lease = self.store.read(run, LEASE)
             if lease is None:
                 (path / LEASE).unlink(missing_ok=True)
             else:
-                _write(path / LEASE, lease)
-            return path
+                write(path / LEASE, lease)
+            return
         raise StoreError(f"{self.store.url}/{run} changes faster than it can be read", "try again")
 
-    def push(self, path: Path, ended: bool = True) -> None:
-        """Upload what has changed in a run's folder; `ended`: also files that grow while it is measured."""
+    def push(self, path: Path, ended: bool = True, between: Callable[[], None] = lambda: None) -> None:
+        """Upload what has changed in a run's folder; `ended`: also files that grow while it is measured. `between`
+        is called before each file."""
         known, run = _synced(path), path.name
-        for name in _changed(path, known, ended):
-            here = _signature(path / name)
+        # Read before the parts are listed: the store's manifest says of no row that is not there.
+        last = {name: (_signature(path / name), _content(path / name)) for name in LAST}
+        files = _listed(path)
+        for name in _changed(files, known, ended):
+            between()
             try:
-                self.store.put(run, name, path / name)
-            except FileNotFoundError:  # merged just now
-                continue
-            # Of parts the store's time is not asked: they never change.
-            remote = self.store.signature(run, name) if "/" not in name else None
-            known[name] = {"local": here, "remote": remote}
-            _write(path / SYNCED, json.dumps(known).encode())
-        for name in [name for name in known if not (path / name).exists()]:
+                self.store.put(run, name, last[name][1] if name in last else path / name)
+            except FileNotFoundError:  # merged just now: the rest follows next time
+                return
+            # Parts never change: their size is enough.
+            remote = [files[name][0], 0] if "/" in name else self.store.signature(run, name)
+            known[name] = {"local": last[name][0] if name in last else files[name], "remote": remote}
+            _note(path, known)
+        # Only what was gone when this began, because what replaces it is in the store now.
+        for name in [name for name in known if name not in files]:
+            between()
             self.store.delete(run, name)
             del known[name]
-            _write(path / SYNCED, json.dumps(known).encode())
+            _note(path, known)
 
     @contextlib.contextmanager
-    def following(self, say: Callable[[str], None]) -> Iterator[None]:
+    def following(self) -> Iterator[None]:
         """Keep the folder as the store is, newest runs first, while the context is open. Raises StoreError for a
-        store that can't be read."""
+        store that can't be read, and UsageError for the URL of a single run."""
+        if self.store.signature("", "manifest.json") is not None:
+            place, _, run = self.store.url.rpartition("/")
+            raise UsageError(
+                f"{self.store.url} is a run", f"give the folder of the runs, {place}, and choose {run}"
+            )
         self.store.runs()
         ends = threading.Event()
-        thread = threading.Thread(target=self._follow, args=(ends, say), name="follow", daemon=True)
+        thread = threading.Thread(target=self._follow, args=(ends,), name="follow", daemon=True)
         thread.start()
         try:
             yield
@@ -177,80 +237,94 @@ class Mirror:
             ends.set()
             thread.join(CLOSE_SECONDS)
 
-    def _follow(self, ends: threading.Event, say: Callable[[str], None]) -> None:
+    def _follow(self, ends: threading.Event) -> None:
         failed = False
         looked: dict[str, float] = {}
         while not ends.is_set():
             try:
-                runs = self.store.runs()
-                for run in sorted(runs, reverse=True):
+                runs = sorted(self.store.runs(), reverse=True)
+                live = [run for run in runs if _lives(self.folder / run)]
+                now = time.monotonic()
+                due = [
+                    run
+                    for run in runs
+                    if run not in live and now >= looked.get(run, -ENDED_SECONDS) + ENDED_SECONDS
+                ]
+                for run in [*live, *due[:AT_A_TIME]]:
                     if ends.is_set():
                         return
-                    every = LOOK_SECONDS if _runs(self.folder / run) else ENDED_SECONDS
-                    if time.monotonic() >= looked.get(run, -ENDED_SECONDS) + every:
-                        looked[run] = time.monotonic()
-                        with contextlib.suppress(NoRun):
-                            self.pull(run)
-                for path in self.folder.glob("*/manifest.json"):
-                    run = path.parent.name
-                    if (
-                        run not in runs
-                        and not is_locked(path.parent)
-                        and not _changed(path.parent, _synced(path.parent))
-                    ):
-                        shutil.rmtree(path.parent, ignore_errors=True)  # deleted from the store
+                    looked[run] = time.monotonic()
+                    try:
+                        self.pull(run)
+                    except NoRun:  # not yet
+                        looked[run] -= ENDED_SECONDS - LOOK_SECONDS
+                self._forget()
                 failed = False
+                if len(due) > AT_A_TIME:
+                    continue
             except OssEvalError as error:
                 if not failed:
                     say(error.message)
                 failed = True
             ends.wait(LOOK_SECONDS)
 
-    def _forget(self, runs: list[str]) -> None:
+    def _forget(self) -> None:
         """Remove the copies of runs that were deleted from the store."""
-        for path in [manifest.parent for manifest in self.folder.glob("*/manifest.json")]:
-            if path.name not in runs and not is_locked(path) and not _changed(path, _synced(path)):
-                shutil.rmtree(path, ignore_errors=True)
-
-    def check_lease(self, run: str) -> None:
-        """Raise StoreError naming the holder while a process elsewhere writes the run."""
-        found = fresh_lease(self.store.read(run, LEASE) or b"")
-        if found is not None:
-            raise StoreError(
-                f"{run} is being written by {found}",
-                f"wait until that run has ended; a process that died is known after {LEASE_SECONDS:.0f} s",
-            )
+        here, there = self._here(), set(self.store.runs())
+        for path in [path for path in here if path.name not in there]:
+            with self.alone(path.name) as alone:
+                if alone and not is_locked(path) and not _waits(path):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 class NoRun(StoreError):
     """A folder without a manifest."""
 
 
-def _runs(path: Path) -> bool:
+def sessions(manifest: dict[str, Any]) -> set[str]:
+    """The sessions that have written a run, by their beginning."""
+    found = [one.get("started") for one in manifest.get("sessions") or [] if isinstance(one, dict)]
+    return {str(started) for started in found if started}
+
+
+def _lives(path: Path) -> bool:
     """Whether a run is being written elsewhere, as far as is known."""
-    try:
-        return fresh_lease(read_file(path / LEASE, 10_000)) is not None
-    except OSError:
-        return False
+    return fresh_lease(_content(path / LEASE)) is not None
 
 
 def _order(name: str) -> tuple[int, str]:
     return (LAST.index(name) + 1 if name in LAST else 0, name)
 
 
-def _changed(path: Path, known: dict[str, Any], ended: bool = True) -> list[str]:
+def _same(name: str, known: Signature | None, there: Signature) -> bool:
+    """Whether a file in the store is the one that is known. Parts never change, and stores tell times with unlike
+    precision."""
+    return known is not None and (known[0] == there[0] if "/" in name else known == there)
+
+
+def _listed(path: Path) -> dict[str, Signature]:
+    """The files of a run here: as they are at one moment, although parts are merged meanwhile."""
+    found = _look(path)
+    while found.keys() != (again := _look(path)).keys():
+        found = again
+    return found
+
+
+def _look(path: Path) -> dict[str, Signature]:
+    files = [*path.glob("*"), *path.glob("*/*")]
+    named = [(file.relative_to(path).as_posix(), _signature(file)) for file in files if not file.is_dir()]
+    return {name: signature for name, signature in named if signature is not None and NAME.fullmatch(name)}
+
+
+def _changed(files: dict[str, Signature], known: dict[str, Any], ended: bool = True) -> list[str]:
     """Files that the store does not have as they are here, in the order of their upload."""
-    names = [file.relative_to(path).as_posix() for file in [*path.glob("*"), *path.glob("*/*")] if file.is_file()]
-    return sorted(
-        (
-            name
-            for name in names
-            if NAME.fullmatch(name)
-            and (ended or name not in AT_THE_END)
-            and known.get(name, {}).get("local") != _signature(path / name)
-        ),
-        key=_order,
-    )
+    wanted = [name for name in files if ended or name not in AT_THE_END]
+    return sorted((name for name in wanted if known.get(name, {}).get("local") != files[name]), key=_order)
+
+
+def _waits(path: Path) -> bool:
+    """Whether a run that nobody writes holds what the store does not have."""
+    return bool(_changed(_listed(path), _synced(path)) or _content(path / JOURNAL))
 
 
 def _signature(path: Path) -> Signature | None:
@@ -261,11 +335,19 @@ def _signature(path: Path) -> Signature | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _synced(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
     try:
-        return parsed(read_file(path / SYNCED, 1 << 28))
+        return read_file(path, 1 << 28)
     except OSError:
-        return {}
+        return b""
+
+
+def _synced(path: Path) -> dict[str, Any]:
+    return parsed(_content(path / SYNCED))
+
+
+def _note(path: Path, known: dict[str, Any]) -> None:
+    write(path / SYNCED, json.dumps(known).encode())
 
 
 def parsed(content: bytes) -> dict[str, Any]:
@@ -277,8 +359,10 @@ def parsed(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def write(path: Path, content: bytes) -> None:
+    """Write a small file completely or not at all. Raises StoreError."""
+    with here(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_bytes(content)
+        temporary.replace(path)

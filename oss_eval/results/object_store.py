@@ -6,21 +6,27 @@ with the credentials of the environment; for other schemes fsspec needs the pack
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
-from oss_eval.errors import StoreError, UsageError
+from oss_eval.errors import OssEvalError, StoreError, UsageError
 
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """Names of runs and of their files. A key in a bucket may be anything, `../../.bashrc` too."""
 NATIVE = frozenset({"s3", "gs", "gcs", "abfs", "abfss"})
 CHUNK = 1 << 20
+SMALL = 1 << 25
 Signature = list[int]
 """Size and time of the last change, ns."""
+HINT = (
+    "check the URL, and that the credentials of its provider are set (for S3: AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY, AWS_REGION or a profile; AWS_ENDPOINT_URL for another server)"
+)
 
 
 class ObjectStore:
@@ -28,19 +34,22 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         """Raises UsageError for a URL that nothing is installed for."""
-        self.url = url.rstrip("/")
-        """Without its query, which may hold keys."""
-        scheme = urlsplit(url).scheme.lower()
+        self.url = public_place(url).rstrip("/")
+        """Without what may be secret in it."""
+        self._secretive = url.partition("?")[0].rstrip("/") != self.url
         try:
-            self._fs, self._base = _native(url) if scheme in NATIVE else _by_fsspec(url)
+            native = urlsplit(url).scheme.lower() in NATIVE
+            self._fs, self._base = _native(url) if native else _by_fsspec(url)
         except (ImportError, ValueError, TypeError) as error:
+            reason = "a / in a key is written %2F" if self._secretive else str(error)
             raise UsageError(
-                f"{public_place(url)} can't be opened: {error}",
+                f"{self.url} can't be opened: {reason}",
                 "s3://, gs:// and abfs:// need nothing else; other schemes need the package of fsspec for them",
             ) from None
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (every file system has its own errors)
             raise self._failed(error) from None
-        self.url = public_place(url).rstrip("/")
+        self._folders = str(self._fs.type_name) not in {"s3", "gcs"}
+        """Whether a folder has to be there before a file in it, and a file is there before it is complete."""
 
     def runs(self) -> list[str]:
         """Names of the folders, which may be runs, sorted."""
@@ -53,77 +62,84 @@ class ObjectStore:
     def read(self, run: str, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
         try:
-            with self._fs.open_input_stream(self._path(run, name)) as source:
-                content: bytes = source.read(CHUNK)
+            with self._told(), self._fs.open_input_stream(self._path(run, name)) as source:
+                content: bytes = source.read(SMALL)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise self._failed(error) from None
         return content
 
     def get(self, run: str, name: str, path: Path) -> None:
         """Copy a file to `path`, which gets its name when it is complete. Raises FileNotFoundError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}")
-        try:
-            with self._fs.open_input_stream(self._path(run, name)) as source, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise self._failed(error) from None
-        temporary.replace(path)
+        with here(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told(), self._fs.open_input_stream(self._path(run, name)) as source:
+            with here(path):
+                target = temporary.open("wb")
+            with target:
+                while piece := source.read(CHUNK):
+                    with here(path):
+                        target.write(piece)
+        with here(path):
+            temporary.replace(path)
 
     def put(self, run: str, name: str, content: Path | bytes) -> None:
         """Store a file. It is there when this returns, and not before it is complete. Raises FileNotFoundError for
         a path that is gone."""
+        if isinstance(content, bytes):
+            self._put(run, name, iter([content]))
+            return
         try:
-            if isinstance(content, bytes):
-                with self._create(run, name) as target:
-                    target.write(content)
-                return
-            with content.open("rb") as source, self._create(run, name) as target:
-                shutil.copyfileobj(source, target, CHUNK)
+            source = content.open("rb")
         except FileNotFoundError:
-            if isinstance(content, Path) and not content.exists():
-                raise
-            raise StoreError(f"{self.url} is not there", "create the bucket or folder first") from None
+            raise
         except OSError as error:
-            raise self._failed(error) from None
+            raise StoreError(f"can't read {content}: {error.strerror}") from None
+        with source:
+            self._put(run, name, _pieces(source))
 
     def signature(self, run: str, name: str) -> Signature | None:
         """Of a file; None where there is none."""
         from pyarrow.fs import FileType
 
-        try:
+        with self._told():
             info = self._fs.get_file_info(self._path(run, name))
-        except OSError as error:
-            raise self._failed(error) from None
         return None if info.type == FileType.NotFound else [int(info.size or 0), int(info.mtime_ns or 0)]
 
     def delete(self, run: str, name: str) -> None:
         """Delete a file, if it is there."""
-        try:
+        with contextlib.suppress(FileNotFoundError), self._told():
             self._fs.delete_file(self._path(run, name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise self._failed(error) from None
 
     def remove(self, run: str) -> None:
         """Delete a run, if it is there."""
-        try:
+        with contextlib.suppress(FileNotFoundError), self._told():
             self._fs.delete_dir(self._path(run))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise self._failed(error) from None
 
-    def _create(self, run: str, name: str) -> Any:
+    def _put(self, run: str, name: str, pieces: Iterator[bytes]) -> None:
         path = self._path(run, name)
-        if _has_folders(self._fs):
-            self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-        return self._fs.open_output_stream(path)
+        folder, _, file = path.rpartition("/")
+        writing = f"{folder}/.{file}" if self._folders else path
+        try:
+            with self._told():
+                if self._folders:
+                    self._fs.create_dir(folder, recursive=True)
+                target = self._fs.open_output_stream(writing)
+                try:
+                    for piece in pieces:
+                        target.write(piece)
+                except BaseException:
+                    # Closing completes an object, so half of one has to go. Of a process that is killed here,
+                    # there is none: an upload in parts that nobody completes is no object.
+                    with contextlib.suppress(Exception):
+                        target.close()
+                        self._fs.delete_file(writing)
+                    raise
+                target.close()
+                if self._folders:
+                    self._fs.move(writing, path)
+        except FileNotFoundError:
+            raise StoreError(f"{self.url} is not there", "create the bucket or folder first") from None
 
     def _path(self, *parts: str) -> str:
         return "/".join(part for part in (self._base.rstrip("/"), *parts) if part)
@@ -132,10 +148,8 @@ class ObjectStore:
         from pyarrow.fs import FileSelector, FileType
 
         base = self._path(run)
-        try:
+        with self._told():
             infos = self._fs.get_file_info(FileSelector(base, allow_not_found=True, recursive=recursive))
-        except OSError as error:
-            raise self._failed(error) from None
         wanted = FileType.Directory if folders else FileType.File
         named = [(info.path[len(base) :].strip("/"), info) for info in infos if info.type == wanted]
         return [
@@ -144,13 +158,34 @@ class ObjectStore:
             if NAME.fullmatch(name) and name.count("/") <= recursive
         ]
 
-    def _failed(self, error: OSError) -> StoreError:
-        reason = str(error.strerror or error).strip().partition("\n")[0][:300]
-        return StoreError(
-            f"{self.url}: {reason}",
-            "check the URL, and that the credentials of its provider are set (for S3: AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY, AWS_REGION or a profile; AWS_ENDPOINT_URL for another server)",
-        )
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the file system as StoreError, but for a file that is not there."""
+        try:
+            yield
+        except (FileNotFoundError, OssEvalError):
+            raise
+        except Exception as error:  # noqa: BLE001 (every file system has its own errors)
+            raise self._failed(error) from None
+
+    def _failed(self, error: Exception) -> StoreError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = str(reason).strip().partition("\n")[0][:300]
+        return StoreError(f"{self.url}: {type(error).__name__ if self._secretive else reason}", HINT)
+
+
+@contextlib.contextmanager
+def here(path: Path) -> Iterator[None]:
+    """Errors of this machine's disk as StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"can't write to {path.parent}: {error.strerror or error}") from None
+
+
+def _pieces(source: IO[bytes]) -> Iterator[bytes]:
+    while piece := source.read(CHUNK):
+        yield piece
 
 
 def _native(url: str) -> tuple[Any, str]:
@@ -168,13 +203,8 @@ def _by_fsspec(url: str) -> tuple[Any, str]:
     return PyFileSystem(FSSpecHandler(system)), str(path)
 
 
-def _has_folders(system: Any) -> bool:
-    """Whether a folder has to be there before a file in it."""
-    return str(system.type_name) not in {"s3", "gcs"}
-
-
 def public_place(url: str) -> str:
-    """A URL without its query, which may hold keys, and without a user's password."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return f"{parts.scheme}://{'' if ':' in user else user + at}{host}{parts.path}"
+    """A URL without its query and without a user's password or secret key, which may hold a `/`."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}://{place if ':' in user else user + at + place}"

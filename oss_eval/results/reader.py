@@ -69,8 +69,9 @@ def find_run(name: str, out: Path) -> Path:
     """The folder of a run given as a path, a URL, a run id, a unique part of one, or `last`. Of a run in an object
     store it is the copy on this machine, as new as the store. Raises StoreError that lists similar names."""
     if SCHEME.match(name):
-        place, _, name = name.rstrip("/").rpartition("/")
-        out = results_folder(place)
+        url, mark, query = name.partition("?")
+        place, _, name = url.rstrip("/").rpartition("/")
+        out = results_folder(place + mark + query)
     elif (Path(name) / "manifest.json").is_file():
         return Path(name)
     mirror = mirror_of(out)

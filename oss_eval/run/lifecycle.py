@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from oss_eval.errors import OssEvalError, RunFailed, StoreError
 from oss_eval.run.options import RunOptions
 from oss_eval.system.signals import Interrupts
-from oss_eval.system.terminal import printable
 
 if TYPE_CHECKING:  # a usage error should not wait for the import of pyarrow
     from oss_eval.results.upload import Upload
@@ -75,21 +73,17 @@ class OpenRun:
 
         self.interrupts.__enter__()
         try:
-            mirror = mirror_of(self._options.out if self._resumed is None else self._resumed.parent)
+            run_id = new_run_id(self._kind, self._options.name or self._name)
+            path = self._resumed or self._options.out / run_id
+            mirror = mirror_of(path.parent)
+            if mirror is not None:  # from before the run is opened until after it is closed
+                self._upload = self.enter(uploading(mirror, path, new=self._resumed is None))
             if self._resumed is not None:
-                if mirror is not None:
-                    mirror.check_lease(self._resumed.name)
                 self.writer = RunWriter.reopen(self._resumed)
             else:
-                run_id = new_run_id(self._kind, self._options.name or self._name)
                 self.writer = RunWriter(self._options.out, run_id, {"kind": self._kind})
-            if mirror is not None:
-                try:
-                    self._upload = self.enter(uploading(mirror, self.writer.path, _say))
-                except BaseException:
-                    self.writer.undo()
-                    raise
         except BaseException:
+            self._resources.close()
             self.interrupts.__exit__()
             raise
         self.result = RunResult(self.writer.path, "finished")
@@ -126,7 +120,7 @@ class OpenRun:
                 self._resources.close()
                 self.interrupts.__exit__()
                 if self._upload is not None and self._upload.failure is not None:
-                    reason = f"the results are not completely uploaded: {self._upload.failure.message}"
+                    reason = f"not everything is uploaded, the next command does: {self._upload.failure.message}"
                     self.result = replace(self.result, status="failed", reason=reason)
 
     def _finish(self, work: Work) -> None:
@@ -173,10 +167,6 @@ def finish_run(
             reason = error.message if result.reason in ("", error.message) else f"{result.reason}; {error.message}"
             raise RunFailed(reason, resume_hint(writer.path)) from None
         return replace(result, status="interrupted", reason="interrupted", aborted=True)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"oss-eval: {printable(line)}\n")
 
 
 def stopping(in_flight: int, grace: float) -> str:

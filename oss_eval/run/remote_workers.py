@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from oss_eval.config.task import DistributedTask
 if TYPE_CHECKING:
     from oss_eval.load.workers.node_actor import NodeActor
     from oss_eval.load.workers.ray import RayCluster
+    from oss_eval.results.writer import RunWriter
 
 CLOCK_MS = 5.0
 """An error of the nodes' clocks that is said."""
@@ -58,10 +58,7 @@ def cluster_findings(manifest: dict[str, Any]) -> list[Finding]:
         others = [one.get("connect_ms") for one in workers if one is not worker]
         known = [value for value in others if value is not None]
         own = worker.get("connect_ms")
-        if own is None and known:
-            text = f"worker {worker['worker']} on {worker['host']} could not connect to the server before the run"
-            found.append(Finding("slow_node", "warn", text))
-        elif own is not None and known and own > FAR * median(known) + FAR_MS:
+        if own is not None and known and own > FAR * median(known) + FAR_MS:
             text = f"worker {worker['worker']} on {worker['host']} is {own:.1f} ms from the server, the others"
             text += f" {median(known):.1f} ms: the TTFT of its requests is longer by that"
             found.append(Finding("slow_node", "warn", text))
@@ -69,12 +66,15 @@ def cluster_findings(manifest: dict[str, Any]) -> list[Finding]:
 
 
 def worker_findings(
-    path: Path, point_id: str, manifest: dict[str, Any], lost: list[str] | None = None, failed: int = 0
+    run: RunWriter, point_id: str, cluster: RayCluster | None, lost: list[str] | None = None, failed: int = 0
 ) -> list[Finding]:
-    """Findings of a point about single workers: slow ones, and those that it went on without, for the reasons
-    `lost`, with `failed` requests."""
-    workers = (manifest.get("ray") or {}).get("workers") or []
-    found = slow_workers(path, point_id, workers)
+    """Findings of a point about single workers of this session: slow ones, and those that it went on without, for
+    the reasons `lost`, with `failed` requests."""
+    found = []
+    if cluster is not None:
+        workers = [(node.worker, node.host) for _, node, _ in cluster.actors]
+        several = len(run.manifest["endpoint"].get("urls") or ()) > 1
+        found = slow_workers(run.path, point_id, run.session, workers, several)
     if lost:
         text = (
             f"{'; '.join(lost)}: {failed} of its requests failed, and those that it had not sent yet are missing"

@@ -94,7 +94,8 @@ def test_a_node_in_a_network_of_its_own(oss_eval: Command, tmp_path: Path) -> No
     assert {row["worker"] for row in rows} == {0, 1}
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["clock_source"] for row in rows} == {"kernel"}
-    assert local.returncode == 2, "the server does not listen there"
+    assert local.returncode == 2
+    assert "can't reach" in local.stderr or "can't connect to 127.0.0.1" in local.stderr
 
 
 def test_open_loop_starts_as_planned_on_all_nodes(oss_eval: Command, cluster: str, tmp_path: Path) -> None:
@@ -233,10 +234,7 @@ def test_nodes_that_are_far_from_the_server_are_named() -> None:
     [far] = cluster_findings(workers(0.2, 80.0, 0.3))
     assert far.kind == "slow_node"
     assert far.message.startswith("worker 1 on h is 80.0 ms from the server, the others 0.2 ms")
-    [away] = cluster_findings(workers(0.2, None, 0.3))
-    assert "could not connect" in away.message
     assert cluster_findings(workers(0.2, 0.9, 0.3)) == []
-    assert cluster_findings(workers(None, None)) == []
     assert cluster_findings(workers(0.2)) == cluster_findings({}) == []
 
 

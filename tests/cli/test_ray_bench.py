@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from oss_eval.bench.plan import SampleJob
+from oss_eval.bench.ray_pool import _Node, _shares
+from oss_eval.config.bench_task import BenchTask
 from oss_eval.results.manifest import read_manifest
 from tests.helpers.bench_helpers import add, question_of, right
 from tests.helpers.commands import ROOT, Command, bad, launched, only_run, until
@@ -176,6 +180,37 @@ def test_a_file_that_only_this_machine_has(oss_eval: Command, cluster: str, tmp_
         assert done.returncode == 0, done.stderr
         assert body_of(server.requests[-1])["messages"][-1]["content"].startswith("1 + 1?")
     assert samples_of(only_run(tmp_path)).score.tolist() == [1.0]
+
+
+def test_fewer_requests_in_flight_than_nodes(oss_eval: Command, cluster: str, tmp_path: Path, sums: Path) -> None:
+    inside, most = [0], [0]
+
+    def one_at_a_time(body: dict[str, Any]) -> list[Any]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        inside[0] -= 1
+        return [right(body)]
+
+    with ScriptedServer(talking(one_at_a_time)) as server:
+        done = oss_eval("bench", str(sums), "--url", server.url, "--parallel", "1", *on(cluster))
+        assert done.returncode == 0, done.stderr
+        assert most == [1]
+        again = oss_eval("bench", "--resume", "last", "--repeats", "2", "--workers", "local", *on(cluster)[2:])
+        assert again.returncode == 0, again.stderr
+    assert len(samples_of(only_run(tmp_path))) == 40
+
+
+def test_a_node_without_a_share_ends_what_it_has() -> None:
+    job = SampleJob("p", BenchTask(dataset="d", prompt="{q}", scorer="exact"), None, None, None, 1)  # type: ignore[arg-type]
+    assert _shares(2, 4) == [1, 1, 0, 0]
+    assert _shares(7, 3) == [3, 2, 2]
+    node = _Node(0, None, "host", 0, 0)
+    assert (node.limit, node.room) == (0, 0)
+    node.jobs[("p", "s", "1", 1)] = job
+    assert (node.limit, node.room) == (1, 0), "one after the other, and no new ones"
+    node.share = 4
+    assert (node.limit, node.room) == (4, 6)
 
 
 def test_numbers_of_local_workers_are_refused(oss_eval: Command) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -61,7 +62,7 @@ class RayNode:
     clock_offset_ms: float
     clock_error_ms: float
     connect_ms: float | None = None
-    """Shortest TCP handshake with the server; None where it can't be reached."""
+    """Shortest TCP handshake with the server; None before the nodes have looked."""
 
 
 class ClockedInbox(Inbox):
@@ -197,6 +198,18 @@ def _check_reachable(address: str) -> None:
         raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
 
 
+def _lost(error: Exception) -> UsageError:
+    return UsageError(f"a node of the cluster can't run a worker: {reason_of(error)}", INSTALL)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a call of an actor failed, in a line: an exception there, or what Ray says of an actor that is gone."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, Exception) else error
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()[:200] if lines else ''}"
+
+
 def _now(actor: Any) -> int:
     import ray
 
@@ -233,6 +246,9 @@ class RayCluster:
         self._files: dict[Path, Any] = {}
         try:
             self._place()
+        except ray.exceptions.RayError as error:
+            self.close()
+            raise _lost(error) from None
         except BaseException:
             self.close()
             raise
@@ -253,9 +269,6 @@ class RayCluster:
                 f"{text}: it has {cpus:g} CPUs",
                 f"ask for fewer: --workers ray:{max(1, int(cpus) - 1)}",
             ) from None
-        except ray.exceptions.RayError as error:
-            text = str(error).strip().splitlines()[-1][:200]
-            raise UsageError(f"a node of the cluster can't run a worker: {text}", INSTALL) from None
         where = {entry["NodeID"]: entry for entry in ray.nodes()}
         for number, (actor, one) in enumerate(zip(spread, told, strict=True)):
             if one["version"] != __version__:
@@ -273,8 +286,7 @@ class RayCluster:
             self.scratch.append(one["scratch"])
 
     def look_at(self, targets: Sequence[Target]) -> None:
-        """Note how far each node is from the first server. Raises UsageError where a node on another machine would
-        look for a server at itself."""
+        """Note how far each node is from the first server. Raises UsageError for a node that can't reach it."""
         import ray
 
         others = [node.host for _, node, _ in self.actors if node.host != socket.gethostname()]
@@ -285,7 +297,17 @@ class RayCluster:
                 "give --url the address that the nodes reach the server at",
             )
         addresses = list(targets[0].addresses)
-        times = ray.get([actor.connect_ms.remote(addresses) for actor, _, _ in self.actors])
+        try:
+            times = ray.get([actor.connect_ms.remote(addresses) for actor, _, _ in self.actors])
+        except ray.exceptions.RayError as error:
+            raise _lost(error) from None
+        away = [node for (_, node, _), connect_ms in zip(self.actors, times, strict=True) if connect_ms is None]
+        if away:
+            where = f"{away[0].host} ({away[0].address})"
+            raise UsageError(
+                f"the node {where} can't connect to {targets[0].host}:{targets[0].port}",
+                "give --url an address that every node reaches, or leave that node out",
+            )
         self.actors = [
             (actor, replace(node, connect_ms=connect_ms), offset)
             for (actor, node, offset), connect_ms in zip(self.actors, times, strict=True)
