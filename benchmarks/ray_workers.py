@@ -1,6 +1,8 @@
 """The same load with one local worker, two local workers, and two workers on the nodes of a Ray cluster.
 
-Accuracy against the simulator's own log, CPU per token of the workers and of the main process. Needs `ray` (the dev extra).
+Accuracy against the simulator's own log, CPU per token of the workers and of the main process, false alarms of the
+check for slow nodes. Then a benchmark here and on the two nodes: CPU per sample of the command's own process, whose
+nodes do the rest. Needs `ray` (the dev extra).
 
     python benchmarks/ray_workers.py [--streams 64 256] [--turns 2]
 """
@@ -34,7 +36,10 @@ def measured(streams: int, *words: str) -> str:
         [run] = Path(folder).iterdir()
         rows = [row for row in read_requests(run).to_pylist() if not row["warmup"] and row["status"] == "ok"]
         truth = read_truth(run / "truth.jsonl")
-        client = next(iter(json.loads((run / "manifest.json").read_text())["client"].values()))
+        manifest = json.loads((run / "manifest.json").read_text())
+        client = next(iter(manifest["client"].values()))
+        found = [*manifest["run_checks"], *(check for checks in manifest["checks"].values() for check in checks)]
+        slow = sum(check["kind"] == "slow_node" for check in found)
         pairs = [(row, truth[f"{row['run_id']}/{row['request_id']}"]) for row in rows]
         ours = np.array([row["first_token_ns"] - row["start_ns"] for row, _ in pairs]) / 1e6
         true = np.array([t.token_ns[0] - t.received_ns for _, t in pairs]) / 1e6
@@ -45,7 +50,29 @@ def measured(streams: int, *words: str) -> str:
             for q in (50, 99)
         ]
         cpu = client["cpu_seconds"] / tokens * 1e6, client["main_cpu_seconds"] / tokens * 1e6
-        return f"TTFT ms {' '.join(parts)}  CPU us a token: workers {cpu[0]:.1f}, main process {cpu[1]:.1f}"
+        return f"TTFT ms {' '.join(parts)}  CPU us a token: workers {cpu[0]:.1f}, main process {cpu[1]:.1f}  slow nodes named: {slow}"
+
+
+OWN_CPU = """
+import resource, sys
+from oss_eval.cli.main import main
+code = main(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+open(sys.argv[1], "w").write(str(used.ru_utime + used.ru_stime))
+sys.exit(code)
+"""
+
+
+def benchmark(repeats: int, *words: str) -> float:
+    """CPU seconds of the command's own process for the demonstration's 34 problems, so many times."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-c", OWN_CPU, f"{folder}/cpu", "bench", "demo", "--url", "sim://gpt-oss-20b-h20?speed=50",
+            "--reasoning-effort", "low", "--parallel", "32", "--repeats", str(repeats), "--out", f"{folder}/results",
+            *words,
+        ]  # fmt: skip
+        subprocess.run(command, capture_output=True, check=True)
+        return float(Path(folder, "cpu").read_text())
 
 
 def main() -> None:
@@ -68,6 +95,14 @@ def main() -> None:
                     ("2 Ray actors", ("--workers", "ray:2", "--ray-address", cluster.address)),
                 ):
                     print(f"{streams:4d} streams, {name:16s} {measured(streams, *words)}", flush=True)
+        for _ in range(arguments.turns):
+            for name, words in (
+                ("here", ()),
+                ("on 2 nodes", ("--workers", "ray:2", "--ray-address", cluster.address)),
+            ):
+                few, many = benchmark(2, *words), benchmark(42, *words)
+                each = (many - few) / (40 * 34)
+                print(f"bench demo {name:10s} CPU of the command: {each * 1e3:.2f} ms a sample", flush=True)
     finally:
         cluster.shutdown()
 

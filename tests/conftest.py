@@ -17,7 +17,7 @@ pytest_plugins = [
     f"tests.helpers.{name}"
     for name in ("bench_helpers", "browser", "fsck_helpers", "llama_cpp", "ray_cluster", "s3", "viewer_helpers")
 ]
-FOLDERS = ("unit", "server", "cli", "browser", "engine")
+FOLDERS = ("unit", "server", "cli", "browser", "cluster", "engine", "images")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

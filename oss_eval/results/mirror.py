@@ -40,7 +40,7 @@ MARK = ".store"
 SYNC = ".sync"
 SYNCED = ".synced.json"
 JOURNAL = ".samples.jsonl"
-"""See `reader`."""
+"""Samples that are in no part yet; it is not uploaded."""
 LAST = ("summary.parquet", "manifest.json")
 """Uploaded and downloaded after the rest, in this order."""
 AT_THE_END = ("truth.jsonl", "answers.jsonl")
@@ -48,7 +48,7 @@ AT_THE_END = ("truth.jsonl", "answers.jsonl")
 LOOK_SECONDS = 3.0
 """Between two looks at a run that is being written elsewhere."""
 ENDED_SECONDS = 60.0
-"""Between two looks at one that has ended: it may be resumed."""
+"""Between two looks at another one, which may be resumed; and so long a run is looked at often after its end."""
 AT_A_TIME = 20
 """Runs that have ended are looked at in so many a round."""
 CLOSE_SECONDS = 3.0
@@ -165,10 +165,15 @@ class Mirror:
 
     def _download(self, path: Path) -> None:
         run = path.name
+        lease = self.store.read(run, LEASE)  # before its files: what is read later is not older
         for _ in range(3):
             known, files = _synced(path), self.store.files(run)
             if "manifest.json" not in files:
                 raise NoRun(f"{self.store.url}/{run} is no run: it has no manifest.json")
+            if lease is None:
+                (path / LEASE).unlink(missing_ok=True)
+            else:
+                write(path / LEASE, lease)
             gone = False
             for name in sorted(files, key=_order):
                 entry = known.get(name, {})
@@ -186,11 +191,6 @@ class Mirror:
                 (path / name).unlink(missing_ok=True)
                 del known[name]
             _note(path, known)
-            lease = self.store.read(run, LEASE)
-            if lease is None:
-                (path / LEASE).unlink(missing_ok=True)
-            else:
-                write(path / LEASE, lease)
             return
         raise StoreError(f"{self.store.url}/{run} changes faster than it can be read", "try again")
 
@@ -239,28 +239,28 @@ class Mirror:
 
     def _follow(self, ends: threading.Event) -> None:
         failed = False
-        looked: dict[str, float] = {}
+        next_look: dict[str, float] = {}
+        often_until: dict[str, float] = {}
         while not ends.is_set():
             try:
-                runs = sorted(self.store.runs(), reverse=True)
-                live = [run for run in runs if _lives(self.folder / run)]
                 now = time.monotonic()
-                due = [
-                    run
-                    for run in runs
-                    if run not in live and now >= looked.get(run, -ENDED_SECONDS) + ENDED_SECONDS
-                ]
-                for run in [*live, *due[:AT_A_TIME]]:
+                runs = sorted(self.store.runs(), reverse=True)
+                due = [run for run in runs if now >= next_look.get(run, 0.0)]
+                often = [run for run in due if now < often_until.get(run, 0.0)]
+                others = [run for run in due if run not in often]
+                for run in [*often, *others[:AT_A_TIME]]:
                     if ends.is_set():
                         return
-                    looked[run] = time.monotonic()
-                    try:
+                    next_look[run] = now + LOOK_SECONDS
+                    with contextlib.suppress(NoRun):  # not yet
                         self.pull(run)
-                    except NoRun:  # not yet
-                        looked[run] -= ENDED_SECONDS - LOOK_SECONDS
+                        if fresh_lease(_content(self.folder / run / LEASE)) is not None:
+                            often_until[run] = now + ENDED_SECONDS
+                        if now >= often_until.get(run, 0.0):
+                            next_look[run] = now + ENDED_SECONDS
                 self._forget()
                 failed = False
-                if len(due) > AT_A_TIME:
+                if len(others) > AT_A_TIME:
                     continue
             except OssEvalError as error:
                 if not failed:
@@ -285,11 +285,6 @@ def sessions(manifest: dict[str, Any]) -> set[str]:
     """The sessions that have written a run, by their beginning."""
     found = [one.get("started") for one in manifest.get("sessions") or [] if isinstance(one, dict)]
     return {str(started) for started in found if started}
-
-
-def _lives(path: Path) -> bool:
-    """Whether a run is being written elsewhere, as far as is known."""
-    return fresh_lease(_content(path / LEASE)) is not None
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from oss_eval.errors import StoreError
 from oss_eval.records import SampleRecord
 from oss_eval.results.lock import is_held
+from oss_eval.results.mirror import JOURNAL as JOURNAL
 from oss_eval.results.mirror import Mirror, NoRun, mirror_of, results_folder
 from oss_eval.results.object_store import SCHEME
 from oss_eval.results.parquet import DAMAGE, ParquetFile
@@ -36,7 +37,6 @@ from oss_eval.results.schema import REQUESTS, SAMPLES, SUMMARY
 from oss_eval.results.tables import samples_table
 from oss_eval.system.files import read_file
 
-JOURNAL = ".samples.jsonl"
 MAX_JOURNAL = 1 << 30
 """Bytes; it holds the samples of about a second."""
 LATER = {

@@ -30,7 +30,6 @@ from tests.helpers.commands import Command, launched, until
 from tests.helpers.s3 import BUCKET, CREDENTIALS, S3Server
 from tests.helpers.scripted_server import ScriptedServer, talking
 
-pytestmark = pytest.mark.alone
 URL = f"s3://{BUCKET}/team/results"
 SIM = "sim://gpt-oss-20b-h20"
 PERF = (

@@ -21,7 +21,6 @@ from tests.helpers.ray_cluster import MEMORY, new_cluster
 from tests.helpers.scripted_server import ScriptedServer, body_of, json_reply, saying, talking
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.alone
 SIM = "sim://gpt-oss-20b-h20?speed=40"
 DATA = ROOT.parent / "shared" / "data"
 

@@ -27,7 +27,6 @@ from tests.helpers.commands import ROOT, Command, bad, launched, only_run, until
 from tests.helpers.ray_cluster import MEMORY, new_cluster, node_in_own_network
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.alone
 SIM = "sim://gpt-oss-20b-h20?speed=20"
 
 
