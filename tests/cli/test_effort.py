@@ -79,7 +79,7 @@ def test_too_few_answers_cannot_tell(oss_eval: Command) -> None:
 
 def test_an_effort_that_misses_the_service_level_is_out(oss_eval: Command, tmp_path: Path) -> None:
     """high needs 480 tokens of reasoning in the median, low 40."""
-    url = f"{FAST}&solve=low:0.5,medium:0.6,high:0.95"
+    url = "sim://gpt-oss-20b-h20?speed=20&solve=low:0.5,medium:0.6,high:0.95"  # slow enough for a busy machine
     task = sheet(oss_eval, url, "--repeats", "4", "--slo", "latency_p90<1ms", "success>50%")
     assert (task["best"], task["chosen"]) == (None, None)
     assert task["sentences"] == ["No effort can be used: each one misses an SLO."]
@@ -92,7 +92,7 @@ def test_an_effort_that_misses_the_service_level_is_out(oss_eval: Command, tmp_p
     assert whole["chosen"] == "high"
     pages = [(tmp_path / name).read_text() for name in ("s.html", "e.html")]
     assert ["No effort can be used" in page for page in pages] == [True, False], "pages say what the terminal says"
-    limit = sum(by_effort(whole)[effort]["latency_ms"]["value"] for effort in ("medium", "high")) / 2
+    limit = by_effort(whole)["medium"]["latency_ms"]["value"]  # far below that of high
     some = json.loads(oss_eval("effort", "--from", "last", "--slo", f"latency_p50<{limit:.0f}ms", "--json").stdout)
     rows = by_effort(some["tasks"][0])
     assert rows["high"]["slo"][0]["state"] == "missed"
