@@ -51,8 +51,9 @@ class Budget:
         return max(0, int((self._until - self.spent - in_flight * self.dearest) // self.dearest))
 
     def add(self, record: RequestRecord) -> None:
-        """A request has ended."""
-        self.spent += self.cost(record)
+        """A request has ended. One that was lost with its node may have been answered in full."""
+        lost = record.status == "error" and record.error_kind == "client" and record.completion_tokens is None
+        self.spent += self.dearest if lost else self.cost(record)
 
 
 class Allocation:

@@ -25,7 +25,9 @@ def described(
 
     A resumed run keeps its name and its first command.
     """
-    session = {"started": datetime.now(UTC).isoformat(), "command": command_line()}
+    begun = before.get("sessions", [])[number - 1 : number]  # as the writer noted it
+    started = begun[0]["started"] if begun else datetime.now(UTC).isoformat()
+    session = {"started": started, "command": command_line()}
     new: dict[str, Any] = {
         "model": server.model,
         "task": {"name": " ".join(dict.fromkeys(point.task for point in points))},

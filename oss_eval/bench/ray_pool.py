@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from oss_eval.analysis.checks import Finding
 from oss_eval.bench.plan import LoadedTask, SampleJob
 from oss_eval.bench.sample_node import Fetched, RemoteJob
-from oss_eval.bench.sample_pool import KEYS, PoolEvent, PoolSetup, Said, Started
+from oss_eval.bench.sample_pool import KEYS, SPARE_THREADS, PoolEvent, PoolSetup, Said, Started
 from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.capabilities import Capabilities
+from oss_eval.endpoint.messages import UNREACHABLE
 from oss_eval.errors import RunFailed
 from oss_eval.load.workers.ray import reason_of
 from oss_eval.records import RequestRecord, SampleRecord
@@ -29,6 +30,8 @@ TIMES = ("scheduled_ns", "start_ns", "headers_ns", "first_token_ns", "first_toke
          "last_token_ns", "end_ns")  # fmt: skip
 """Fields of records that are timestamps of the node's clock."""
 CLOSE_SECONDS = 3.0
+AWAY_SAMPLES = 3
+"""After so many samples in a row that could not reach the server, which others reach, a node is given up."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class _Node:
     attempts: dict[str, int] = field(default_factory=dict)
     """The latest attempt of each request that was sent for a sample under way."""
     told: Fetched | None = None
+    unreachable: int = 0
+    """Samples in a row that could not reach the server."""
     lost: str | None = None
     """Why it is gone."""
 
@@ -61,7 +66,7 @@ class _Node:
         or between two attempts use none."""
         if self.lost or not self.share:
             return 0
-        resting = self.told.resting if self.told else 0
+        resting = min(self.told.resting, self.share + SPARE_THREADS) if self.told else 0
         return self.share + self.share // 2 + 1 + resting - len(self.jobs)
 
 
@@ -254,6 +259,13 @@ class RayPool:
                     self._take(node, event)
                 with self._lock:  # after its events: a node that is not busy has told everything
                     node.told = told
+                    self._hand_out()
+                    away = node.unreachable >= AWAY_SAMPLES and any(
+                        not (other.lost or other is node or other.unreachable) for other in self._nodes
+                    )
+                if away:
+                    self._is_lost(node, "it can't reach the server any more")
+                    return
         except Exception as error:  # noqa: BLE001 (whatever Ray says of a node that is gone)
             self._is_lost(node, reason_of(error))
         except BaseException as error:  # noqa: BLE001 (raised in the main thread)
@@ -274,6 +286,7 @@ class RayPool:
             elif isinstance(event, SampleRecord):
                 job = node.jobs.pop((event.point_id, event.subset, event.sample_id, event.epoch), None)
                 node.attempts.pop(job.request_name if job else "", None)
+                node.unreachable = node.unreachable + 1 if event.error_kind in UNREACHABLE else 0
                 _move(event, node.offset_ns)
                 self._hand_out()
         if isinstance(event, Said):

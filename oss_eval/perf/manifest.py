@@ -34,8 +34,9 @@ def described(
     A resumed run keeps the name, the command and the task of its first session.
     """
     before = writer.manifest
+    begun = before.get("sessions", [])[writer.session - 1 : writer.session]  # as the writer noted it
     session = {
-        "started": datetime.now(UTC).isoformat(),
+        "started": begun[0]["started"] if begun else datetime.now(UTC).isoformat(),
         "command": command_line(),
         "points": list(todo.todo),
     }

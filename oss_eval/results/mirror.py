@@ -49,6 +49,7 @@ LOOK_SECONDS = 3.0
 """Between two looks at a run that is being written elsewhere."""
 ENDED_SECONDS = 60.0
 """Between two looks at another one, which may be resumed; and so long a run is looked at often after its end."""
+TRIES = 5
 AT_A_TIME = 20
 """Runs that have ended are looked at in so many a round."""
 CLOSE_SECONDS = 3.0
@@ -124,8 +125,7 @@ class Mirror:
             with self.alone(run) as alone:
                 if alone:
                     if not is_locked(path):
-                        self._settle(path)
-                        self._download(path)
+                        self.refresh(path)
                     return path
             if is_locked(path):
                 break
@@ -149,13 +149,19 @@ class Mirror:
         finally:
             os.close(lock)
 
+    def refresh(self, path: Path) -> None:
+        """Bring a run's folder and the store to the same state; nobody may write the run here meanwhile."""
+        self._settle(path)
+        self._download(path)
+
     def _settle(self, path: Path) -> None:
         """Upload what is only here; or put it aside, if the run was resumed elsewhere meanwhile."""
         if not (path / "manifest.json").exists() or not _waits(path):
             return
         there = parsed(self.store.read(path.name, "manifest.json") or b"")
         if sessions(there) <= sessions(parsed(_content(path / "manifest.json"))):
-            self.push(path)
+            if fresh_lease(self.store.read(path.name, LEASE) or b"") is None:
+                self.push(path)
             return
         aside = self.folder.parent / f"{self.folder.name}-aside" / f"{path.name}-{time.time_ns()}"
         with here(aside):
@@ -166,33 +172,38 @@ class Mirror:
     def _download(self, path: Path) -> None:
         run = path.name
         lease = self.store.read(run, LEASE)  # before its files: what is read later is not older
-        for _ in range(3):
-            known, files = _synced(path), self.store.files(run)
+        for _ in range(TRIES):
+            files = self.store.files(run)
             if "manifest.json" not in files:
                 raise NoRun(f"{self.store.url}/{run} is no run: it has no manifest.json")
             if lease is None:
                 (path / LEASE).unlink(missing_ok=True)
             else:
                 write(path / LEASE, lease)
-            gone = False
-            for name in sorted(files, key=_order):
-                entry = known.get(name, {})
-                if _same(name, entry.get("remote"), files[name]) and entry.get("local") == _signature(path / name):
-                    continue
-                try:
-                    self.store.get(run, name, path / name)
-                except FileNotFoundError:  # merged just now
-                    gone = True
-                    break
-                known[name] = {"remote": files[name], "local": _signature(path / name)}
-            if gone:
-                continue
-            for name in set(known) - set(files):
-                (path / name).unlink(missing_ok=True)
-                del known[name]
-            _note(path, known)
-            return
+            # The manifest comes last, and must not tell of rows that were not there when the files were listed.
+            if self._fetch(path, files) and self.store.files(run).get("manifest.json") == files["manifest.json"]:
+                known = _synced(path)
+                for name in set(known) - set(files):
+                    (path / name).unlink(missing_ok=True)
+                    del known[name]
+                _note(path, known)
+                return
         raise StoreError(f"{self.store.url}/{run} changes faster than it can be read", "try again")
+
+    def _fetch(self, path: Path, files: dict[str, Signature]) -> bool:
+        """Get the files that are not here as they are in the store; whether all of them were still there."""
+        known = _synced(path)
+        for name in sorted(files, key=_order):
+            entry = known.get(name, {})
+            if _same(name, entry.get("remote"), files[name]) and entry.get("local") == _signature(path / name):
+                continue
+            try:
+                self.store.get(path.name, name, path / name)
+            except FileNotFoundError:  # merged just now
+                return False
+            known[name] = {"remote": files[name], "local": _signature(path / name)}
+            _note(path, known)
+        return True
 
     def push(self, path: Path, ended: bool = True, between: Callable[[], None] = lambda: None) -> None:
         """Upload what has changed in a run's folder; `ended`: also files that grow while it is measured. `between`
@@ -202,6 +213,8 @@ class Mirror:
         last = {name: (_signature(path / name), _content(path / name)) for name in LAST}
         files = _listed(path)
         for name in _changed(files, known, ended):
+            if name in last and last[name][0] is None:
+                continue  # it has just been made
             between()
             try:
                 self.store.put(run, name, last[name][1] if name in last else path / name)
@@ -252,12 +265,18 @@ class Mirror:
                     if ends.is_set():
                         return
                     next_look[run] = now + LOOK_SECONDS
-                    with contextlib.suppress(NoRun):  # not yet
+                    try:
                         self.pull(run)
-                        if fresh_lease(_content(self.folder / run / LEASE)) is not None:
-                            often_until[run] = now + ENDED_SECONDS
-                        if now >= often_until.get(run, 0.0):
-                            next_look[run] = now + ENDED_SECONDS
+                    except NoRun:
+                        continue  # not yet
+                    except OssEvalError as error:  # the others are shown
+                        say(error.message)
+                        next_look[run] = now + ENDED_SECONDS
+                        continue
+                    if fresh_lease(_content(self.folder / run / LEASE)) is not None:
+                        often_until[run] = now + ENDED_SECONDS
+                    if now >= often_until.get(run, 0.0):
+                        next_look[run] = now + ENDED_SECONDS
                 self._forget()
                 failed = False
                 if len(others) > AT_A_TIME:
@@ -314,7 +333,10 @@ def _look(path: Path) -> dict[str, Signature]:
 def _changed(files: dict[str, Signature], known: dict[str, Any], ended: bool = True) -> list[str]:
     """Files that the store does not have as they are here, in the order of their upload."""
     wanted = [name for name in files if ended or name not in AT_THE_END]
-    return sorted((name for name in wanted if known.get(name, {}).get("local") != files[name]), key=_order)
+    # A part never changes: one that is known and differs is damaged, and is fetched again.
+    parts = {name for name in known if "/" in name}
+    changed = [name for name in wanted if known.get(name, {}).get("local") != files[name] and name not in parts]
+    return sorted(changed, key=_order)
 
 
 def _waits(path: Path) -> bool:

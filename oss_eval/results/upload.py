@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oss_eval.errors import OssEvalError, StoreError
-from oss_eval.results.lock import LEASE, LEASE_SECONDS, fresh_lease, new_lease
-from oss_eval.results.mirror import SYNC_SECONDS, Mirror, parsed, say
+from oss_eval.results.lock import LEASE, LEASE_SECONDS, fresh_lease, is_locked, new_lease
+from oss_eval.results.mirror import SYNC_SECONDS, Mirror, parsed, say, sessions
 
 EVERY_SECONDS = 1.0
 RENEW_SECONDS = 20.0
+SETTLE_SECONDS = 1.0
+"""Between taking the lease of a stored run and looking who has it: another process may have looked before."""
 LONGEST_PAUSE = 30.0
 PATIENCE = 60.0
 """Seconds that the end of a run waits for a store that does not answer."""
@@ -30,6 +32,10 @@ def uploading(mirror: Mirror, path: Path, new: bool) -> Iterator[Upload]:
     """
     deadline = time.monotonic() + SYNC_SECONDS
     while True:
+        if is_locked(path):
+            raise StoreError(
+                f"{path.name} is being written by another process", "wait until it has ended, or stop it"
+            )
         with mirror.alone(path.name) as alone:
             if alone:
                 upload = Upload(mirror, path, new)
@@ -52,6 +58,8 @@ class Upload:
         self.failure: OssEvalError | None = None
         """Why the results are not completely in the store."""
         self._take()
+        if not new:
+            self._check_unchanged()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
         self._thread.start()
@@ -62,6 +70,8 @@ class Upload:
         holder = fresh_lease(self._mirror.store.read(run, LEASE) or b"")
         if holder is None:
             self._write_lease()
+            if not self._new:
+                time.sleep(SETTLE_SECONDS)
             holder = None if self._is_ours() else fresh_lease(self._mirror.store.read(run, LEASE) or b"")
         if holder is not None:
             raise StoreError(
@@ -69,16 +79,34 @@ class Upload:
                 f"wait until that run has ended; a process that died is known after {LEASE_SECONDS:.0f} s",
             )
 
+    def _check_unchanged(self) -> None:
+        """Raise StoreError where a process elsewhere has resumed the run since it was read."""
+        manifest = self._path / "manifest.json"
+        before = sessions(parsed(manifest.read_bytes()))
+        try:
+            self._mirror.refresh(self._path)
+            changed = sessions(parsed(manifest.read_bytes())) != before
+        except BaseException:
+            self._release()
+            raise
+        if changed:
+            self._release()
+            raise StoreError(f"{self._path.name} was resumed elsewhere just now", "run the command again")
+
+    def _release(self) -> None:
+        if self._is_ours():
+            self._mirror.store.delete(self._path.name, LEASE)
+
     def _write_lease(self) -> None:
         self._mirror.store.put(self._path.name, LEASE, new_lease(self._token))
-        self._renewed = time.monotonic()
+        self._renewed = time.time()  # goes on while a machine sleeps
 
     def _is_ours(self) -> bool:
         return parsed(self._mirror.store.read(self._path.name, LEASE) or b"").get("token") == self._token
 
     def _renew(self) -> None:
         """Say in the store that this process still writes the run. Raises _TakenOver."""
-        if time.monotonic() < self._renewed + RENEW_SECONDS:
+        if time.time() < self._renewed + RENEW_SECONDS:
             return
         if not self._is_ours():
             place = f"{self._mirror.store.url}/{self._path.name}"
@@ -111,7 +139,7 @@ class Upload:
         """Upload the rest; `failure` says what came of it."""
         self._ends.set()
         self._thread.join()
-        deadline, pause = time.monotonic() + PATIENCE, EVERY_SECONDS
+        deadline, pause, told = time.monotonic() + PATIENCE, EVERY_SECONDS, False
         while not isinstance(self.failure, _TakenOver):
             try:
                 self._finish()
@@ -121,9 +149,9 @@ class Upload:
                 self.failure = error
                 say(error.message)
             except Exception as error:  # noqa: BLE001 (the run is stored here)
-                if self.failure is None:
+                if not told:
                     say(f"upload failed, trying again for {PATIENCE:.0f} s: {_text(error)}")
-                self.failure = StoreError(_text(error))
+                told, self.failure = True, StoreError(_text(error))
             if time.monotonic() + pause > deadline:
                 return
             time.sleep(pause)
@@ -134,8 +162,7 @@ class Upload:
             self._step(ended=True)
         elif self._new and self._is_ours():  # nothing was measured
             self._mirror.store.remove(self._path.name)
-        if self._is_ours():
-            self._mirror.store.delete(self._path.name, LEASE)
+        self._release()
 
 
 class _TakenOver(StoreError):

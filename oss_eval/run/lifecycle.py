@@ -117,8 +117,10 @@ class OpenRun:
                 self._finish(self.work)
                 return True
             finally:
-                self._resources.close()
-                self.interrupts.__exit__()
+                try:
+                    self._resources.close()
+                finally:
+                    self.interrupts.__exit__()
                 if self._upload is not None and self._upload.failure is not None:
                     reason = f"not everything is uploaded, the next command does: {self._upload.failure.message}"
                     self.result = replace(self.result, status="failed", reason=reason)

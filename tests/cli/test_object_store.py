@@ -350,6 +350,67 @@ def test_parts_are_in_the_store_until_what_they_were_merged_into_is(tmp_path: Pa
     assert mirror.store.read("run", "manifest.json") == b'{"status": "finished"}'
 
 
+def test_a_damaged_part_of_the_copy_is_fetched_again(tmp_path: Path) -> None:
+    mirror, run = stored_run(tmp_path)
+    part = "requests/part-000001.parquet"
+    (run / part).write_bytes(b"")  # as after a power cut
+    assert mirror.pull("run") == run
+    assert (run / part).read_bytes() == b"1"
+    assert mirror.store.read("run", part) == b"1"
+
+
+def test_a_download_that_broke_off_uploads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror, _ = stored_run(tmp_path)
+    other = Mirror(tmp_path / "elsewhere", mirror.store)
+    got: list[str] = []
+
+    def breaks_off(self: ObjectStore, run: str, name: str, path: Path) -> None:
+        if got:
+            raise StoreError("away")
+        got.append(name)
+        get(self, run, name, path)
+
+    get = ObjectStore.get
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "get", breaks_off)
+        with pytest.raises(StoreError, match="away"):
+            other.pull("run")
+    mirror.store.delete("run", got[0])  # merged by its writer
+    mirror.store.put("run", "requests/part-000000-000001.parquet", b"01")
+    mirror.store.delete("run", "requests/part-000001.parquet")
+    other.pull("run")
+    assert set(mirror.store.files("run")) == {"requests/part-000000-000001.parquet", "manifest.json"}
+    assert not (tmp_path / "elsewhere" / "run" / got[0]).exists()
+
+
+def test_a_manifest_is_not_ahead_of_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror, run = stored_run(tmp_path)
+    other = Mirror(tmp_path / "elsewhere", mirror.store)
+    get = ObjectStore.get
+
+    def ends_meanwhile(self: ObjectStore, name: str, file: str, path: Path) -> None:
+        if file == "manifest.json" and not (run / "requests" / "part-000002.parquet").exists():
+            (run / "requests" / "part-000002.parquet").write_bytes(b"2")
+            (run / "manifest.json").write_text('{"status": "finished"}')
+            mirror.push(run)
+        get(self, name, file, path)
+
+    monkeypatch.setattr(ObjectStore, "get", ends_meanwhile)
+    path = other.pull("run")
+    assert json.loads((path / "manifest.json").read_text())["status"] == "finished"
+    assert (path / "requests" / "part-000002.parquet").read_bytes() == b"2"
+
+
+def test_a_run_that_was_resumed_since_it_was_read_is_not_resumed_again(tmp_path: Path) -> None:
+    mirror, run = stored_run(tmp_path)
+    there = {"status": "finished", "sessions": [{"started": "a"}, {"started": "b"}]}
+    mirror.store.put("run", "manifest.json", json.dumps(there).encode())
+    with pytest.raises(StoreError, match="was resumed elsewhere just now"):
+        upload.Upload(mirror, run, new=False)
+    assert json.loads((run / "manifest.json").read_text()) == there
+    assert mirror.store.read("run", LEASE) is None
+
+
 def test_a_writer_that_was_away_for_long_overwrites_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

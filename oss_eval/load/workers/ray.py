@@ -133,7 +133,10 @@ class RayWorker:
         self.socket, self._ours = socket.socketpair()
         self._scratch = Path(cluster.scratch[number])
         self._said = 0
-        ray.get(self._actor.start.remote(setup))
+        try:
+            ray.get(self._actor.start.remote(setup))
+        except ray.exceptions.RayError as error:
+            raise _lost(error) from None
         self._thread = threading.Thread(target=self._pump, name=f"ray-worker-{number}", daemon=True)
         self._thread.start()
 
