@@ -11,6 +11,7 @@ import pytest
 from oss_eval.analysis.score_interval import error_reduction, score_intervals
 from oss_eval.analysis.scores import mean_score
 from oss_eval.bench.allocation import Allocation, Budget, Goal
+from oss_eval.records import RequestRecord
 
 Problem = tuple[str, str]
 
@@ -111,15 +112,21 @@ def test_answers_in_part_are_asked_for_evenly() -> None:
     assert allocation.reached is None
 
 
+def ended(**values: Any) -> RequestRecord:
+    return RequestRecord("r", "p", "q", 0, False, 1, "m", None, 1, **values)
+
+
 def test_a_budget_reserves_what_is_in_flight() -> None:
     budget = Budget(1000, 100, lambda record: record.completion_tokens or 0)
     budget.begin(2)
     assert budget.room(0) == 5
     assert budget.room(3) == 2
-    budget.add(SimpleNamespace(completion_tokens=60))  # type: ignore[arg-type]
+    budget.add(ended(completion_tokens=60))
     assert budget.room(0) == 4
     budget.begin(1)
     assert budget.room(0) == 9
     assert budget.room(9) == 0
-    budget.add(SimpleNamespace(completion_tokens=None))  # type: ignore[arg-type]
+    budget.add(ended(status="error", error_kind="timeout_connect"))
     assert budget.spent == pytest.approx(60)
+    budget.add(ended(status="error", error_kind="client"))
+    assert budget.spent == pytest.approx(160), "lost with its node: it may have been answered in full"
