@@ -207,7 +207,7 @@ class Mirror:
 
     def push(self, path: Path, ended: bool = True, between: Callable[[], None] = lambda: None) -> None:
         """Upload what has changed in a run's folder; `ended`: also files that grow while it is measured. `between`
-        is called before each file."""
+        is called before each file and megabyte."""
         known, run = _synced(path), path.name
         # Read before the parts are listed: the store's manifest says of no row that is not there.
         last = {name: (_signature(path / name), _content(path / name)) for name in LAST}
@@ -215,9 +215,8 @@ class Mirror:
         for name in _changed(files, known, ended):
             if name in last and last[name][0] is None:
                 continue  # it has just been made
-            between()
             try:
-                self.store.put(run, name, last[name][1] if name in last else path / name)
+                self.store.put(run, name, last[name][1] if name in last else path / name, between)
             except FileNotFoundError:  # merged just now: the rest follows next time
                 return
             # Parts never change: their size is enough.

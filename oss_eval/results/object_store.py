@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -83,11 +83,11 @@ class ObjectStore:
         with here(path):
             temporary.replace(path)
 
-    def put(self, run: str, name: str, content: Path | bytes) -> None:
-        """Store a file. It is there when this returns, and not before it is complete. Raises FileNotFoundError for
-        a path that is gone."""
+    def put(self, run: str, name: str, content: Path | bytes, between: Callable[[], None] = lambda: None) -> None:
+        """Store a file. It is there when this returns, and not before it is complete. `between` is called before
+        each piece of CHUNK bytes. Raises FileNotFoundError for a path that is gone."""
         if isinstance(content, bytes):
-            self._put(run, name, iter([content]))
+            self._put(run, name, iter([content]), between)
             return
         try:
             source = content.open("rb")
@@ -96,7 +96,7 @@ class ObjectStore:
         except OSError as error:
             raise StoreError(f"can't read {content}: {error.strerror}") from None
         with source:
-            self._put(run, name, _pieces(source))
+            self._put(run, name, _pieces(source), between)
 
     def signature(self, run: str, name: str) -> Signature | None:
         """Of a file; None where there is none."""
@@ -116,7 +116,7 @@ class ObjectStore:
         with contextlib.suppress(FileNotFoundError), self._told():
             self._fs.delete_dir(self._path(run))
 
-    def _put(self, run: str, name: str, pieces: Iterator[bytes]) -> None:
+    def _put(self, run: str, name: str, pieces: Iterator[bytes], between: Callable[[], None]) -> None:
         path = self._path(run, name)
         folder, _, file = path.rpartition("/")
         writing = f"{folder}/.{file}" if self._folders else path
@@ -127,6 +127,7 @@ class ObjectStore:
                 target = self._fs.open_output_stream(writing)
                 try:
                     for piece in pieces:
+                        between()
                         target.write(piece)
                 except BaseException:
                     # Closing completes an object, so half of one has to go. Of a process that is killed here,
