@@ -160,8 +160,11 @@ class Mirror:
             return
         there = parsed(self.store.read(path.name, "manifest.json") or b"")
         if sessions(there) <= sessions(parsed(_content(path / "manifest.json"))):
-            if fresh_lease(self.store.read(path.name, LEASE) or b"") is None:
+            lease = self.store.read(path.name, LEASE)
+            if fresh_lease(lease or b"") is None:
                 self.push(path)
+                if lease is not None and self.store.read(path.name, LEASE) == lease:
+                    self.store.delete(path.name, LEASE)  # of the process that could not upload all
             return
         aside = self.folder.parent / f"{self.folder.name}-aside" / f"{path.name}-{time.time_ns()}"
         with here(aside):
