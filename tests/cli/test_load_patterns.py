@@ -147,7 +147,10 @@ def test_objectives_are_in_the_tables(oss_eval: Command) -> None:
         assert point["metrics"]["attainment"]["value"] == 0.0, "no request meets the limit on latency"
         assert point["metrics"]["goodput"]["value"] == 0.0
     assert "SLO ttft_p50<10s: met at c2, c32" in done.stderr
-    assert "SLO latency_p50<0.0001ms: missed at c2, c32" in done.stderr
+    # A busy machine can leave too few waves of requests to tell at one of the points, and no more than that.
+    [latency] = [line for line in done.stderr.splitlines() if "SLO latency_p50<0.0001ms:" in line]
+    assert "missed at c" in latency
+    assert " met at" not in latency
     assert "SLO success>90%: met at c2, c32" in done.stderr
 
 
