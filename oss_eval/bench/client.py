@@ -23,6 +23,11 @@ BENCHMARK_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "reasoning_eff
 """Settings that a benchmark may choose where the run sets none."""
 
 
+def request_name(point_id: str, name: str, epoch: int) -> str:
+    """What the ids of all requests of a sample begin with; `name` is the sample's."""
+    return f"{point_id}/{name}/{epoch}"
+
+
 class RequestFailed(Exception):
     """A request failed for good; `record` is that of its last attempt."""
 
@@ -82,7 +87,9 @@ class SampleClient:
         """`name` distinguishes the sample in request ids; `generation` holds for every request. `first_attempt` is
         more than 1 where earlier attempts were lost."""
         self._context, self._generation = context, generation
-        self._point_id, self._name = point_id, name
+        self._point_id = point_id
+        self.request_name = request_name(point_id, name, epoch)
+        """What the ids of its requests begin with."""
         self._sample_id, self._epoch, self._effort = sample_id, epoch, generation.reasoning_effort
         self.first_attempt = first_attempt
         self.answers: list[Answer] = []
@@ -130,11 +137,6 @@ class SampleClient:
     def _failed(self, record: RequestRecord) -> RequestFailed:
         self.failure = RequestFailed(record)
         return self.failure
-
-    @property
-    def request_name(self) -> str:
-        """What the ids of its requests begin with."""
-        return f"{self._point_id}/{self._name}/{self._epoch}"
 
     def new_record(self, turn: int, attempt: int) -> RequestRecord:
         """The record of a request that is about to be sent."""

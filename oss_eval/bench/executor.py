@@ -190,7 +190,6 @@ class Executor:
     def _take(self, event: PoolEvent) -> None:
         """Store a request or a sample that has ended; nothing else writes rows."""
         if isinstance(event, RequestRecord):
-            event.text = event.reasoning_text = None  # the sample holds them
             self._writer.add(event)
             if self._budget is not None:
                 self._budget.add(event)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oss_eval.bench.client import request_name
 from oss_eval.bench.types import Benchmark, Sample
 from oss_eval.config.bench_task import BenchTask
 
@@ -41,7 +42,7 @@ class SampleJob:
     @property
     def request_name(self) -> str:
         """What the ids of its requests begin with."""
-        return f"{self.point_id}/{self.name}/{self.epoch}"
+        return request_name(self.point_id, self.name, self.epoch)
 
     @property
     def key(self) -> tuple[str, str, str, int]:

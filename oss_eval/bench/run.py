@@ -67,7 +67,8 @@ def _run(
             check_server(run.writer.manifest, task, server)
         scorers = ScorerProcess()
         run.callback(scorers.close)
-        scorers.warm_up()
+        if cluster is None:  # else the nodes score
+            scorers.warm_up()
         loaded = _load(plans, server.model, scorers, options.auth, run)
         stored = [] if resumed is None else remaining.stored_points(run.writer.manifest)
         planned = points(loaded, stored)

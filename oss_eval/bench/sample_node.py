@@ -21,7 +21,6 @@ from oss_eval.endpoint.auth import Auth
 from oss_eval.endpoint.capabilities import Capabilities
 from oss_eval.errors import OssEvalError
 from oss_eval.load.workers.node_actor import WAIT_SECONDS, NodeActor
-from oss_eval.records import RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,6 @@ class SampleNode(NodeActor):
 
 def _portable(event: PoolEvent) -> PoolEvent:
     """An event that can be sent."""
-    if isinstance(event, RequestRecord):
-        event.text = event.reasoning_text = None  # the sample holds them
     if isinstance(event, BaseException) and not isinstance(event, OssEvalError):
         with contextlib.suppress(Exception):
             pickle.loads(pickle.dumps(event))

@@ -152,7 +152,7 @@ class SamplePool:
         self._client = RequestClient(setup.run_id, setup.targets, setup.limits, setup.reading, setup.secrets)
         self._context = BenchContext(
             self._client, self.concurrency, setup.retries, setup.model, setup.run_id, setup.api, self._adapter,
-            on_refusal=lambda: events.put(Refused()), on_record=events.put,
+            on_refusal=lambda: events.put(Refused()), on_record=self._ended,
             on_start=(lambda record, name: events.put(Started(replace(record), name))) if tells_starts else None,
         )  # fmt: skip
         self._threads = ThreadPool[SampleJob](setup.threads, self._work)
@@ -209,6 +209,10 @@ class SamplePool:
     def close(self) -> None:
         """End the connections."""
         self._client.close()
+
+    def _ended(self, record: RequestRecord) -> None:
+        record.text = record.reasoning_text = None  # the sample holds them
+        self._events.put(record)
 
     # -- the threads -----------------------------------------------------------------------------------
 

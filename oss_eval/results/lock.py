@@ -80,10 +80,10 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def fresh_lease(content: bytes) -> str | None:
+def fresh_lease(content: bytes | None) -> str | None:
     """Who writes a run in an object store, by the content of its lease; None where nobody does any more."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        lease = json.loads(content)
+        lease = json.loads(content or b"")
         process, host = int(lease["process"]), str(lease["host"])[:200]
         ended = lease["machine"] == _machine() and not _alive(process)
         if not ended and time.time() - float(lease["at"]) < LEASE_SECONDS:

@@ -161,7 +161,7 @@ class Mirror:
         there = parsed(self.store.read(path.name, "manifest.json") or b"")
         if sessions(there) <= sessions(parsed(_content(path / "manifest.json"))):
             lease = self.store.read(path.name, LEASE)
-            if fresh_lease(lease or b"") is None:
+            if fresh_lease(lease) is None:
                 self.push(path)
                 if lease is not None and self.store.read(path.name, LEASE) == lease:
                     self.store.delete(path.name, LEASE)  # of the process that could not upload all

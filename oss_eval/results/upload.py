@@ -67,12 +67,12 @@ class Upload:
     def _take(self) -> None:
         """Take the lease. Two processes that do so at the same moment both see the later one's."""
         run = self._path.name
-        holder = fresh_lease(self._mirror.store.read(run, LEASE) or b"")
+        holder = fresh_lease(self._mirror.store.read(run, LEASE))
         if holder is None:
             self._write_lease()
             if not self._new:
                 time.sleep(SETTLE_SECONDS)
-            holder = None if self._is_ours() else fresh_lease(self._mirror.store.read(run, LEASE) or b"")
+            holder = None if self._is_ours() else fresh_lease(self._mirror.store.read(run, LEASE))
         if holder is not None:
             raise StoreError(
                 f"{run} is being written by {holder}",

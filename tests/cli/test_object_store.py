@@ -63,6 +63,12 @@ def bucket(s3: S3Server) -> pyarrow.fs.S3FileSystem:
     )  # fmt: skip
 
 
+def this_process_is(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test itself works as on the machine with this environment."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+
 def objects(bucket: pyarrow.fs.S3FileSystem, below: str = f"{BUCKET}/team/results") -> dict[str, int]:
     found = bucket.get_file_info(pyarrow.fs.FileSelector(below, recursive=True, allow_not_found=True))
     files = [info for info in found if info.type == pyarrow.fs.FileType.File and info.size]
@@ -241,8 +247,7 @@ def test_the_viewer_follows_the_store(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in machine("viewer").items():
-        monkeypatch.setenv(name, value)
+    this_process_is(machine("viewer"), monkeypatch)
     folder = results_folder(URL)
     mirror = mirror_of(folder)
     assert mirror is not None
@@ -299,8 +304,7 @@ def put(s3: S3Server, key: str, content: bytes) -> None:
 def test_keys_in_a_url_are_stored_in_no_run(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in machine("a").items():
-        monkeypatch.setenv(name, value)
+    this_process_is(machine("a"), monkeypatch)
     folder = results_folder(f"s3://key-1:secret-1@{BUCKET}/results?region=us-east-1")
     assert place_of(folder) == f"s3://{BUCKET}/results"
     assert place_of(folder / "run") == f"s3://{BUCKET}/results/run"
@@ -443,8 +447,7 @@ def test_two_machines_do_not_both_get_the_lease(tmp_path: Path) -> None:
 def test_an_interrupted_upload_leaves_no_half_file(
     s3: S3Server, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in machine("a").items():
-        monkeypatch.setenv(name, value)
+    this_process_is(machine("a"), monkeypatch)
 
     def interrupted(source: Any) -> Iterator[bytes]:
         yield source.read(10)
